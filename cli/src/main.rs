@@ -1,0 +1,2 @@
+//! The command `ring`.
+fn main() {}

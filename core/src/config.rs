@@ -1,0 +1,180 @@
+//! What a member is told at its start: who it is, whom it knows, and every limit.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+/// The configuration of one member. Times are of the member's own monotonic clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of the cluster: members of two names never talk. 1 to 255 bytes.
+    pub cluster: String,
+    /// This member's own name, one of `members` (any name for a client). 1 to 255 bytes.
+    pub name: String,
+    /// A client joins, routes and calls, and owns nothing; it stores nothing either.
+    pub client: bool,
+    /// Name and address of every member of the cluster, itself included, the same list (in any order) on all. For
+    /// a client: the addresses to begin with, names ignored. Empty on a member: a cluster of one.
+    pub members: Vec<(String, String)>,
+    /// Number of shards, fixed when the cluster is created.
+    pub shards: u32,
+    /// Replicas of each shard, at most this many.
+    pub replication: u32,
+    /// All timers.
+    pub timers: Timers,
+    /// All limits.
+    pub limits: Limits,
+}
+
+/// Times that protocols wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// A follower that hears nothing for a time drawn from `election_min..election_max` stands for election.
+    pub election_min: Duration,
+    /// See `election_min`.
+    pub election_max: Duration,
+    /// A leader shows itself this often.
+    pub heartbeat: Duration,
+    /// A broken connection is dialled again after this long, doubled with each failure...
+    pub redial_min: Duration,
+    /// ... up to this long.
+    pub redial_max: Duration,
+    /// A connection that has not shaken hands by then is closed.
+    pub handshake: Duration,
+    /// A call without an answer is sent again after this long.
+    pub retry: Duration,
+    /// A session without commands for this long, in shard time, is forgotten by its group.
+    pub session_ttl: Duration,
+    /// A scan's snapshot that nobody asks for is closed after this long.
+    pub cursor_ttl: Duration,
+}
+
+/// Bounds of everything that grows. Bytes where bytes are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key.
+    pub key_bytes: usize,
+    /// Longest value.
+    pub value_bytes: usize,
+    /// Longest name of a partition.
+    pub name_bytes: usize,
+    /// Most bytes of keys and values in one batch command.
+    pub batch_bytes: usize,
+    /// Most operations in one batch command.
+    pub batch_ops: usize,
+    /// Most keys on one page of a scan...
+    pub scan_keys: usize,
+    /// ... and most bytes.
+    pub scan_bytes: usize,
+    /// Most calls of the application in flight on this member...
+    pub calls: usize,
+    /// ... and most bytes in them.
+    pub calls_bytes: usize,
+    /// Most commands of one session in flight.
+    pub session_window: u64,
+    /// Most sessions a group remembers; the one idle for longest gives way.
+    pub sessions: usize,
+    /// Most bytes of proposals that a leader holds for one group without having applied them.
+    pub proposal_bytes: usize,
+    /// Most bytes of entries in one append message.
+    pub append_bytes: usize,
+    /// Most entries in one append message.
+    pub append_entries: usize,
+    /// Most appends on their way to one follower of one group.
+    pub appends_in_flight: usize,
+    /// Most bytes of a group's log kept in memory behind what its store has synced, for followers that lag.
+    pub log_tail_bytes: usize,
+    /// A segment of the log is closed when it has grown past this.
+    pub segment_bytes: u64,
+    /// When the log's files hold more than this the store is synced and the log cut.
+    pub log_bytes: u64,
+    /// Bytes of one chunk of a snapshot.
+    pub chunk_bytes: usize,
+    /// Most scan snapshots open on this member.
+    pub cursors: usize,
+    /// Most reads waiting on this member.
+    pub reads: usize,
+    /// Most connections that have not yet shaken hands.
+    pub strangers: usize,
+    /// Most clients connected to this member.
+    pub clients: usize,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+            heartbeat: Duration::from_millis(100),
+            redial_min: Duration::from_millis(50),
+            redial_max: Duration::from_secs(1),
+            handshake: Duration::from_secs(5),
+            retry: Duration::from_millis(500),
+            session_ttl: Duration::from_secs(60),
+            cursor_ttl: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes: 64 << 10,
+            value_bytes: 8 << 20,
+            name_bytes: 255,
+            batch_bytes: 12 << 20,
+            batch_ops: 4096,
+            scan_keys: 4096,
+            scan_bytes: 1 << 20,
+            calls: 65_536,
+            calls_bytes: 64 << 20,
+            session_window: 4096,
+            sessions: 4096,
+            proposal_bytes: 32 << 20,
+            append_bytes: 1 << 20,
+            append_entries: 1024,
+            appends_in_flight: 64,
+            log_tail_bytes: 1 << 20,
+            segment_bytes: 64 << 20,
+            log_bytes: 256 << 20,
+            chunk_bytes: 256 << 10,
+            cursors: 1024,
+            reads: 65_536,
+            strangers: 128,
+            clients: 1024,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: String::from("ring"),
+            name: String::from("one"),
+            client: false,
+            members: Vec::new(),
+            shards: 64,
+            replication: 3,
+            timers: Timers::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A configuration that cannot be used: names the field, what is wrong and what is allowed. The caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The field of [`Config`].
+    pub field: &'static str,
+    /// What is wrong with it, and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "configuration: {}: {}", self.field, self.problem)
+    }
+}
+
+impl core::error::Error for ConfigError {}

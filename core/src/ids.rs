@@ -1,0 +1,111 @@
+//! Names for numbers that could be swapped. Each is one word on the wire and in the log.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($($(#[$doc:meta])* $name:ident($inner:ty), $short:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The number that follows this one. Panics past the type's end, which no run reaches.
+            #[must_use]
+            pub fn next(self) -> Self {
+                Self(self.0.checked_add(1).expect("ids do not wrap"))
+            }
+
+            /// The number before this one, or zero at zero.
+            #[must_use]
+            pub fn prev(self) -> Self {
+                Self(self.0.saturating_sub(1))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($short, "{}"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self, f)
+            }
+        }
+    )*};
+}
+
+id! {
+    /// A cluster, drawn at its creation; two clusters never share one.
+    ClusterId(u64), "cluster-";
+    /// A member of the cluster. Clients have ids with the highest bit set.
+    MemberId(u64), "m";
+    /// A replica of one group. Never used twice: a member that lost its disk gets new ones.
+    ReplicaId(u64), "r";
+    /// A Raft group. 0 is kept for the directory, shards are 1..=S.
+    GroupId(u32), "g";
+    /// A Raft term.
+    Term(u64), "t";
+    /// A position in a group's log, counted from 1; 0 is "before the first entry".
+    LogIndex(u64), "i";
+    /// A position in the member's own log: the number of a batch. Cumulative in `Input::Stored`.
+    LogSeq(u64), "s";
+    /// A file of the member's own log.
+    SegmentId(u64), "seg";
+    /// A connection, numbered by the world, never used twice in one run of a member.
+    ConnId(u64), "c";
+    /// An application's call, numbered by the world, never used twice in one run of a member.
+    RequestId(u64), "q";
+    /// A client session of one group; assigned by the group, never used twice.
+    SessionId(u64), "session-";
+    /// The number of a command in its session, counted from 1.
+    Seq(u64), "#";
+    /// The number of the last change of a value; rises by one with each change in a shard.
+    Revision(u64), "v";
+    /// How often a member was started on its directory; rises with each start.
+    Boot(u64), "b";
+    /// Which installation of a group's state the keys in the store belong to.
+    Epoch(u32), "e";
+    /// A question to the store, numbered by core.
+    ReadId(u64), "read-";
+    /// A scan's snapshot that a replica keeps open between two pages.
+    CursorId(u64), "cursor-";
+    /// A snapshot of a group that its leader sends.
+    SnapshotId(u64), "snap-";
+}
+
+impl GroupId {
+    /// The directory's group. Reserved; the shards begin at 1.
+    pub const DIRECTORY: Self = Self(0);
+}
+
+impl MemberId {
+    const CLIENT_BIT: u64 = 1 << 63;
+
+    /// The id of a client, from 63 drawn bits.
+    #[must_use]
+    pub fn client(drawn: u64) -> Self {
+        Self(drawn | Self::CLIENT_BIT)
+    }
+
+    /// True for clients: they route and call, and own nothing.
+    #[must_use]
+    pub fn is_client(self) -> bool {
+        self.0 & Self::CLIENT_BIT != 0
+    }
+}
+
+/// A length as the 64-bit number it is on the wire and on disk.
+#[must_use]
+pub fn len_u64(len: usize) -> u64 {
+    u64::try_from(len).expect("usize has at most 64 bits")
+}
+
+/// A 64-bit number that is known to be a length in memory.
+#[must_use]
+pub fn len_usize(len: u64) -> usize {
+    usize::try_from(len).expect("lengths in memory fit in usize")
+}

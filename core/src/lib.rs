@@ -1,0 +1,33 @@
+//! Every protocol of libring, as one deterministic state machine without I/O.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`io`] | the contract with the world: inputs, outputs, [`World`], [`carry_out`] |
+//! | [`node`] | one member: where the machines meet |
+//! | [`raft`] | one replicated log |
+//! | [`storage`] | the member's own log: records, segments, recovery |
+//! | [`shard`] | what a group replicates: sessions and partitions, applied on the store thread |
+//! | [`store`] | what core asks of the ordered store that the world brings |
+//! | [`wire`] | messages and frames |
+//! | [`genesis`] | how a cluster begins |
+//! | [`ids`], [`time`], [`rng`], [`config`] | what they share |
+#![no_std]
+
+extern crate alloc;
+
+pub mod config;
+pub mod genesis;
+pub mod ids;
+pub mod io;
+pub mod node;
+pub mod raft;
+pub mod rng;
+pub mod shard;
+pub mod storage;
+pub mod store;
+pub mod time;
+pub mod wire;
+
+pub use config::{Config, ConfigError};
+pub use io::{Input, Outbox, Output, World, carry_out};
+pub use node::{Node, Restored};

@@ -1,0 +1,3 @@
+//! raft
+
+pub mod message;

@@ -1,0 +1,241 @@
+//! The store: an ordered map with atomic batches and consistent snapshots, which the world brings. Core never
+//! touches it from its own thread: it hands out [`StoreTask`]s, and the world runs them, in order, on its store
+//! thread through [`crate::shard::Worker`].
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+
+use crate::ids::{CursorId, Epoch, GroupId, LogIndex, ReadId, SnapshotId, Term};
+use crate::raft::message::{Entry, Membership};
+use crate::shard::command::{Answer, ItemOutcome, Query};
+
+/// Reading side of a store or of a snapshot of it.
+pub trait View {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// The disk could not be read, or what it holds is damaged.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Shows every key in `from..to` (from inclusive, to exclusive) in order, or in reverse order, until `visit`
+    /// answers false.
+    ///
+    /// # Errors
+    /// The disk could not be read, or what it holds is damaged.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError>;
+}
+
+/// An ordered map of byte strings.
+///
+/// Its contract: `write` is atomic; batches become durable in the order in which they were written; after a power
+/// cut some prefix of them survives, at least up to the last `sync` that returned without an error. `write` itself
+/// need not reach the disk: the member's log holds everything that no `sync` has covered.
+pub trait Store: View {
+    /// A view that later writes do not change.
+    type Snapshot: View;
+
+    /// Applies all writes of a batch, or none.
+    ///
+    /// # Errors
+    /// The batch was not applied. The member stops using the store.
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// Nothing is known about what is durable. The member stops using the store.
+    fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// The present state, kept apart from later writes.
+    fn snapshot(&self) -> Self::Snapshot;
+}
+
+/// Writes that happen together. A later one on a key wins over an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WriteBatch {
+    /// Keys with their new values; none removes.
+    pub writes: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// The store failed: what happened and where, in the world's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreError(pub String);
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store: {}", self.0)
+    }
+}
+
+impl core::error::Error for StoreError {}
+
+/// What core asks of the store thread. Tasks are carried out strictly in the order in which they were handed out:
+/// a read that follows an apply sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreTask {
+    /// Makes an empty state for a group of which the store has none yet. Not answered.
+    Create {
+        /// The group.
+        group: GroupId,
+        /// Its first membership.
+        membership: Membership,
+    },
+    /// Applies committed entries: contiguous, each once. Answered with [`StoreDone::Applied`].
+    Apply {
+        /// The group.
+        group: GroupId,
+        /// The entries.
+        entries: Vec<Entry>,
+        /// Whether the outcomes are wanted (this member leads the group).
+        answers: bool,
+    },
+    /// Asks a question. Answered with [`StoreDone::Read`].
+    Read {
+        /// Names the question.
+        read: ReadId,
+        /// The group.
+        group: GroupId,
+        /// The question.
+        query: Query,
+    },
+    /// Forgets a scan's snapshot. Not answered.
+    CloseCursor {
+        /// The cursor.
+        cursor: CursorId,
+    },
+    /// Makes everything applied so far durable. Answered with [`StoreDone::Persisted`].
+    Persist,
+    /// Reads a chunk of a group's state; chunk 0 opens the snapshot `id` (and forgets any other of this id), the
+    /// next one after the last answered moves on, the last answered may be asked for again. Answered with
+    /// [`StoreDone::Loaded`].
+    Load {
+        /// The group.
+        group: GroupId,
+        /// Names the snapshot.
+        id: SnapshotId,
+        /// Number of the chunk, from 0.
+        chunk: u64,
+    },
+    /// Forgets a snapshot opened by `Load`. Not answered.
+    CloseSnapshot {
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// Writes a chunk of a received snapshot under a new epoch; chunk 0 begins anew and drops what an earlier,
+    /// unfinished installation wrote. The last chunk is synced, made current together with its applied index, and
+    /// synced again, before it is answered with [`StoreDone::Installed`]; other chunks are answered with
+    /// [`StoreDone::Staged`].
+    Install {
+        /// The group.
+        group: GroupId,
+        /// Names the snapshot.
+        id: SnapshotId,
+        /// Number of the chunk, from 0.
+        chunk: u64,
+        /// As `Loaded` gave it on the sender.
+        data: Bytes,
+        /// True on the last chunk.
+        last: bool,
+    },
+}
+
+/// What the store thread answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreDone {
+    /// Entries were applied.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// The last index applied.
+        index: LogIndex,
+        /// For each entry of the task in order, the outcomes of its items; empty when not asked for.
+        outcomes: Vec<Vec<ItemOutcome>>,
+        /// Hash over the group's whole history; equal on all replicas that have applied the same index.
+        digest: u64,
+        /// The shard time of the last entry.
+        stamp: u64,
+    },
+    /// A question was answered.
+    Read {
+        /// The question.
+        read: ReadId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The store is durable up to these applied indexes.
+    Persisted {
+        /// Every group with its applied index and the term and membership there.
+        groups: Vec<StoreState>,
+    },
+    /// A chunk of a snapshot was read.
+    Loaded {
+        /// The snapshot.
+        id: SnapshotId,
+        /// Number of the chunk.
+        chunk: u64,
+        /// Its bytes.
+        data: Bytes,
+        /// True on the last chunk.
+        last: bool,
+        /// Where the snapshot stands.
+        state: StoreState,
+    },
+    /// A chunk of a snapshot was written aside; or `chunk` was not the one expected, and `next` is.
+    Staged {
+        /// The group.
+        group: GroupId,
+        /// The snapshot.
+        id: SnapshotId,
+        /// The chunk wanted next.
+        next: u64,
+    },
+    /// A snapshot was installed, durably.
+    Installed {
+        /// Where the group stands now.
+        state: StoreState,
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// A snapshot's bytes made no sense; nothing changed. The peer's fault.
+    InstallRefused {
+        /// The group.
+        group: GroupId,
+        /// The snapshot.
+        id: SnapshotId,
+        /// What was wrong.
+        problem: String,
+    },
+    /// The store failed, or an entry cannot be applied by this version; nothing more is done after this.
+    Failed {
+        /// What happened.
+        problem: String,
+    },
+}
+
+/// Where one group's state in the store stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoreState {
+    /// The group.
+    pub group: GroupId,
+    /// The last index applied...
+    pub index: LogIndex,
+    /// ... and its term.
+    pub term: Term,
+    /// The membership in force at `index`.
+    pub membership: Membership,
+    /// Shard time of the last entry that had one.
+    pub stamp: u64,
+    /// Hash over the group's history.
+    pub digest: u64,
+    /// The epoch its keys are under.
+    pub epoch: Epoch,
+}

@@ -1,0 +1,291 @@
+//! What members say to each other. Every type is flat (no recursion), every count is bounded when decoded.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::genesis::Genesis;
+use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Seq, SessionId, Term};
+use crate::raft;
+use crate::shard::command::{Answer, ItemOutcome, Query};
+
+/// One message between two connected nodes. Variants are only added, at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Message {
+    /// First message on a connection, from the side that dialled.
+    Hello(Hello),
+    /// The answer when the two may talk.
+    Welcome(Welcome),
+    /// The answer when they may not; the connection is closed after it.
+    Refuse(Refusal),
+    /// Between founders until the cluster exists.
+    Founding(Founding),
+    /// One group's protocol.
+    Raft(raft::message::Message),
+    /// All beats for one member in one frame.
+    Beats(Vec<BeatOf<raft::message::Beat>>),
+    /// Their answers.
+    BeatAnswers(Vec<BeatOf<raft::message::BeatAnswer>>),
+    /// Open a session of a group, to its leader.
+    Open {
+        /// The group.
+        group: GroupId,
+        /// The opener's number of the attempt.
+        nonce: u64,
+    },
+    /// A session is open.
+    Opened {
+        /// The group.
+        group: GroupId,
+        /// As in `Open`.
+        nonce: u64,
+        /// The new session.
+        session: SessionId,
+    },
+    /// Commands of one session, to the group's leader, in order of their seqs.
+    Propose {
+        /// The group.
+        group: GroupId,
+        /// The session.
+        session: SessionId,
+        /// Everything before this is answered.
+        first: Seq,
+        /// Encoded [`crate::shard::command::Command`]s.
+        commands: Vec<(Seq, Bytes)>,
+    },
+    /// What became of them.
+    Proposed {
+        /// The group.
+        group: GroupId,
+        /// The session.
+        session: SessionId,
+        /// For each command that was applied or refused.
+        outcomes: Vec<(Seq, ItemOutcome)>,
+    },
+    /// The asked member does not lead the group, or ceased to: whatever was sent to it for this group and is not
+    /// answered must be sent again.
+    NotLeader {
+        /// The group.
+        group: GroupId,
+        /// Who leads, as far as the asked member knows.
+        hint: Option<MemberId>,
+    },
+    /// The leader has no room for more commands of this group now: send again later.
+    Busy {
+        /// The group.
+        group: GroupId,
+    },
+    /// A question to a replica of a group.
+    Ask {
+        /// The asker's number of the question.
+        call: u64,
+        /// The group.
+        group: GroupId,
+        /// The question.
+        query: Query,
+        /// False: answer from what is applied now, however old.
+        linearizable: bool,
+    },
+    /// Its answer.
+    Answer {
+        /// As in `Ask`.
+        call: u64,
+        /// What was found; an error if the asked member cannot answer (ask another).
+        result: Result<Answer, AskError>,
+    },
+    /// How are you? To any member, from anyone connected.
+    AskStatus {
+        /// The asker's number of the question.
+        call: u64,
+    },
+    /// The answer.
+    Status {
+        /// As in `AskStatus`.
+        call: u64,
+        /// What the member says of itself.
+        status: MemberStatus,
+    },
+    /// Are you there? Answered with `Pong`.
+    Ping,
+    /// I am.
+    Pong,
+}
+
+/// Who dials and whom it takes the other side for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Hello {
+    /// The lowest version of the protocol that it speaks...
+    pub version_min: u16,
+    /// ... and the highest.
+    pub version_max: u16,
+    /// Who it is.
+    pub who: Identity,
+}
+
+/// The other side's introduction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version that both will speak: the highest that both know.
+    pub version: u16,
+    /// Who it is.
+    pub who: Identity,
+    /// For a client: the cluster's members and shards; none while the cluster is being founded.
+    pub genesis: Option<Genesis>,
+}
+
+/// What a node says of itself when it connects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Name of its cluster.
+    pub cluster_name: String,
+    /// The cluster, if it belongs to one already.
+    pub cluster: Option<ClusterId>,
+    /// Its id.
+    pub member: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Its start counter; 0 for clients.
+    pub boot: Boot,
+    /// The number its directory drew at its making.
+    pub birth: u64,
+    /// Hash of what all members must agree on: members, shards, replication. 0 for clients.
+    pub agreement: u64,
+}
+
+/// Why a connection is refused. The text says it to people; the kind decides what is done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No common protocol version.
+    Version {
+        /// The refusing side's lowest...
+        min: u16,
+        /// ... and highest.
+        max: u16,
+    },
+    /// Another cluster's name.
+    ClusterName {
+        /// The refusing side's.
+        expected: String,
+    },
+    /// The same name, another cluster.
+    Cluster {
+        /// The refusing side's.
+        expected: ClusterId,
+    },
+    /// The two were configured with different members, shards or replication.
+    Agreement,
+    /// The caller's directory is older than what the refusing side has seen of it.
+    RolledBack {
+        /// The boot counter seen.
+        seen: Boot,
+    },
+    /// The caller's directory is new, but the refusing side knows the member from an older one: it was wiped.
+    Wiped,
+    /// The caller is not a member that the refusing side knows.
+    Stranger,
+    /// No room for more clients.
+    Full,
+    /// Both sides have the same id.
+    Twin,
+}
+
+/// What a founder knows of the founding.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Founding {
+    /// Every founder whose birth is known: id and number.
+    pub births: Vec<(MemberId, u64)>,
+    /// The cluster id of the genesis that this founder has written down, if it has.
+    pub holds: Option<ClusterId>,
+    /// Whether this founder knows the cluster to exist.
+    pub founded: bool,
+}
+
+/// A beat or its answer, addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BeatOf<T> {
+    /// The group.
+    pub group: GroupId,
+    /// The sending replica.
+    pub from: ReplicaId,
+    /// The replica meant.
+    pub to: ReplicaId,
+    /// The sender's term.
+    pub term: Term,
+    /// The beat.
+    pub beat: T,
+}
+
+/// Why a member did not answer a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AskError {
+    /// It has no replica of the group.
+    NotReplica,
+    /// No leader could be reached to make the read linearizable.
+    NoLeader,
+    /// Too many reads wait.
+    Busy,
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its id.
+    pub member: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Its start counter.
+    pub boot: Boot,
+    /// Nanoseconds since it was started.
+    pub uptime: u64,
+    /// Members that it is connected to.
+    pub connected: Vec<MemberId>,
+    /// Clients connected to it.
+    pub clients: u64,
+    /// Bytes of its log's files.
+    pub log_bytes: u64,
+    /// Every replica it has.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// What a member says of one of its replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its term.
+    pub term: Term,
+    /// What it is now.
+    pub role: Role,
+    /// The leader it knows.
+    pub leader: Option<MemberId>,
+    /// Last index of its log.
+    pub last: LogIndex,
+    /// Its commit index.
+    pub commit: LogIndex,
+    /// The last index that its store has applied.
+    pub applied: LogIndex,
+}
+
+/// What a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks whether it would be elected.
+    PreCandidate,
+    /// It stands for election.
+    Candidate,
+    /// It leads.
+    Leader,
+    /// It receives the log and does not vote.
+    Learner,
+}
+
+/// The protocol's lowest version spoken by this library.
+pub const VERSION_MIN: u16 = 1;
+/// The highest.
+pub const VERSION_MAX: u16 = 1;
