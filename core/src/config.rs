@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 /// The configuration of one member. Times are of the member's own monotonic clock.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Name of the cluster: members of two names never talk. 1 to 255 bytes.
     pub cluster: String,
@@ -28,7 +28,7 @@ pub struct Config {
 }
 
 /// Times that protocols wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timers {
     /// A follower that hears nothing for a time drawn from `election_min..election_max` stands for election.
     pub election_min: Duration,
@@ -51,7 +51,7 @@ pub struct Timers {
 }
 
 /// Bounds of everything that grows. Bytes where bytes are held.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Longest key.
     pub key_bytes: usize,

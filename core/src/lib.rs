@@ -16,12 +16,16 @@
 extern crate alloc;
 
 pub mod config;
+mod founding;
 pub mod genesis;
+mod group;
 pub mod ids;
 pub mod io;
+mod link;
 pub mod node;
 pub mod raft;
 pub mod rng;
+mod router;
 pub mod shard;
 pub mod storage;
 pub mod store;
@@ -30,4 +34,4 @@ pub mod wire;
 
 pub use config::{Config, ConfigError};
 pub use io::{Input, Outbox, Output, World, carry_out};
-pub use node::{Node, Restored};
+pub use node::{Node, Restored, StartError};

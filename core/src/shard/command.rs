@@ -166,6 +166,9 @@ pub enum Query {
     ScanNext {
         /// As the page before said.
         cursor: CursorId,
+        /// Number of the page, counted from 1 (the scan's answer was page 0): a repeated question finds another
+        /// number there and skips nothing; it is answered with `NoCursor`, and the cursor stays.
+        page: u32,
         /// Most keys wanted on this page.
         limit: u32,
     },

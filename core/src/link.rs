@@ -1,0 +1,394 @@
+//! Connections and the handshake: who may talk to this node, and over which connection.
+//!
+//! Of two members the one with the lower id dials; a client dials every member. The dialler says `Hello`, the
+//! other side `Welcome` or `Refuse`. A link is up only when the peer's start counter is durable here: otherwise a
+//! peer whose disk was rolled back could be believed again after this member's own crash.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::config::Timers;
+use crate::ids::{Boot, ClusterId, ConnId, LogSeq, MemberId};
+use crate::io::{Dial, Output};
+use crate::time::Instant;
+use crate::wire::message::{Hello, Identity, Message, Refusal, VERSION_MAX, VERSION_MIN, Welcome};
+
+/// All connections of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Links {
+    timers: Timers,
+    strangers_max: usize,
+    clients_max: usize,
+    conns: BTreeMap<ConnId, Conn>,
+    up: BTreeMap<MemberId, ConnId>,
+    targets: Vec<Target>,
+    next_dial: u64,
+    clients: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Conn {
+    /// Which target it was dialled for; none if it was accepted.
+    target: Option<usize>,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// The handshake must be over by then.
+    Handshake { until: Instant },
+    /// Checked; up when this batch is durable.
+    Pending { who: MemberId, seq: LogSeq, welcome: Option<Welcome> },
+    Up(MemberId),
+}
+
+/// Somebody to keep a connection to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Target {
+    address: String,
+    /// Known from the start for a member's peers; for a client's first addresses, once they have said it.
+    member: Option<MemberId>,
+    state: TargetState,
+    backoff: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum TargetState {
+    Idle { dial_at: Instant },
+    Dialling(u64),
+    Connected(ConnId),
+}
+
+/// What became of a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    /// The peer may talk; its start counter is new and must be durable first if `Some`.
+    Accepted { who: Identity, new_boot: Option<Boot>, welcome: Option<Welcome> },
+    /// It may not.
+    Refused { who: Option<MemberId>, reason: Refusal },
+}
+
+/// What this node knows when it judges a peer.
+pub(crate) struct Judge<'a> {
+    /// What it would say of itself.
+    pub(crate) me: &'a Identity,
+    /// Members by id with name, and birth where it is agreed on.
+    pub(crate) members: &'a BTreeMap<MemberId, (String, Option<u64>)>,
+    /// The highest start counters seen.
+    pub(crate) boots: &'a BTreeMap<MemberId, Boot>,
+}
+
+impl Judge<'_> {
+    fn judge(&self, who: &Identity, clients_full: bool) -> Result<(), Refusal> {
+        if who.cluster_name != self.me.cluster_name {
+            return Err(Refusal::ClusterName { expected: self.me.cluster_name.clone() });
+        }
+        if let (Some(mine), Some(theirs)) = (self.me.cluster, who.cluster)
+            && mine != theirs
+        {
+            return Err(Refusal::Cluster { expected: mine });
+        }
+        if who.member == self.me.member {
+            return Err(Refusal::Twin);
+        }
+        if who.member.is_client() {
+            return if clients_full { Err(Refusal::Full) } else { Ok(()) };
+        }
+        if self.me.member.is_client() {
+            return Ok(());
+        }
+        if who.agreement != self.me.agreement {
+            return Err(Refusal::Agreement);
+        }
+        let Some((name, birth)) = self.members.get(&who.member) else {
+            return Err(Refusal::Stranger);
+        };
+        if *name != who.name {
+            return Err(Refusal::Stranger);
+        }
+        // Until the founders have agreed nobody has promised anything, and a directory may be made anew.
+        let Some(birth) = birth else { return Ok(()) };
+        // Another birth than the founders agreed on: the directory is not the one that made promises.
+        if *birth != who.birth {
+            return Err(Refusal::Wiped);
+        }
+        match self.boots.get(&who.member) {
+            Some(&seen) if who.boot < seen => Err(Refusal::RolledBack { seen }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Links {
+    pub(crate) fn new(timers: Timers, strangers_max: usize, clients_max: usize) -> Self {
+        Self {
+            timers,
+            strangers_max,
+            clients_max,
+            conns: BTreeMap::new(),
+            up: BTreeMap::new(),
+            targets: Vec::new(),
+            next_dial: 1,
+            clients: 0,
+        }
+    }
+
+    /// Keeps a connection to this address from now on.
+    pub(crate) fn add_target(&mut self, now: Instant, member: Option<MemberId>, address: String) {
+        let known = self.targets.iter_mut().find(|target| {
+            target.address == address || (member.is_some() && target.member == member)
+        });
+        if let Some(target) = known {
+            target.member = target.member.or(member);
+            return;
+        }
+        let state = TargetState::Idle { dial_at: now };
+        let backoff = self.timers.redial_min;
+        self.targets.push(Target { address, member, state, backoff });
+    }
+
+    /// Dials who is due, and closes handshakes that took too long.
+    pub(crate) fn drive(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for target in &mut self.targets {
+            if let TargetState::Idle { dial_at } = target.state
+                && dial_at <= now
+            {
+                let dial = self.next_dial;
+                self.next_dial += 1;
+                target.state = TargetState::Dialling(dial);
+                out.push(Output::Connect { dial: Dial(dial), address: target.address.clone() });
+            }
+        }
+        let late: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| matches!(conn.stage, Stage::Handshake { until } if until <= now))
+            .map(|(&id, _)| id)
+            .collect();
+        for conn in late {
+            self.drop_conn(now, conn);
+            out.push(Output::Disconnect { conn });
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let dials = self.targets.iter().filter_map(|target| match target.state {
+            TargetState::Idle { dial_at } => Some(dial_at),
+            TargetState::Dialling(_) | TargetState::Connected(_) => None,
+        });
+        let handshakes = self.conns.values().filter_map(|conn| match conn.stage {
+            Stage::Handshake { until } => Some(until),
+            Stage::Pending { .. } | Stage::Up(_) => None,
+        });
+        dials.chain(handshakes).min()
+    }
+
+    pub(crate) fn on_connected(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        dial: Option<Dial>,
+        me: &Identity,
+        out: &mut Vec<Output>,
+    ) {
+        let target = match dial {
+            None => None,
+            Some(dial) => {
+                let place = self.target_of(dial);
+                if place.is_none() {
+                    out.push(Output::Disconnect { conn });
+                    return;
+                }
+                place
+            }
+        };
+        let strangers =
+            self.conns.values().filter(|c| matches!(c.stage, Stage::Handshake { .. })).count();
+        if target.is_none() && strangers >= self.strangers_max {
+            out.push(Output::Disconnect { conn });
+            return;
+        }
+        let until = now + self.timers.handshake;
+        self.conns.insert(conn, Conn { target, stage: Stage::Handshake { until } });
+        if let Some(place) = target {
+            self.targets[place].state = TargetState::Connected(conn);
+            let hello =
+                Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who: me.clone() };
+            out.push(Output::Send { conn, message: Message::Hello(hello) });
+        }
+    }
+
+    pub(crate) fn on_connect_failed(&mut self, now: Instant, dial: Dial) {
+        if let Some(place) = self.target_of(dial) {
+            self.retire_target(now, place);
+        }
+    }
+
+    /// A handshake's message. `None` when the connection is not shaking hands (any more).
+    pub(crate) fn on_handshake(
+        &mut self,
+        conn: ConnId,
+        message: &Message,
+        judge: &Judge<'_>,
+    ) -> Option<Handshake> {
+        let state = self.conns.get(&conn)?;
+        let Stage::Handshake { .. } = state.stage else { return None };
+        let accepted = state.target.is_none();
+        let clients_full = self.clients >= self.clients_max;
+        let (who, versions, welcome) = match message {
+            Message::Hello(hello) if accepted => {
+                (&hello.who, (hello.version_min, hello.version_max), None)
+            }
+            Message::Welcome(welcome) if !accepted => {
+                (&welcome.who, (welcome.version, welcome.version), Some(welcome.clone()))
+            }
+            Message::Refuse(reason) => {
+                let who = state.target.and_then(|place| self.targets[place].member);
+                return Some(Handshake::Refused { who, reason: reason.clone() });
+            }
+            // No other message is allowed before the handshake is over.
+            _ => return Some(Handshake::Refused { who: None, reason: Refusal::Stranger }),
+        };
+        if versions.0 > VERSION_MAX || versions.1 < VERSION_MIN {
+            let reason = Refusal::Version { min: VERSION_MIN, max: VERSION_MAX };
+            return Some(Handshake::Refused { who: Some(who.member), reason });
+        }
+        if let Err(reason) = judge.judge(who, clients_full) {
+            return Some(Handshake::Refused { who: Some(who.member), reason });
+        }
+        let seen = judge.boots.get(&who.member).copied().unwrap_or_default();
+        let founded = judge.members.get(&who.member).is_some_and(|(_, birth)| birth.is_some());
+        let new_boot = (founded && who.boot > seen).then_some(who.boot);
+        Some(Handshake::Accepted { who: who.clone(), new_boot, welcome })
+    }
+
+    /// The peer is believed once this batch is durable.
+    pub(crate) fn hold(
+        &mut self,
+        conn: ConnId,
+        who: MemberId,
+        seq: LogSeq,
+        welcome: Option<Welcome>,
+    ) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.stage = Stage::Pending { who, seq, welcome };
+        }
+    }
+
+    /// Connections whose peer can be believed now.
+    pub(crate) fn ready(&mut self, stored: LogSeq) -> Vec<(ConnId, MemberId, Option<Welcome>)> {
+        let mut ready = Vec::new();
+        for (&id, conn) in &self.conns {
+            if let Stage::Pending { who, seq, welcome } = &conn.stage
+                && *seq <= stored
+            {
+                ready.push((id, *who, welcome.clone()));
+            }
+        }
+        ready
+    }
+
+    /// The link is up. Returns the connection that it replaces, if the peer had one.
+    pub(crate) fn set_up(&mut self, conn: ConnId, who: MemberId) -> Option<ConnId> {
+        let state = self.conns.get_mut(&conn).expect("a ready connection exists");
+        state.stage = Stage::Up(who);
+        if let Some(place) = state.target {
+            self.targets[place].backoff = self.timers.redial_min;
+            self.targets[place].member = Some(who);
+        }
+        if who.is_client() {
+            self.clients += 1;
+        }
+        self.up.insert(who, conn)
+    }
+
+    /// Forgets a connection. Returns the member to which it was the link.
+    pub(crate) fn drop_conn(&mut self, now: Instant, conn: ConnId) -> Option<MemberId> {
+        let state = self.conns.remove(&conn)?;
+        if let Some(place) = state.target {
+            self.retire_target(now, place);
+        }
+        let Stage::Up(who) = state.stage else { return None };
+        if who.is_client() {
+            self.clients -= 1;
+        }
+        // A newer connection of the same peer stays.
+        if self.up.get(&who) == Some(&conn) {
+            self.up.remove(&who);
+            return Some(who);
+        }
+        None
+    }
+
+    pub(crate) fn conn_of(&self, member: MemberId) -> Option<ConnId> {
+        self.up.get(&member).copied()
+    }
+
+    /// Who speaks on a connection that is up.
+    pub(crate) fn member_of(&self, conn: ConnId) -> Option<MemberId> {
+        match self.conns.get(&conn)?.stage {
+            Stage::Up(who) => Some(who),
+            Stage::Handshake { .. } | Stage::Pending { .. } => None,
+        }
+    }
+
+    pub(crate) fn connected(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.up.keys().copied()
+    }
+
+    pub(crate) fn clients(&self) -> usize {
+        self.clients
+    }
+
+    pub(crate) fn check(&self) {
+        for (member, conn) in &self.up {
+            let state = self.conns.get(conn).expect("a link's connection exists");
+            assert_eq!(state.stage, Stage::Up(*member), "a link's connection is its member's");
+        }
+    }
+
+    fn target_of(&self, dial: Dial) -> Option<usize> {
+        self.targets.iter().position(|target| target.state == TargetState::Dialling(dial.0))
+    }
+
+    fn retire_target(&mut self, now: Instant, place: usize) {
+        let target = &mut self.targets[place];
+        target.state = TargetState::Idle { dial_at: now + target.backoff };
+        target.backoff = (target.backoff * 2).min(self.timers.redial_max);
+    }
+}
+
+/// The version both sides speak, for the `Welcome`.
+pub(crate) fn common_version(hello: &Hello) -> u16 {
+    hello.version_max.min(VERSION_MAX)
+}
+
+/// Hash of what the founders must agree on: every name, the numbers of shards and replicas.
+pub(crate) fn agreement(
+    cluster: &str,
+    members: &BTreeMap<MemberId, (String, Option<u64>)>,
+    shards: u32,
+    replication: u32,
+) -> u64 {
+    let mut text = Vec::new();
+    for word in core::iter::once(cluster).chain(members.values().map(|(name, _)| name.as_str())) {
+        text.extend_from_slice(word.as_bytes());
+        // No name contains this byte: it is not valid in UTF-8.
+        text.push(0xff);
+    }
+    text.extend_from_slice(&shards.to_le_bytes());
+    text.extend_from_slice(&replication.to_le_bytes());
+    twox_hash::XxHash64::oneshot(0, &text)
+}
+
+/// The cluster's id: a hash over the founders' births, which each drew by itself.
+pub(crate) fn cluster_id(name: &str, births: impl Iterator<Item = (MemberId, u64)>) -> ClusterId {
+    let mut text = Vec::from(name.as_bytes());
+    for (member, birth) in births {
+        text.extend_from_slice(&member.0.to_le_bytes());
+        text.extend_from_slice(&birth.to_le_bytes());
+    }
+    ClusterId(twox_hash::XxHash64::oneshot(0, &text))
+}

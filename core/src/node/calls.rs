@@ -1,0 +1,191 @@
+//! The application's calls: what is allowed, and which shard each goes to.
+
+use alloc::format;
+use alloc::string::String;
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::config::{Config, ConfigError, Limits};
+use crate::ids::{GroupId, RequestId};
+use crate::io::{Action, Call, Consistency, Failure, Output, Refused};
+use crate::ring::shard_of;
+use crate::shard::command::{Command, Query, Scan};
+use crate::time::Now;
+
+impl Node {
+    /// The only way for the application to act on the node. Accepted calls are answered by one
+    /// [`Output::Reply`] each, at their deadline at the latest.
+    ///
+    /// # Errors
+    /// The call was not accepted; nothing changed.
+    pub fn submit(&mut self, now: Now, request: RequestId, call: Call) -> Result<(), Refused> {
+        if self.halted {
+            return Err(Refused::Halted);
+        }
+        let limits = &self.config.limits;
+        let bytes = check_call(&call, limits)?;
+        if let Some((what, limit)) = self.router.full(bytes) {
+            return Err(Refused::Full { what, limit: crate::ids::len_u64(limit) });
+        }
+        let group = match &self.genesis {
+            Some(genesis) => shard_of(call.partition.as_bytes(), genesis.shards),
+            // The number of shards is part of what a client has yet to learn; a member knows it.
+            None if self.config.client => {
+                return Err(Refused::Invalid { what: "a call before the cluster is known" });
+            }
+            None => shard_of(call.partition.as_bytes(), self.config.shards),
+        };
+        self.route_call(now, request, group, call);
+        Ok(())
+    }
+
+    fn route_call(&mut self, now: Now, request: RequestId, group: GroupId, call: Call) {
+        let (now, deadline) = (now.instant, call.deadline);
+        let partition = Bytes::from(call.partition.into_bytes());
+        let linear = |consistency| consistency == Consistency::Linearizable;
+        let mut write = |command: Command<Bytes>| {
+            self.router.write(now, request, deadline, group, &command);
+        };
+        match call.action {
+            Action::Put { key, value } => write(Command::Put { partition, key, value }),
+            Action::Delete { key } => write(Command::Delete { partition, key }),
+            Action::CompareAndSet { key, expect, value } => {
+                write(Command::CompareAndSet { partition, key, expect, value });
+            }
+            Action::Batch { changes } => write(Command::Batch { partition, changes }),
+            Action::Get { key, consistency } => {
+                let query = Query::Get { partition, key };
+                self.router.query(now, request, deadline, group, query, linear(consistency));
+            }
+            Action::Scan { from, to, reverse, limit, consistency } => {
+                let cursor = self.router.new_cursor();
+                let query = Query::Scan(Scan { partition, from, to, reverse, limit, cursor });
+                self.router.query(now, request, deadline, group, query, linear(consistency));
+            }
+            Action::ScanNext { cursor, limit } => {
+                self.next_page(now, request, deadline, cursor, Some(limit));
+            }
+            Action::ScanClose { cursor } => self.next_page(now, request, deadline, cursor, None),
+            Action::Info => {
+                let query = Query::Info { partition };
+                self.router.query(now, request, deadline, group, query, true);
+            }
+            Action::Status { member } => self.router.status(now, request, deadline, member),
+        }
+    }
+
+    fn next_page(
+        &mut self,
+        now: crate::time::Instant,
+        request: RequestId,
+        deadline: crate::time::Instant,
+        cursor: crate::ids::CursorId,
+        limit: Option<u32>,
+    ) {
+        if !self.router.page(now, request, deadline, cursor, limit) {
+            let result = Err(Failure::Interrupted);
+            self.outputs.0.push(Output::Reply { request, result });
+        }
+    }
+}
+
+/// Checks every length of a call; returns the bytes it holds.
+fn check_call(call: &Call, limits: &Limits) -> Result<usize, Refused> {
+    let within = |what, len: usize, limit: usize| {
+        if len > limit {
+            let (len, limit) = (crate::ids::len_u64(len), crate::ids::len_u64(limit));
+            return Err(Refused::TooLarge { what, len, limit });
+        }
+        Ok(len)
+    };
+    let key = |key: &Bytes| within("key", key.len(), limits.key_bytes);
+    let value = |value: &Bytes| within("value", value.len(), limits.value_bytes);
+    let name = within("partition name", call.partition.len(), limits.name_bytes)?;
+    let needs_name = !matches!(
+        call.action,
+        Action::Status { .. } | Action::ScanNext { .. } | Action::ScanClose { .. }
+    );
+    if name == 0 && needs_name {
+        return Err(Refused::Invalid { what: "an empty partition name" });
+    }
+    let bytes = match &call.action {
+        Action::Put { key: k, value: v } => key(k)? + value(v)?,
+        Action::Delete { key: k } | Action::Get { key: k, .. } => key(k)?,
+        Action::CompareAndSet { key: k, expect, value: v } => {
+            let expected = match expect {
+                crate::shard::command::Expect::Value(Some(expected)) => value(expected)?,
+                crate::shard::command::Expect::Value(None)
+                | crate::shard::command::Expect::Revision(_) => 0,
+            };
+            key(k)? + expected + v.as_ref().map_or(Ok(0), value)?
+        }
+        Action::Batch { changes } => {
+            within("batch (operations)", changes.len(), limits.batch_ops)?;
+            let mut bytes = 0;
+            for change in changes {
+                bytes += key(&change.key)? + change.value.as_ref().map_or(Ok(0), value)?;
+            }
+            within("batch", bytes, limits.batch_bytes)?
+        }
+        Action::Scan { from, to, .. } => key(from)? + to.as_ref().map_or(Ok(0), key)?,
+        Action::ScanNext { .. }
+        | Action::ScanClose { .. }
+        | Action::Info
+        | Action::Status { .. } => 0,
+    };
+    Ok(name + bytes)
+}
+
+/// A configuration that can be used, or the field that cannot.
+pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
+    let wrong = |field, problem| Err(ConfigError { field, problem });
+    for (field, name) in [("cluster", &config.cluster), ("name", &config.name)] {
+        if name.is_empty() || name.len() > 255 {
+            return wrong(field, format!("{name:?} must have 1 to 255 bytes"));
+        }
+    }
+    if config.client {
+        if config.members.is_empty() {
+            return wrong("members", String::from("a client needs an address to begin with"));
+        }
+        return Ok(());
+    }
+    if !config.members.is_empty() {
+        let mut names: alloc::vec::Vec<&str> =
+            config.members.iter().map(|member| member.0.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return wrong("members", format!("{:?} stands there twice", pair[0]));
+        }
+        if let Some(bad) = names.iter().find(|name| name.is_empty() || name.len() > 255) {
+            return wrong("members", format!("the name {bad:?} must have 1 to 255 bytes"));
+        }
+        if !names.contains(&config.name.as_str()) {
+            let problem = format!("{:?} is not one of the members {names:?}", config.name);
+            return wrong("name", problem);
+        }
+        if names.len() > 255 {
+            return wrong("members", format!("{} members; 255 are allowed", names.len()));
+        }
+    }
+    if config.shards == 0 || config.shards > 65_536 {
+        return wrong("shards", format!("{}; 1 to 65536 are allowed", config.shards));
+    }
+    if config.replication == 0 || config.replication > 9 {
+        return wrong("replication", format!("{}; 1 to 9 are allowed", config.replication));
+    }
+    let timers = &config.timers;
+    if timers.election_min.is_zero() || timers.election_min > timers.election_max {
+        let problem = String::from("election_min must be above zero and at most election_max");
+        return wrong("timers", problem);
+    }
+    if timers.heartbeat.is_zero() || timers.heartbeat * 2 > timers.election_min {
+        let problem = String::from("heartbeat must be above zero and at most half of election_min");
+        return wrong("timers", problem);
+    }
+    if timers.retry.is_zero() || timers.redial_min.is_zero() {
+        return wrong("timers", String::from("retry and redial_min must be above zero"));
+    }
+    Ok(())
+}

@@ -1,0 +1,464 @@
+//! The replicas of this member: their effects, reads, snapshots, and the cutting of their logs.
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::mem;
+
+use super::{Node, PendingRead};
+use crate::group::Group;
+use crate::ids::{GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
+use crate::io::{Event, Halt, Output};
+use crate::raft::message::{Body, Membership, Message as RaftMessage};
+use crate::raft::{Durable, Effects, Raft, Settings};
+use crate::shard::command::{ItemOutcome, Query};
+use crate::storage::{Recovered, RecoveredGroup};
+use crate::store::{StoreState, StoreTask};
+use crate::time::Instant;
+use crate::wire::message::{AskError, BeatOf, Message};
+
+/// Most apply tasks of one group that the store has not answered.
+const APPLYING_MAX: usize = 8;
+/// Bytes of entries in one apply task, about.
+const APPLY_BYTES: usize = 1 << 20;
+/// Most leaderships that are handed to their preferred members in one go.
+const HAND_OVERS: usize = 4;
+
+impl Node {
+    /// The cluster exists: this member's replicas begin.
+    pub(super) fn found_groups(&mut self, now: Instant) {
+        let genesis = self.genesis.clone().expect("a founded node has a genesis");
+        for id in genesis.groups() {
+            let membership = genesis.membership(id);
+            if membership.on_member(self.me).is_some() {
+                self.add_group(now, id, membership, None).expect("a new group fits an empty store");
+            }
+        }
+        self.keep_links(now);
+        self.event(Event::Up { genesis });
+    }
+
+    /// This member's replicas as they were.
+    pub(super) fn restore_groups(
+        &mut self,
+        now: Instant,
+        mut recovered: Recovered,
+    ) -> Result<(), Halt> {
+        let genesis = self.genesis.clone().expect("a founded node has a genesis");
+        for id in genesis.groups() {
+            let membership = genesis.membership(id);
+            let log = recovered.groups.remove(&id);
+            if membership.on_member(self.me).is_some() || log.is_some() {
+                self.add_group(now, id, membership, log)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_group(
+        &mut self,
+        now: Instant,
+        id: GroupId,
+        genesis: Membership,
+        log: Option<RecoveredGroup>,
+    ) -> Result<(), Halt> {
+        let replica = match &log {
+            Some(log) => log.replica,
+            None => genesis.on_member(self.me).expect("asked before").id,
+        };
+        let mut durable = Durable {
+            term: crate::ids::Term(0),
+            vote: None,
+            commit: LogIndex(0),
+            cut_index: LogIndex(0),
+            cut_term: crate::ids::Term(0),
+            membership: genesis.clone(),
+            entries: Vec::new(),
+        };
+        if let Some(log) = log {
+            durable.term = log.term;
+            durable.vote = log.vote;
+            durable.commit = log.commit;
+            durable.cut_index = log.cut_index;
+            durable.cut_term = log.cut_term;
+            durable.entries = log.entries;
+            // Before its first cut a group's membership is that of the genesis.
+            if log.cut_index > LogIndex(0) {
+                durable.membership = log.membership;
+            }
+        }
+        let store = match self.store.get(&id) {
+            Some(state) => state.clone(),
+            None => {
+                let task = StoreTask::Create { group: id, membership: genesis.clone() };
+                self.outputs.0.push(Output::Store(task));
+                empty_state(id, genesis)
+            }
+        };
+        if store.index < durable.cut_index {
+            return Err(Halt::Contradiction {
+                what: format!(
+                    "the log of {id} is cut at {}, but the store holds only {}: the store was lost or \
+                     rolled back",
+                    durable.cut_index, store.index
+                ),
+            });
+        }
+        let limits = &self.config.limits;
+        let settings = Settings {
+            election_min: self.config.timers.election_min,
+            election_max: self.config.timers.election_max,
+            append_bytes: limits.append_bytes,
+            append_entries: limits.append_entries,
+            appends_in_flight: limits.appends_in_flight,
+        };
+        let rng = self.rng.fork(u64::from(id.0) + 16);
+        let raft = Raft::new(id, replica, settings, durable, &store, rng, now);
+        let group = Group::new(raft, LogSeq(0), store.index, store.stamp, store.digest);
+        self.deadlines.insert((group.raft.deadline(), id));
+        self.groups.insert(id, group);
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    /// A step of one group: whatever it asks for is taken up.
+    pub(super) fn with_group(
+        &mut self,
+        now: Instant,
+        id: GroupId,
+        step: impl FnOnce(&mut Group, &mut Effects),
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            self.peer_fault(None, "a message for a group that this member has no replica of");
+            return;
+        };
+        let mut fx = Effects::default();
+        let before = group.raft.deadline();
+        step(group, &mut fx);
+        let after = group.raft.deadline();
+        if before != after {
+            self.deadlines.remove(&(before, id));
+            self.deadlines.insert((after, id));
+        }
+        self.dirty.insert(id);
+        self.absorb(now, id, fx);
+    }
+
+    fn absorb(&mut self, now: Instant, id: GroupId, fx: Effects) {
+        let group = self.groups.get_mut(&id).expect("effects come from a group");
+        if !fx.records.is_empty() {
+            let seq = self.log.next_seq();
+            group.last_record = seq;
+            group.raft.on_recorded(seq);
+            self.unstored.entry(seq).or_default().insert(id);
+            self.records.extend(fx.records);
+        }
+        if !fx.promises.is_empty() {
+            // Every record that this replica has made so far comes first.
+            let seq = group.last_record;
+            if seq <= self.log.stored() {
+                for (to, message) in fx.promises {
+                    self.send_raft(to, message);
+                }
+            } else {
+                let promises = fx.promises.into_iter().map(|(to, m)| (to, Message::Raft(m)));
+                self.held.entry(seq).or_default().extend(promises);
+            }
+        }
+        if fx.leader_changed {
+            self.on_leader_changed(now, id);
+        }
+        for (to, message) in fx.sends {
+            self.send_raft(to, message);
+        }
+        for (read, index) in fx.reads {
+            self.on_read_index(ReadId(read), index);
+        }
+        for (snapshot, chunk) in fx.loads {
+            self.loads.insert(snapshot, id);
+            let task = StoreTask::Load { group: id, id: snapshot, chunk };
+            self.outputs.0.push(Output::Store(task));
+        }
+        for snapshot in fx.unloads {
+            self.loads.remove(&snapshot);
+            self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
+        }
+        for install in fx.installs {
+            let task = StoreTask::Install {
+                group: id,
+                id: install.id,
+                chunk: install.chunk,
+                data: install.data,
+                last: install.last,
+            };
+            self.outputs.0.push(Output::Store(task));
+        }
+        for what in fx.faults {
+            self.peer_fault(None, what);
+        }
+    }
+
+    /// Beats of all groups for one member travel together.
+    fn send_raft(&mut self, to: MemberId, message: RaftMessage) {
+        let RaftMessage { group, from, to: replica, term, body } = message;
+        match body {
+            Body::Beat(beat) => {
+                let beat = BeatOf { group, from, to: replica, term, beat };
+                self.beats.entry(to).or_default().push(beat);
+            }
+            Body::BeatAnswer(beat) => {
+                let beat = BeatOf { group, from, to: replica, term, beat };
+                self.beat_answers.entry(to).or_default().push(beat);
+            }
+            body => {
+                let message = RaftMessage { group, from, to: replica, term, body };
+                self.send(to, Message::Raft(message));
+            }
+        }
+    }
+
+    fn on_leader_changed(&mut self, now: Instant, id: GroupId) {
+        let group = self.groups.get_mut(&id).expect("a group's own event");
+        let leader = group.raft.leader().map(|leader| leader.member);
+        let term = group.raft.term();
+        if group.raft.is_leader() {
+            group.on_lead(now);
+        } else {
+            let hint = leader.filter(|&member| member != self.me);
+            for member in group.drop_waiters() {
+                self.send(member, Message::NotLeader { group: id, hint });
+            }
+        }
+        if let Some(leader) = leader {
+            self.router.on_leader(id, leader);
+        }
+        self.event(Event::LeaderChanged { group: id, term, leader });
+    }
+
+    /// The end of a turn for one group.
+    pub(super) fn drive_group(&mut self, now: Instant, id: GroupId) {
+        let append_bytes = self.config.limits.append_bytes;
+        self.with_group(now, id, |group, fx| {
+            if group.raft.is_leader() {
+                group.propose_staged(now, append_bytes, fx);
+            }
+            group.raft.flush(now, fx);
+        });
+        self.dirty.remove(&id);
+        self.touched.insert(id);
+        let group = self.groups.get_mut(&id).expect("driven just now");
+        while group.applying < APPLYING_MAX {
+            let entries = group.raft.take_committed(APPLY_BYTES);
+            let Some(last) = entries.last() else { break };
+            let answers = group.wants_outcomes(last.index);
+            group.applying += 1;
+            let task = StoreTask::Apply { group: id, entries, answers };
+            self.outputs.0.push(Output::Store(task));
+        }
+        for (read, query) in group.take_readable() {
+            self.outputs.0.push(Output::Store(StoreTask::Read { read, group: id, query }));
+        }
+        let bytes = group.raft.log().bytes();
+        let counted = mem::replace(&mut group.counted_bytes, bytes);
+        self.persist.memory_bytes = self.persist.memory_bytes - counted + bytes;
+    }
+
+    pub(super) fn on_applied(
+        &mut self,
+        id: GroupId,
+        index: LogIndex,
+        outcomes: Vec<Vec<ItemOutcome>>,
+        (digest, stamp): (u64, u64),
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut answers = Vec::new();
+        group.digest = digest;
+        group.stamp = group.stamp.max(stamp);
+        group.on_applied(id, index, outcomes, &mut answers);
+        self.dirty.insert(id);
+        for (member, message) in answers {
+            self.send(member, message);
+        }
+    }
+
+    /// A question of a caller, here or elsewhere.
+    pub(super) fn on_ask(
+        &mut self,
+        now: Instant,
+        asker: MemberId,
+        call: u64,
+        id: GroupId,
+        query: Query,
+        linearizable: bool,
+    ) {
+        let refuse = if !self.groups.contains_key(&id) {
+            Some(AskError::NotReplica)
+        } else if self.reads.len() >= self.config.limits.reads {
+            Some(AskError::Busy)
+        } else {
+            None
+        };
+        if let Some(error) = refuse {
+            self.send(asker, Message::Answer { call, result: Err(error) });
+            return;
+        }
+        let read = self.next_read;
+        self.next_read = read.next();
+        let continues = matches!(query, Query::ScanNext { .. } | Query::ScanClose { .. });
+        let mut pending = PendingRead { asker, call, group: id, since: now, query: None };
+        if linearizable && !continues {
+            pending.query = Some(query);
+            self.reads.insert(read, pending);
+            self.with_group(now, id, |group, fx| group.raft.read_index(read.0, fx));
+        } else {
+            self.reads.insert(read, pending);
+            self.outputs.0.push(Output::Store(StoreTask::Read { read, group: id, query }));
+        }
+    }
+
+    /// The leader has told which index a read must wait for.
+    fn on_read_index(&mut self, read: ReadId, index: Option<LogIndex>) {
+        let Some(pending) = self.reads.get_mut(&read) else { return };
+        // A repeated answer: the read is on its way.
+        let Some(query) = pending.query.take() else { return };
+        let Some(index) = index else {
+            let pending = self.reads.remove(&read).expect("looked at just now");
+            let result = Err(AskError::NoLeader);
+            self.send(pending.asker, Message::Answer { call: pending.call, result });
+            return;
+        };
+        let id = pending.group;
+        let group = self.groups.get_mut(&id).expect("asked of a group");
+        group.wait_to_read(index, read, query);
+        self.dirty.insert(id);
+    }
+
+    /// Reads whose leader fell silent: the asker tries elsewhere.
+    pub(super) fn give_up_old_reads(&mut self, now: Instant) {
+        let patience = self.config.timers.election_max * 4;
+        let old: Vec<ReadId> = self
+            .reads
+            .iter()
+            .filter(|(_, read)| now.since(read.since) > patience)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in old {
+            let read = self.reads.remove(&id).expect("just listed");
+            if let Some(group) = self.groups.get_mut(&read.group) {
+                group.forget_read(id);
+            }
+            let result = Err(AskError::NoLeader);
+            self.send(read.asker, Message::Answer { call: read.call, result });
+        }
+    }
+
+    /// For the group that sends a snapshot.
+    pub(super) fn on_group_of_snapshot(
+        &mut self,
+        now: Instant,
+        id: SnapshotId,
+        step: impl FnOnce(&mut Raft, &mut Effects),
+    ) {
+        match self.loads.get(&id) {
+            Some(&group) => self.with_group(now, group, |group, fx| step(&mut group.raft, fx)),
+            None => self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id })),
+        }
+    }
+
+    pub(super) fn on_installed(&mut self, now: Instant, state: &StoreState) {
+        self.with_group(now, state.group, |group, fx| {
+            group.applied = state.index;
+            group.stamp = group.stamp.max(state.stamp);
+            group.digest = state.digest;
+            group.persisted = group.persisted.max(state.index);
+            group.raft.on_installed(state, fx);
+        });
+    }
+
+    /// Asks the store to sync when the log has grown enough to be cut.
+    pub(super) fn maybe_persist(&mut self) {
+        let limits = &self.config.limits;
+        let log_bytes = self.log.bytes();
+        let memory_max = usize::try_from(limits.log_bytes / 4).unwrap_or(usize::MAX);
+        let grown = log_bytes > limits.log_bytes
+            && log_bytes >= self.persist.log_bytes.saturating_add(limits.segment_bytes);
+        let memory = self.persist.memory_bytes;
+        let held = memory > memory_max && memory >= self.persist.memory_mark + memory_max / 4;
+        if self.persist.under_way || !(grown || held) {
+            return;
+        }
+        self.persist.under_way = true;
+        self.persist.log_bytes = log_bytes;
+        self.outputs.0.push(Output::Store(StoreTask::Persist));
+    }
+
+    /// The store is durable up to these indexes: the logs can be cut.
+    pub(super) fn on_persisted(&mut self, now: Instant, states: &[StoreState]) {
+        self.persist.under_way = false;
+        let tail_bytes = self.config.limits.log_tail_bytes;
+        let too_long = self.log.bytes() > self.config.limits.log_bytes;
+        let pinning: Vec<GroupId> = if too_long { self.log.pinning().collect() } else { Vec::new() };
+        for state in states {
+            let id = state.group;
+            if !self.groups.contains_key(&id) {
+                continue;
+            }
+            let pins = pinning.contains(&id);
+            self.with_group(now, id, |group, fx| {
+                group.persisted = group.persisted.max(state.index);
+                let target = group.cut_target(if pins { 0 } else { tail_bytes });
+                let cuts = target > group.raft.log().cut_index();
+                if pins {
+                    // What cannot be cut moves to the log's end, so that an idle group pins nothing.
+                    group.raft.rewrite(target, fx);
+                }
+                if cuts || pins {
+                    group.raft.cut(target, fx);
+                }
+            });
+        }
+        let counted: usize = self.groups.values().map(|group| group.raft.log().bytes()).sum();
+        self.persist.memory_mark = counted;
+        self.persist.log_bytes = self.persist.log_bytes.min(self.log.bytes());
+    }
+
+    /// Leaderships go to the members that the placement prefers, a few at a time, only where the heir could take
+    /// over at once.
+    pub(super) fn hand_over(&mut self, now: Instant) {
+        let Some(genesis) = &self.genesis else { return };
+        let mut heirs = Vec::new();
+        for (&id, group) in &self.groups {
+            let preferred = genesis.preferred_leader(id).filter(|&member| member != self.me);
+            let Some(member) = preferred.filter(|_| group.raft.is_leader()) else { continue };
+            let Some(replica) = group.raft.membership().on_member(member) else { continue };
+            if self.links.conn_of(member).is_some() && group.raft.could_hand_over(replica.id) {
+                heirs.push((id, replica.id));
+            }
+            if heirs.len() == HAND_OVERS {
+                break;
+            }
+        }
+        for (id, heir) in heirs {
+            self.with_group(now, id, |group, fx| {
+                let handed = group.raft.transfer(now, heir, fx);
+                handed.expect("asked just before whether it could");
+            });
+        }
+    }
+
+    /// Every group that this member has a replica of.
+    pub(super) fn group_ids(&self) -> Vec<GroupId> {
+        self.groups.keys().copied().collect()
+    }
+}
+
+fn empty_state(group: GroupId, membership: Membership) -> StoreState {
+    StoreState {
+        group,
+        index: LogIndex(0),
+        term: crate::ids::Term(0),
+        membership,
+        stamp: 0,
+        digest: 0,
+        epoch: crate::ids::Epoch(0),
+    }
+}

@@ -1,0 +1,421 @@
+//! One member: where the machines meet.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `mod.rs` | the node's state, birth and inputs |
+//! | `calls.rs` | the application's calls: limits, shards |
+//! | `peers.rs` | connections, handshakes, founding, messages |
+//! | `groups.rs` | the replicas: their effects, reads, snapshots, cuts |
+//! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
+//! | `view.rs` | questions about the node |
+
+mod calls;
+mod groups;
+mod peers;
+#[cfg(test)]
+mod tests;
+mod turn;
+mod view;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::config::{Config, ConfigError};
+use crate::founding::Founding;
+use crate::genesis::Genesis;
+use crate::group::Group;
+use crate::ids::{Boot, GroupId, LogSeq, MemberId, ReadId, SnapshotId};
+use crate::io::{Event, Halt, Input, Output, Wakeup};
+use crate::link::Links;
+use crate::raft::message::{Beat, BeatAnswer};
+use crate::rng::Rng;
+use crate::router::Router;
+use crate::storage::record::{Checkpoint, GroupCheckpoint, Record};
+use crate::storage::{Log, Recovered};
+use crate::store::{StoreDone, StoreState};
+use crate::time::{Instant, Now};
+use crate::wire::message::{BeatOf, Message};
+
+pub use view::View;
+
+/// What was durable when a member was started.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// What the log says; the default for an empty directory.
+    pub log: Recovered,
+    /// Where the store stands, as [`crate::shard::Worker::states`] tells.
+    pub store: Vec<StoreState>,
+}
+
+/// A member that cannot be started. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    Config(ConfigError),
+    /// What is durable contradicts itself.
+    Halt(Halt),
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Halt(halt) => halt.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// One member of a cluster (or a client), as a state machine.
+///
+/// Invariants, checked by [`Node::check`]:
+/// 1. Every group's own (see [`crate::raft::Raft`]), and those of links and calls.
+/// 2. A promise is held under the last batch that has a record of its replica, and that batch is not stored.
+/// 3. Only a founded node has groups; a client never has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    config: Config,
+    me: MemberId,
+    boot: Boot,
+    birth: u64,
+    started: Instant,
+    rng: Rng,
+    /// Members by id: name and address.
+    members: BTreeMap<MemberId, (String, String)>,
+    /// The highest start counters seen of peers.
+    boots: BTreeMap<MemberId, Boot>,
+    founding: Founding,
+    /// The batch that makes the genesis durable.
+    genesis_at: Option<LogSeq>,
+    genesis: Option<Genesis>,
+    log: Log,
+    /// Nothing is said before this batch, which holds this start's counter, is durable.
+    awake_at: Option<LogSeq>,
+    links: Links,
+    router: Router,
+    groups: BTreeMap<GroupId, Group>,
+    /// Where the store stood when this member was started.
+    store: BTreeMap<GroupId, StoreState>,
+    deadlines: BTreeSet<(Instant, GroupId)>,
+    dirty: BTreeSet<GroupId>,
+    touched: BTreeSet<GroupId>,
+    records: Vec<Record>,
+    /// Promises that wait for their batch.
+    held: BTreeMap<LogSeq, Vec<(MemberId, Message)>>,
+    /// Groups that wait for a batch.
+    unstored: BTreeMap<LogSeq, BTreeSet<GroupId>>,
+    /// Messages of this node to itself.
+    local: VecDeque<Message>,
+    beats: BTreeMap<MemberId, Vec<BeatOf<Beat>>>,
+    beat_answers: BTreeMap<MemberId, Vec<BeatOf<BeatAnswer>>>,
+    outputs: Pending,
+    next_beat: Instant,
+    next_hand_over: Instant,
+    reads: BTreeMap<ReadId, PendingRead>,
+    next_read: ReadId,
+    /// Which group a snapshot that is being sent belongs to.
+    loads: BTreeMap<SnapshotId, GroupId>,
+    persist: Persist,
+    peer_faults: u64,
+    halted: bool,
+}
+
+/// What this turn has produced so far.
+#[derive(Clone, Debug, Default)]
+struct Pending(Vec<Output>);
+
+/// A read asked of this member and not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PendingRead {
+    asker: MemberId,
+    call: u64,
+    group: GroupId,
+    since: Instant,
+    /// The question, until the leader has told which index to wait for.
+    query: Option<crate::shard::command::Query>,
+}
+
+/// When the store is synced, so that the log can be cut.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+struct Persist {
+    under_way: bool,
+    /// Bytes of the log's files when it was last asked for.
+    log_bytes: u64,
+    /// Bytes of entries in memory, over all groups.
+    memory_bytes: usize,
+    /// ... when it was last asked for.
+    memory_mark: usize,
+}
+
+impl Node {
+    /// A member rebuilt from what was durable, or a new one.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] names the field that cannot be used; [`StartError::Halt`] says how what is durable
+    /// contradicts itself.
+    pub fn new(
+        config: Config,
+        restored: Restored,
+        seed: u64,
+        now: Now,
+    ) -> Result<Self, StartError> {
+        calls::validate(&config).map_err(StartError::Config)?;
+        let Restored { log: recovered, store } = restored;
+        let mut rng = Rng::new(seed);
+        let mut sorted: Vec<(String, String)> = config.members.clone();
+        if sorted.is_empty() && !config.client {
+            sorted.push((config.name.clone(), String::new()));
+        }
+        sorted.sort();
+        let mut members: BTreeMap<MemberId, (String, String)> =
+            (1..).map(MemberId).zip(sorted).collect();
+        let me = if config.client {
+            members.clear();
+            MemberId::client(rng.next())
+        } else {
+            let mine = members.iter().find(|(_, (name, _))| *name == config.name);
+            *mine.expect("validated: the name is one of the members").0
+        };
+        let birth = if recovered.birth == 0 { rng.next().max(1) } else { recovered.birth };
+        check_identity(&config, &recovered, me).map_err(StartError::Config)?;
+        let links = Links::new(
+            config.timers.clone(),
+            config.limits.strangers,
+            if config.client { 0 } else { config.limits.clients },
+        );
+        let router = Router::new(config.timers.clone(), &config.limits, rng.fork(1));
+        let boot = recovered.boot.next();
+        let mut node = Self {
+            me,
+            boot,
+            birth,
+            started: now.instant,
+            members,
+            boots: recovered.peers.clone(),
+            founding: Founding::new(me, birth, recovered.genesis.clone(), recovered.founded),
+            genesis_at: None,
+            genesis: recovered.genesis.clone(),
+            log: Log::new(&recovered.tail, config.limits.segment_bytes),
+            awake_at: None,
+            links,
+            router,
+            groups: BTreeMap::new(),
+            store: store.into_iter().map(|state| (state.group, state)).collect(),
+            deadlines: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            records: Vec::new(),
+            held: BTreeMap::new(),
+            unstored: BTreeMap::new(),
+            local: VecDeque::new(),
+            beats: BTreeMap::new(),
+            beat_answers: BTreeMap::new(),
+            outputs: Pending::default(),
+            next_beat: now.instant,
+            next_hand_over: now.instant + config.timers.election_max,
+            reads: BTreeMap::new(),
+            next_read: ReadId(1),
+            loads: BTreeMap::new(),
+            persist: Persist::default(),
+            peer_faults: 0,
+            halted: false,
+            rng,
+            config,
+        };
+        node.start(now.instant, recovered).map_err(StartError::Halt)?;
+        Ok(node)
+    }
+
+    fn start(&mut self, now: Instant, recovered: Recovered) -> Result<(), Halt> {
+        if self.config.client {
+            for (_, address) in self.config.members.clone() {
+                self.links.add_target(now, None, address);
+            }
+            return Ok(());
+        }
+        if recovered.founded {
+            self.restore_groups(now, recovered)?;
+        }
+        // The first batch opens a segment and holds this start's counter; nothing is said before it is durable.
+        self.log.open_segment(self.checkpoint());
+        self.awake_at = Some(self.log.next_seq());
+        Ok(())
+    }
+
+    /// The only way for the world to act on the node. Never fails, never blocks.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        let now = now.instant;
+        if self.halted {
+            return;
+        }
+        match input {
+            Input::Connected { conn, dial } => self.on_connected(now, conn, dial),
+            Input::ConnectFailed { dial } => self.links.on_connect_failed(now, dial),
+            Input::Message { conn, message } => self.on_message(now, conn, message),
+            Input::Disconnected { conn } => self.on_disconnected(now, conn),
+            // What is due is done at the end of every turn.
+            Input::Wakeup => {}
+            Input::Stored { upto } => self.on_stored(now, upto),
+            Input::LogFailed { problem } => self.halt(Halt::Log { problem }),
+            Input::Store(done) => self.on_store_done(now, done),
+        }
+    }
+
+    /// The next deadline and why; cheap.
+    #[must_use]
+    pub fn wakeup(&self) -> Option<Wakeup> {
+        use crate::io::Timer;
+        if self.halted || self.awake_at.is_some() {
+            return None;
+        }
+        let raft = self.deadlines.first().map(|&(at, group)| (at, Timer::Raft(group)));
+        let beat = (!self.config.client).then_some((self.next_beat, Timer::Beat));
+        let link = self.links.deadline().map(|at| (at, Timer::Link));
+        let call = self.router.deadline().map(|at| (at, Timer::Call));
+        let (at, timer) = [raft, beat, link, call].into_iter().flatten().min()?;
+        Some(Wakeup { at, timer })
+    }
+
+    /// Asserts the invariants of what the last turn touched.
+    pub fn check(&self) {
+        for id in &self.touched {
+            if let Some(group) = self.groups.get(id) {
+                group.check();
+            }
+        }
+        self.links.check();
+        self.router.check();
+        let stored = self.log.stored();
+        assert!(self.held.keys().all(|&seq| seq > stored), "2: a held promise is not stored");
+        assert!(self.groups.is_empty() || self.founding.is_founded(), "3: founded");
+    }
+
+    fn halt(&mut self, reason: Halt) {
+        if self.halted {
+            return;
+        }
+        self.halted = true;
+        self.router.close(&mut self.outputs.0);
+        self.held.clear();
+        self.records.clear();
+        self.outputs.0.push(Output::Halt(reason));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.0.push(Output::Event(event));
+    }
+
+    fn on_store_done(&mut self, now: Instant, done: StoreDone) {
+        match done {
+            StoreDone::Applied { group, index, outcomes, digest, stamp } => {
+                self.on_applied(group, index, outcomes, (digest, stamp));
+            }
+            StoreDone::Read { read, answer } => {
+                if let Some(read) = self.reads.remove(&read) {
+                    let answer = Message::Answer { call: read.call, result: Ok(answer) };
+                    self.send(read.asker, answer);
+                }
+            }
+            StoreDone::Persisted { groups } => self.on_persisted(now, &groups),
+            StoreDone::Loaded { id, chunk, data, last, state } => {
+                self.on_group_of_snapshot(now, id, |raft, fx| {
+                    raft.on_loaded(id, chunk, data, last, &state, fx);
+                });
+            }
+            StoreDone::Staged { group, id, next } => {
+                self.with_group(now, group, |group, fx| group.raft.on_staged(id, next, fx));
+            }
+            StoreDone::Installed { state, id: _ } => self.on_installed(now, &state),
+            StoreDone::InstallRefused { group, id, problem: _ } => {
+                self.with_group(now, group, |group, fx| group.raft.on_install_refused(id, fx));
+            }
+            StoreDone::Failed { problem } => self.halt(Halt::Store { problem }),
+        }
+    }
+
+    /// Everything durable but the entries; opens a segment.
+    fn checkpoint(&self) -> Checkpoint {
+        let groups = self.groups.iter().map(|(&id, group)| {
+            let log = group.raft.log();
+            GroupCheckpoint {
+                group: id,
+                replica: group.raft.id(),
+                term: group.raft.term(),
+                vote: group.raft.vote(),
+                commit: group.raft.commit(),
+                cut_index: log.cut_index(),
+                cut_term: log.cut_term(),
+                membership: log.cut_membership().clone(),
+                last_index: log.last_index(),
+            }
+        });
+        Checkpoint {
+            birth: self.birth,
+            genesis: self.founding.genesis().cloned(),
+            founded: self.founding.is_founded(),
+            boot: self.boot,
+            peers: self.boots.iter().map(|(&member, &boot)| (member, boot)).collect(),
+            groups: groups.collect(),
+        }
+    }
+}
+
+/// The directory must belong to this member of this cluster.
+fn check_identity(
+    config: &Config,
+    recovered: &Recovered,
+    me: MemberId,
+) -> Result<(), ConfigError> {
+    let Some(genesis) = &recovered.genesis else { return Ok(()) };
+    let wrong = |field, problem| Err(ConfigError { field, problem });
+    if genesis.name != config.cluster {
+        let problem =
+            format!("the data directory belongs to cluster {:?}, not {:?}", genesis.name, config.cluster);
+        return wrong("cluster", problem);
+    }
+    let mine = genesis.members.iter().find(|founder| founder.birth == recovered.birth);
+    if mine.is_none_or(|founder| founder.name != config.name || founder.id != me) {
+        let owner = mine.map_or("another", |founder| founder.name.as_str());
+        let problem =
+            format!("the data directory belongs to member {owner:?}, not {:?}", config.name);
+        return wrong("name", problem);
+    }
+    let names: Vec<&str> = genesis.members.iter().map(|founder| founder.name.as_str()).collect();
+    if !config.members.is_empty() {
+        let mut configured: Vec<&str> = config.members.iter().map(|m| m.0.as_str()).collect();
+        configured.sort_unstable();
+        if configured != names {
+            let problem = format!("the cluster was created with the members {names:?}");
+            return wrong("members", problem);
+        }
+    } else if names.len() > 1 {
+        return wrong("members", format!("the cluster was created with the members {names:?}"));
+    }
+    if genesis.shards != config.shards {
+        let problem = format!("the cluster was created with {} shards", genesis.shards);
+        return wrong("shards", problem);
+    }
+    if genesis.replication != config.replication {
+        let problem = format!("the cluster was created with replication {}", genesis.replication);
+        return wrong("replication", problem);
+    }
+    Ok(())
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Pending {}
+
+/// Outputs are drained at the end of each turn, between which nodes are compared; they add nothing to a hash.
+impl core::hash::Hash for Pending {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.len().hash(state);
+    }
+}

@@ -1,0 +1,402 @@
+//! Connections, handshakes, the founding, and the messages of peers and clients.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::founding::Step;
+use crate::genesis::Genesis;
+use crate::ids::{Boot, ConnId, GroupId, MemberId, Seq, SessionId};
+use crate::io::{Dial, Event, Halt, Output};
+use crate::link::{Handshake, Judge, agreement, common_version};
+use crate::raft::message::Body;
+use crate::storage::record::Record;
+use crate::time::Instant;
+use crate::wire::message::{
+    AskError, BeatOf, Founding as Said, Identity, MemberStatus, Message, Refusal, Welcome,
+};
+
+impl Node {
+    pub(super) fn on_connected(&mut self, now: Instant, conn: ConnId, dial: Option<Dial>) {
+        if self.awake_at.is_some() || (self.config.client && dial.is_none()) {
+            self.outputs.0.push(Output::Disconnect { conn });
+            return;
+        }
+        let me = self.identity();
+        self.links.on_connected(now, conn, dial, &me, &mut self.outputs.0);
+    }
+
+    pub(super) fn on_disconnected(&mut self, now: Instant, conn: ConnId) {
+        if let Some(member) = self.links.drop_conn(now, conn) {
+            self.router.on_disconnected(now, member);
+            self.event(Event::PeerDisconnected { member });
+        }
+    }
+
+    pub(super) fn on_message(&mut self, now: Instant, conn: ConnId, message: Message) {
+        match self.links.member_of(conn) {
+            Some(from) => self.on_peer_message(now, from, message),
+            None => self.on_handshake(now, conn, &message),
+        }
+    }
+
+    fn on_handshake(&mut self, now: Instant, conn: ConnId, message: &Message) {
+        let me = self.identity();
+        let members = self.judged();
+        let judge = Judge { me: &me, members: &members, boots: &self.boots };
+        match self.links.on_handshake(conn, message, &judge) {
+            None => {}
+            Some(Handshake::Refused { who, reason }) => {
+                let by_us = !matches!(message, Message::Refuse(_));
+                self.on_refused(now, conn, who, reason, by_us);
+            }
+            Some(Handshake::Accepted { who, new_boot, welcome }) => {
+                let mut seq = self.log.stored();
+                if let Some(boot) = new_boot {
+                    self.boots.insert(who.member, boot);
+                    self.records.push(Record::PeerBoot { member: who.member, boot });
+                    seq = self.log.next_seq();
+                }
+                if !who.member.is_client() && !self.config.client {
+                    self.founding.on_birth(who.member, who.birth);
+                }
+                // To the side that dialled the answer is still owed.
+                let answer = if let Message::Hello(hello) = message {
+                    let genesis = if who.member.is_client() { self.known_genesis() } else { None };
+                    let version = common_version(hello);
+                    Some(Welcome { version, who: me.clone(), genesis })
+                } else {
+                    if self.config.client {
+                        self.learn_genesis(now, welcome.and_then(|welcome| welcome.genesis), conn);
+                    }
+                    None
+                };
+                self.links.hold(conn, who.member, seq, answer);
+                self.open_ready_links(now);
+            }
+        }
+    }
+
+    /// Links whose peer's counter is durable by now are up.
+    pub(super) fn open_ready_links(&mut self, now: Instant) {
+        for (conn, member, answer) in self.links.ready(self.log.stored()) {
+            if let Some(welcome) = answer {
+                self.outputs.0.push(Output::Send { conn, message: Message::Welcome(welcome) });
+            }
+            if let Some(old) = self.links.set_up(conn, member) {
+                self.links.drop_conn(now, old);
+                self.outputs.0.push(Output::Disconnect { conn: old });
+            }
+            self.event(Event::PeerConnected { member });
+            if !member.is_client() && !self.config.client {
+                let said = self.founding.say();
+                self.send(member, Message::Founding(said));
+                self.advance_founding(now);
+            }
+        }
+    }
+
+    fn on_refused(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        who: Option<MemberId>,
+        reason: Refusal,
+        by_us: bool,
+    ) {
+        if by_us {
+            let message = Message::Refuse(reason.clone());
+            self.outputs.0.push(Output::Send { conn, message });
+        }
+        self.links.drop_conn(now, conn);
+        self.outputs.0.push(Output::Disconnect { conn });
+        if !by_us && !self.config.client {
+            match &reason {
+                Refusal::RolledBack { seen } => self.halt(Halt::RolledBack { seen: *seen }),
+                Refusal::Wiped => self.halt(Halt::Wiped),
+                Refusal::Agreement if !self.founding.is_founded() => self.halt(Halt::Agreement),
+                Refusal::Agreement
+                | Refusal::Version { .. }
+                | Refusal::ClusterName { .. }
+                | Refusal::Cluster { .. }
+                | Refusal::Stranger
+                | Refusal::Full
+                | Refusal::Twin => {}
+            }
+        }
+        self.event(Event::PeerRefused { member: who, reason, by_us });
+    }
+
+    /// A client learns the cluster from the first member that welcomes it.
+    fn learn_genesis(&mut self, now: Instant, genesis: Option<Genesis>, _conn: ConnId) {
+        let Some(genesis) = genesis else { return };
+        if self.genesis.is_some() {
+            return;
+        }
+        for founder in &genesis.members {
+            self.links.add_target(now, Some(founder.id), founder.address.clone());
+            let named = (founder.name.clone(), founder.address.clone());
+            self.members.insert(founder.id, named);
+        }
+        self.genesis = Some(genesis.clone());
+        self.event(Event::Up { genesis });
+    }
+
+    /// The genesis, once the cluster exists; with the addresses that this member was configured with.
+    fn known_genesis(&self) -> Option<Genesis> {
+        let mut genesis = self.genesis.clone().filter(|_| self.founding.is_founded())?;
+        for founder in &mut genesis.members {
+            if let Some((_, address)) = self.members.get(&founder.id) {
+                founder.address.clone_from(address);
+            }
+        }
+        Some(genesis)
+    }
+
+    fn identity(&self) -> Identity {
+        let client = self.config.client;
+        let (shards, replication) = (self.config.shards, self.config.replication);
+        let cluster = &self.config.cluster;
+        Identity {
+            cluster_name: cluster.clone(),
+            cluster: self.genesis.as_ref().map(|genesis| genesis.cluster),
+            member: self.me,
+            name: self.config.name.clone(),
+            boot: if client { Boot(0) } else { self.boot },
+            birth: if client { 0 } else { self.birth },
+            agreement: if client {
+                0
+            } else {
+                agreement(cluster, &self.judged(), shards, replication)
+            },
+        }
+    }
+
+    fn judged(&self) -> BTreeMap<MemberId, (String, Option<u64>)> {
+        let births = self.genesis.as_ref().map(|genesis| &genesis.members);
+        let birth = |id: &MemberId| {
+            births.and_then(|founders| founders.iter().find(|f| f.id == *id)).map(|f| f.birth)
+        };
+        self.members.iter().map(|(&id, (name, _))| (id, (name.clone(), birth(&id)))).collect()
+    }
+
+    /// A step of the founding, as far as this member can go.
+    pub(super) fn advance_founding(&mut self, now: Instant) {
+        let (shards, replication) = (self.config.shards, self.config.replication);
+        let name = self.config.cluster.clone();
+        let step = self.founding.advance(&name, &self.members, shards, replication);
+        self.on_founding_step(now, step);
+    }
+
+    pub(super) fn on_founding_step(&mut self, now: Instant, step: Step) {
+        match step {
+            Step::Wait => {}
+            Step::Hold(genesis) => {
+                self.genesis = Some(genesis.clone());
+                self.records.push(Record::Genesis(genesis));
+                self.genesis_at = Some(self.log.next_seq());
+            }
+            Step::Founded => {
+                self.records.push(Record::Founded);
+                self.found_groups(now);
+            }
+            Step::Split(theirs) => self.halt(Halt::Contradiction {
+                what: format!(
+                    "another founder agreed on {theirs}: a directory was emptied while the cluster was being \
+                     created; nothing has been stored yet, empty all members' directories and start again"
+                ),
+            }),
+        }
+    }
+
+    /// What this member knows of the founding, to all: with each tick until everyone is done.
+    pub(super) fn say_founding(&mut self) {
+        let said = self.founding.say();
+        for member in self.connected_members() {
+            self.send(member, Message::Founding(said.clone()));
+        }
+    }
+
+    fn connected_members(&self) -> Vec<MemberId> {
+        self.links.connected().filter(|member| !member.is_client()).collect()
+    }
+
+    fn on_founding(&mut self, now: Instant, from: MemberId, said: &Said) {
+        let step = self.founding.on_said(from, said);
+        let was_told = said.founded;
+        self.on_founding_step(now, step);
+        self.advance_founding(now);
+        // Who is not done yet hears from those who are.
+        if !was_told && self.founding.is_founded() {
+            let said = self.founding.say();
+            self.send(from, Message::Founding(said));
+        }
+    }
+
+    pub(super) fn on_peer_message(&mut self, now: Instant, from: MemberId, message: Message) {
+        let of_member = matches!(
+            message,
+            Message::Raft(_) | Message::Beats(_) | Message::BeatAnswers(_) | Message::Founding(_)
+        );
+        if of_member && (from.is_client() || self.config.client) {
+            self.peer_fault(Some(from), "a client spoke as a member");
+            return;
+        }
+        match message {
+            // Repeated or late: the handshake is over.
+            Message::Hello(_) | Message::Welcome(_) | Message::Refuse(_) | Message::Pong => {}
+            Message::Ping => self.send(from, Message::Pong),
+            Message::Founding(said) => self.on_founding(now, from, &said),
+            Message::Raft(message) => {
+                self.with_group(now, message.group, |group, fx| {
+                    group.raft.on_message(now, from, message, fx);
+                });
+            }
+            Message::Beats(beats) => {
+                for beat in beats {
+                    self.on_beat(now, from, beat, Body::Beat);
+                }
+            }
+            Message::BeatAnswers(answers) => {
+                for answer in answers {
+                    self.on_beat(now, from, answer, Body::BeatAnswer);
+                }
+            }
+            Message::Open { group, nonce } => self.on_open(from, group, nonce),
+            Message::Propose { group, session, first, commands } => {
+                self.on_propose(from, group, session, first, commands);
+            }
+            Message::Opened { group, nonce, session } => {
+                self.router.on_opened(now, from, group, nonce, session);
+            }
+            Message::Proposed { group, session, outcomes } => {
+                self.router.on_proposed(now, group, session, outcomes, &mut self.outputs.0);
+            }
+            Message::NotLeader { group, hint } => {
+                self.router.on_not_leader(now, from, group, hint);
+            }
+            Message::Busy { group } => self.router.on_busy(now, from, group),
+            Message::Ask { call, group, query, linearizable } => {
+                self.on_ask(now, from, call, group, query, linearizable);
+            }
+            Message::Answer { call, result } => self.on_answer(now, from, call, result),
+            Message::AskStatus { call } => {
+                let status = self.status(now);
+                self.send(from, Message::Status { call, status });
+            }
+            Message::Status { call, status } => {
+                self.router.on_status(call, status, &mut self.outputs.0);
+            }
+        }
+    }
+
+    fn on_beat<T>(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        beat: BeatOf<T>,
+        body: impl FnOnce(T) -> Body,
+    ) {
+        let (group, to, term) = (beat.group, beat.to, beat.term);
+        let body = body(beat.beat);
+        let message = crate::raft::message::Message { group, from: beat.from, to, term, body };
+        self.with_group(now, group, |group, fx| group.raft.on_message(now, from, message, fx));
+    }
+
+    fn on_open(&mut self, from: MemberId, id: GroupId, nonce: u64) {
+        let bytes_max = self.config.limits.proposal_bytes;
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.raft.is_leader()) else {
+            self.answer_not_leader(from, id);
+            return;
+        };
+        if !group.stage_open(from, nonce, bytes_max) {
+            self.send(from, Message::Busy { group: id });
+        }
+        self.dirty.insert(id);
+    }
+
+    fn on_propose(
+        &mut self,
+        from: MemberId,
+        id: GroupId,
+        session: SessionId,
+        first: Seq,
+        commands: Vec<(Seq, Bytes)>,
+    ) {
+        let bytes_max = self.config.limits.proposal_bytes;
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.raft.is_leader()) else {
+            self.answer_not_leader(from, id);
+            return;
+        };
+        for command in commands {
+            if !group.stage_command(from, session, first, command, bytes_max) {
+                // The rest would leave a gap; all that is not answered comes again.
+                self.send(from, Message::Busy { group: id });
+                break;
+            }
+        }
+        self.dirty.insert(id);
+    }
+
+    fn answer_not_leader(&mut self, to: MemberId, group: GroupId) {
+        let leader = self.groups.get(&group).and_then(|group| group.raft.leader());
+        let hint = leader.map(|leader| leader.member).filter(|&member| member != self.me);
+        self.send(to, Message::NotLeader { group, hint });
+    }
+
+    fn on_answer(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        call: u64,
+        result: Result<crate::shard::command::Answer, AskError>,
+    ) {
+        let (genesis, router) = (&self.genesis, &self.router);
+        let known: BTreeMap<GroupId, (Vec<MemberId>, Option<MemberId>)> = match &result {
+            Ok(crate::shard::command::Answer::Info(info)) => {
+                let id = info.group;
+                let local = self.groups.get(&id).and_then(|group| group.raft.leader());
+                let leader = local.map(|leader| leader.member).or_else(|| router.leader(id));
+                let membership = genesis.as_ref().map(|genesis| genesis.membership(id));
+                let replicas = membership.map_or(Vec::new(), |membership| {
+                    membership.voters.iter().map(|replica| replica.member).collect()
+                });
+                BTreeMap::from([(id, (replicas, leader))])
+            }
+            Ok(_) | Err(_) => BTreeMap::new(),
+        };
+        let describe = |group| known.get(&group).cloned().unwrap_or_default();
+        self.router.on_answer(now, from, call, result, &mut self.outputs.0, describe);
+    }
+
+    /// Sends a message to a member or client; to this node itself by a short cut. Dropped if there is no link.
+    pub(super) fn send(&mut self, to: MemberId, message: Message) {
+        if to == self.me {
+            self.local.push_back(message);
+        } else if let Some(conn) = self.links.conn_of(to) {
+            self.outputs.0.push(Output::Send { conn, message });
+        }
+    }
+
+    pub(super) fn peer_fault(&mut self, member: Option<MemberId>, what: &'static str) {
+        self.peer_faults += 1;
+        self.event(Event::PeerFault { member, what });
+    }
+
+    pub(super) fn status(&self, now: Instant) -> MemberStatus {
+        MemberStatus {
+            member: self.me,
+            name: self.config.name.clone(),
+            boot: self.boot,
+            uptime: u64::try_from(now.since(self.started).as_nanos()).unwrap_or(u64::MAX),
+            connected: self.connected_members(),
+            clients: crate::ids::len_u64(self.links.clients()),
+            log_bytes: self.log.bytes(),
+            groups: self.groups.iter().map(|(&id, group)| group.status(id)).collect(),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The end of a turn: timers, calls, groups, the log's batch, and everything that is sent.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use super::Node;
+use crate::genesis::Genesis;
+use crate::ids::{GroupId, LogSeq, MemberId};
+use crate::io::{Outbox, Output};
+use crate::link::Links;
+use crate::router::Reach;
+use crate::time::{Instant, Now};
+use crate::wire::message::Message;
+
+/// Whom this node can reach.
+struct Reachable<'a> {
+    me: MemberId,
+    client: bool,
+    links: &'a Links,
+    genesis: Option<&'a Genesis>,
+}
+
+impl Reach for Reachable<'_> {
+    fn is_connected(&self, member: MemberId) -> bool {
+        (member == self.me && !self.client) || self.links.conn_of(member).is_some()
+    }
+
+    fn replicas(&self, group: GroupId) -> Vec<MemberId> {
+        let Some(genesis) = self.genesis else { return Vec::new() };
+        let mut members: Vec<MemberId> =
+            genesis.membership(group).voters.iter().map(|replica| replica.member).collect();
+        if let Some(preferred) = genesis.preferred_leader(group)
+            && let Some(place) = members.iter().position(|&member| member == preferred)
+        {
+            members.swap(0, place);
+        }
+        members
+    }
+
+    fn local_replica(&self, group: GroupId) -> Option<MemberId> {
+        let member = self.genesis?.membership(group).on_member(self.me)?.member;
+        (!self.client).then_some(member)
+    }
+}
+
+impl Node {
+    /// Ends a turn: everything that the node asks of the world because of this turn's inputs, in order.
+    pub fn flush(&mut self, now: Now, out: &mut Outbox) {
+        let now = now.instant;
+        self.touched.clear();
+        if !self.halted && self.awake_at.is_none() {
+            self.on_timers(now);
+            self.settle(now);
+        }
+        if !self.halted {
+            self.maybe_persist();
+            self.seal();
+            self.send_beats();
+        }
+        out.outputs.append(&mut self.outputs.0);
+    }
+
+    fn on_timers(&mut self, now: Instant) {
+        self.links.drive(now, &mut self.outputs.0);
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.with_group(now, id, |group, fx| group.raft.on_wakeup(now, fx));
+        }
+        if self.config.client || now < self.next_beat {
+            return;
+        }
+        self.next_beat = now + self.config.timers.heartbeat;
+        for id in self.group_ids() {
+            if self.groups.get(&id).is_some_and(|group| group.raft.is_leader()) {
+                self.with_group(now, id, |group, fx| group.raft.on_beat_due(fx));
+            }
+        }
+        if !self.founding.is_founded() {
+            self.advance_founding(now);
+            self.say_founding();
+        }
+        self.give_up_old_reads(now);
+        if now >= self.next_hand_over {
+            self.next_hand_over = now + self.config.timers.election_max * 2;
+            self.hand_over(now);
+        }
+    }
+
+    /// Lets everything that this node says to itself arrive, until nothing is left to do.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            let reach = Reachable {
+                me: self.me,
+                client: self.config.client,
+                links: &self.links,
+                genesis: self.genesis.as_ref(),
+            };
+            let mut sends = Vec::new();
+            self.router.drive(now, &reach, &mut sends, &mut self.outputs.0);
+            for (to, message) in sends {
+                self.send(to, message);
+            }
+            if self.local.is_empty() && self.dirty.is_empty() {
+                return;
+            }
+            while let Some(message) = self.local.pop_front() {
+                self.on_peer_message(now, self.me, message);
+            }
+            for id in mem::take(&mut self.dirty) {
+                self.drive_group(now, id);
+            }
+        }
+    }
+
+    /// Hands this turn's records to the log, in a new segment when the last one is full.
+    fn seal(&mut self) {
+        if self.log.wants_segment() && !self.records.is_empty() {
+            let checkpoint = self.checkpoint();
+            self.log.open_segment(checkpoint);
+        }
+        for record in self.records.drain(..) {
+            self.log.push(record);
+        }
+        if let Some(batch) = self.log.seal() {
+            // First of all, so that the disk works while the rest is carried out.
+            self.outputs.0.insert(0, Output::Append(batch));
+        }
+    }
+
+    fn send_beats(&mut self) {
+        for (to, beats) in mem::take(&mut self.beats) {
+            self.send(to, Message::Beats(beats));
+        }
+        for (to, answers) in mem::take(&mut self.beat_answers) {
+            self.send(to, Message::BeatAnswers(answers));
+        }
+    }
+
+    /// All batches up to this one are durable: whatever waited for them goes on.
+    pub(super) fn on_stored(&mut self, now: Instant, upto: LogSeq) {
+        assert!(upto < self.log.next_seq(), "only what was appended is stored");
+        self.log.on_stored(upto);
+        if self.awake_at.is_some_and(|at| at <= upto) {
+            self.awake_at = None;
+            self.wake(now);
+        }
+        if self.genesis_at.is_some_and(|at| at <= upto) {
+            self.genesis_at = None;
+            self.founding.on_held();
+            self.advance_founding(now);
+            self.say_founding();
+        }
+        while let Some(first) = self.held.first_entry() {
+            if *first.key() > upto {
+                break;
+            }
+            for (to, message) in first.remove() {
+                self.send(to, message);
+            }
+        }
+        while let Some(first) = self.unstored.first_entry() {
+            if *first.key() > upto {
+                break;
+            }
+            for id in first.remove() {
+                self.with_group(now, id, |group, fx| group.raft.on_stored(now, upto, fx));
+            }
+        }
+        self.open_ready_links(now);
+        if let Some(below) = self.log.discardable() {
+            self.outputs.0.push(Output::Discard { below });
+        }
+    }
+
+    /// This start's counter is durable: the member may speak.
+    fn wake(&mut self, now: Instant) {
+        self.next_beat = now;
+        if self.founding.is_founded() {
+            let genesis = self.genesis.clone().expect("a founded node has a genesis");
+            self.event(crate::io::Event::Up { genesis });
+        }
+        self.keep_links(now);
+        self.advance_founding(now);
+    }
+
+    /// Of two members the one with the lower id dials.
+    pub(super) fn keep_links(&mut self, now: Instant) {
+        for (&id, (_, address)) in &self.members {
+            if id > self.me {
+                self.links.add_target(now, Some(id), address.clone());
+            }
+        }
+    }
+}
+

@@ -1,0 +1,120 @@
+//! Questions about a node that change nothing.
+
+use alloc::string::String;
+
+use super::Node;
+use crate::genesis::Genesis;
+use crate::group::Group;
+use crate::ids::{GroupId, LogIndex, LogSeq, MemberId};
+use crate::raft::Raft;
+use crate::time::Instant;
+use crate::wire::message::MemberStatus;
+
+/// A node, read-only.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a>(&'a Node);
+
+/// One replica, read-only.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupView<'a>(&'a Group);
+
+impl Node {
+    /// Questions about this node.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View(self)
+    }
+}
+
+impl<'a> View<'a> {
+    /// This node's id.
+    #[must_use]
+    pub fn me(&self) -> MemberId {
+        self.0.me
+    }
+
+    /// The cluster, once it exists and is known here.
+    #[must_use]
+    pub fn genesis(&self) -> Option<&'a Genesis> {
+        self.0.genesis.as_ref().filter(|_| self.0.config.client || self.0.founding.is_founded())
+    }
+
+    /// Members by id, with name and address.
+    pub fn members(&self) -> impl Iterator<Item = (MemberId, &'a String, &'a String)> + use<'a> {
+        self.0.members.iter().map(|(&id, (name, address))| (id, name, address))
+    }
+
+    /// Who leads a group, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<MemberId> {
+        let local = self.0.groups.get(&group).and_then(|group| group.raft.leader());
+        local.map(|leader| leader.member).or_else(|| self.0.router.leader(group))
+    }
+
+    /// This member's replicas.
+    pub fn groups(&self) -> impl Iterator<Item = (GroupId, GroupView<'a>)> + use<'a> {
+        self.0.groups.iter().map(|(&id, group)| (id, GroupView(group)))
+    }
+
+    /// One of this member's replicas.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<GroupView<'a>> {
+        self.0.groups.get(&group).map(GroupView)
+    }
+
+    /// The replicas that the last turn touched.
+    pub fn touched(&self) -> impl Iterator<Item = (GroupId, GroupView<'a>)> + use<'a> {
+        let node = self.0;
+        node.touched.iter().filter_map(|&id| node.groups.get(&id).map(|g| (id, GroupView(g))))
+    }
+
+    /// What this member says of itself.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> MemberStatus {
+        self.0.status(now)
+    }
+
+    /// Calls of the application under way.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.0.router.len()
+    }
+
+    /// The last durable batch of the log.
+    #[must_use]
+    pub fn stored(&self) -> LogSeq {
+        self.0.log.stored()
+    }
+
+    /// Messages of peers that broke the protocol and were dropped.
+    #[must_use]
+    pub fn peer_faults(&self) -> u64 {
+        self.0.peer_faults
+    }
+
+    /// True when the node has halted.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.0.halted
+    }
+}
+
+impl<'a> GroupView<'a> {
+    /// The Raft replica.
+    #[must_use]
+    pub fn raft(&self) -> &'a Raft {
+        &self.0.raft
+    }
+
+    /// The last index that the store has applied.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.0.applied
+    }
+
+    /// Hash over the applied history; equal on all replicas that have applied the same index.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.0.digest
+    }
+}

@@ -1,0 +1,230 @@
+//! Snapshots (section 5): sent chunk by chunk from the store of the leader to that of a follower whose log the
+//! leader's no longer reaches.
+//!
+//! One chunk is on its way at a time; the follower says which it wants next, so that a lost one is sent again and
+//! a broken connection goes on where it broke. The follower accepts the snapshot's index only when its store has
+//! installed it durably *and* its log says so durably.
+
+use bytes::Bytes;
+
+use super::message::{Body, Replica};
+use super::{Effects, Install, Mode, Raft, State};
+use crate::ids::{LogIndex, SnapshotId, Term};
+use crate::store::StoreState;
+use crate::time::Instant;
+
+/// A snapshot on its way to a follower.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Sending {
+    pub(super) id: SnapshotId,
+    /// The last index it contains; known when its first chunk was read.
+    pub(super) index: Option<LogIndex>,
+    term: Term,
+    chunk: u64,
+    /// The present chunk; none while it is read from the store.
+    data: Option<(Bytes, bool)>,
+}
+
+/// A snapshot on its way from the leader into the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Receiving {
+    id: SnapshotId,
+    from: Replica,
+    /// The last chunk is with the store: until it answers nothing may be applied, because what it would be
+    /// applied to is about to be replaced.
+    closing: bool,
+}
+
+impl Receiving {
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+}
+
+impl Sending {
+    pub(super) fn new(id: SnapshotId) -> Self {
+        Self {
+            id,
+            index: None,
+            term: Term(0),
+            chunk: 0,
+            data: None,
+        }
+    }
+
+    pub(super) fn chunk_message(&self) -> Option<Body> {
+        let (data, last) = self.data.clone()?;
+        Some(Body::Snapshot {
+            id: self.id,
+            index: self.index?,
+            last_term: self.term,
+            chunk: self.chunk,
+            data,
+            last,
+        })
+    }
+}
+
+impl Raft {
+    /// The store has read a chunk.
+    pub fn on_loaded(
+        &mut self,
+        id: SnapshotId,
+        chunk: u64,
+        data: Bytes,
+        last: bool,
+        state: &StoreState,
+        fx: &mut Effects,
+    ) {
+        let State::Leader(leader) = &mut self.state else {
+            fx.unloads.push(id);
+            return;
+        };
+        let round = leader.round;
+        let wanted = leader
+            .progress
+            .values_mut()
+            .find_map(|progress| match &mut progress.mode {
+                Mode::Snapshot(sending) if sending.id == id => {
+                    progress.sent_round = round;
+                    Some((progress.replica, sending))
+                }
+                Mode::Snapshot(_) | Mode::Probe { .. } | Mode::Replicate { .. } => None,
+            });
+        let Some((to, sending)) = wanted else {
+            fx.unloads.push(id);
+            return;
+        };
+        if sending.chunk != chunk {
+            return;
+        }
+        sending.index = Some(state.index);
+        sending.term = state.term;
+        sending.data = Some((data, last));
+        if let Some(body) = sending.chunk_message() {
+            self.send(to, body, fx);
+        }
+    }
+
+    pub(super) fn on_snapshot_next(
+        &mut self,
+        now: Instant,
+        sender: Replica,
+        id: SnapshotId,
+        chunk: u64,
+        fx: &mut Effects,
+    ) {
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let round = leader.round;
+        let Some(progress) = leader.progress.get_mut(&sender.id) else {
+            return;
+        };
+        progress.heard = now;
+        let Mode::Snapshot(sending) = &mut progress.mode else {
+            return;
+        };
+        let Some((_, last)) = sending.data else {
+            return;
+        };
+        if sending.id != id {
+            return;
+        }
+        if chunk == sending.chunk + 1 && !last {
+            sending.chunk = chunk;
+            sending.data = None;
+            progress.sent_round = round;
+            fx.loads.push((id, chunk));
+        } else if chunk < sending.chunk {
+            // The follower has lost what it had (it was restarted): begin again.
+            fx.unloads.push(id);
+            progress.next = progress.matched.next();
+            progress.mode = Mode::Probe { sent: false };
+        }
+        // Otherwise it lacks the present chunk: the next tick sends it again, unless it was only late.
+    }
+
+    pub(super) fn on_snapshot(
+        &mut self,
+        sender: Replica,
+        index: LogIndex,
+        _last_term: Term,
+        install: Install,
+        fx: &mut Effects,
+    ) {
+        if index <= self.commit {
+            // An old snapshot must not replace a log that holds more (TRAPS R19).
+            self.promise(sender, Body::Accepted { index: self.commit }, fx);
+            return;
+        }
+        match &mut self.receiving {
+            Some(receiving) if receiving.closing => return,
+            Some(receiving) if receiving.id == install.id => {
+                receiving.from = sender;
+                receiving.closing = install.last;
+            }
+            Some(_) | None if install.chunk == 0 => {
+                let closing = install.last;
+                self.receiving = Some(Receiving {
+                    id: install.id,
+                    from: sender,
+                    closing,
+                });
+            }
+            Some(_) | None => {
+                self.send(
+                    sender,
+                    Body::SnapshotNext {
+                        id: install.id,
+                        chunk: 0,
+                    },
+                    fx,
+                );
+                return;
+            }
+        }
+        fx.installs.push(install);
+    }
+
+    /// The store has put a chunk aside, or wants another one.
+    pub fn on_staged(&mut self, id: SnapshotId, next: u64, fx: &mut Effects) {
+        let Some(receiving) = &mut self.receiving else {
+            return;
+        };
+        if receiving.id != id {
+            return;
+        }
+        receiving.closing = false;
+        let to = receiving.from;
+        self.send(to, Body::SnapshotNext { id, chunk: next }, fx);
+    }
+
+    /// The store has made a snapshot its state.
+    pub fn on_installed(&mut self, state: &StoreState, fx: &mut Effects) {
+        let from = self.receiving.take().map(|receiving| receiving.from);
+        assert!(state.index > self.handed, "a snapshot never goes back");
+        self.adopt(state, fx);
+        if let Some(leader) = self.leader.or(from) {
+            self.promise(
+                leader,
+                Body::Accepted {
+                    index: self.commit.min(state.index),
+                },
+                fx,
+            );
+        }
+    }
+
+    /// The store could not make sense of a snapshot.
+    pub fn on_install_refused(&mut self, id: SnapshotId, fx: &mut Effects) {
+        if self
+            .receiving
+            .as_ref()
+            .is_some_and(|receiving| receiving.id == id)
+        {
+            self.receiving = None;
+            fx.faults.push("a snapshot that makes no sense");
+        }
+    }
+}
