@@ -5,8 +5,8 @@ use core::mem;
 
 use super::frame::{Chunk, Lane, WireError};
 
-/// The incomplete messages of one connection: at most one of each lane. Memory grows with the bytes that came, never
-/// with what a first chunk claims.
+/// The incomplete messages of one connection: at most one of each lane. Memory grows with the bytes
+/// that came, never with what a first chunk claims.
 #[derive(Clone, Debug, Default)]
 pub struct Assembler {
     urgent: Partial,

@@ -1,9 +1,10 @@
 //! How many elements each list in a message may have, and the decoding that holds to it.
 //!
-//! A list says its length before its elements. Taken at its word, four bytes could reserve gigabytes; an element
-//! that takes 2 bytes on the wire can take 90 in memory. So a list is refused when it says more than its bound or
-//! more than there are bytes left, and memory is reserved for [`RESERVE_BYTES_MAX`] at once at most, and beyond
-//! that as elements really come, never more than twice what came. What a member is configured to send must stay inside these bounds.
+//! A list says its length before its elements. Taken at its word, four bytes could reserve
+//! gigabytes; an element that takes 2 bytes on the wire can take 90 in memory. So a list is refused
+//! when it says more than its bound or more than there are bytes left, and memory is reserved for
+//! [`RESERVE_BYTES_MAX`] at once at most, and beyond that as elements really come, never more than
+//! twice what came. What a member is configured to send must stay inside these bounds.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -49,7 +50,8 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for List<MAX, T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
-        // Postcard gives no hint exactly when the list says more elements than there are bytes left.
+        // Postcard gives no hint exactly when the list says more elements than there are bytes
+        // left.
         let Some(count) = elements.size_hint() else {
             return Err(A::Error::custom("a list longer than its message"));
         };

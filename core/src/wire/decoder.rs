@@ -11,8 +11,9 @@ use super::message::Message;
 
 /// Turns the bytes of one connection into messages.
 ///
-/// The world reads from its socket onto the end of [`Decoder::buffer`] (or hands bytes to [`Decoder::feed`]) and
-/// calls [`Decoder::next`] until there is no message left, then reads again. Any error is the connection's end.
+/// The world reads from its socket onto the end of [`Decoder::buffer`] (or hands bytes to
+/// [`Decoder::feed`]) and calls [`Decoder::next`] until there is no message left, then reads again.
+/// Any error is the connection's end.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     trust: Trust,
@@ -87,9 +88,9 @@ impl Decoder {
         }
     }
 
-    /// The other side is known: full limits from the next frame on. To be called between two calls of `next`: on the
-    /// side that dialled as soon as `next` gives a `Welcome` (large messages may follow it at once), on the other
-    /// before a `Welcome` is sent.
+    /// The other side is known: full limits from the next frame on. To be called between two calls
+    /// of `next`: on the side that dialled as soon as `next` gives a `Welcome` (large messages may
+    /// follow it at once), on the other before a `Welcome` is sent.
     pub fn authenticated(&mut self) {
         self.trust = Trust::Peer;
     }
@@ -114,7 +115,8 @@ impl Decoder {
     /// The next message; none until more bytes come.
     ///
     /// # Errors
-    /// Whatever is wrong with the bytes. The same error comes again and again: close the connection. Its memory is given back.
+    /// Whatever is wrong with the bytes. The same error comes again and again: close the
+    /// connection. Its memory is given back.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator would end at the first pause"
@@ -226,9 +228,10 @@ fn take_chunk(
     Ok(message)
 }
 
-/// Decodes one frame of a transport that carries frames one by one and may lose, repeat and reorder them: a message
-/// that lacks a chunk is given up silently ([`Assembler::lost`] counts it), a repeated chunk is ignored. Messages are
-/// added to `out`. The sender is trusted as after the handshake.
+/// Decodes one frame of a transport that carries frames one by one and may lose, repeat and reorder
+/// them: a message that lacks a chunk is given up silently ([`Assembler::lost`] counts it), a
+/// repeated chunk is ignored. Messages are added to `out`. The sender is trusted as after the
+/// handshake.
 ///
 /// # Errors
 /// Whatever is wrong with the frame; nothing was added to `out`, and the next frame may be taken.

@@ -12,11 +12,11 @@ use super::message::Message;
 use crate::ids::len_usize;
 use crate::raft::message::Body;
 
-/// Turns messages into frames for one connection. A message is encoded once, when it is pushed, into its lane's
-/// buffer; frames are cut from there.
+/// Turns messages into frames for one connection. A message is encoded once, when it is pushed,
+/// into its lane's buffer; frames are cut from there.
 ///
-/// Nothing here bounds the queue: look at [`Encoder::queued_bytes`] and close the connection of a peer that does not
-/// read.
+/// Nothing here bounds the queue: look at [`Encoder::queued_bytes`] and close the connection of a
+/// peer that does not read.
 #[derive(Clone, Debug, Default)]
 pub struct Encoder {
     urgent: Queue,
@@ -50,7 +50,8 @@ impl Encoder {
     /// Queues a message.
     ///
     /// # Errors
-    /// [`WireError::MessageTooLong`] if it takes more than [`MESSAGE_BYTES_MAX`]; nothing was queued.
+    /// [`WireError::MessageTooLong`] if it takes more than [`MESSAGE_BYTES_MAX`]; nothing was
+    /// queued.
     pub fn push(&mut self, message: &Message) -> Result<(), WireError> {
         if message.urgent() {
             self.urgent.push(message)
@@ -59,8 +60,8 @@ impl Encoder {
         }
     }
 
-    /// Appends the next frame to `out`; false if nothing is queued. Small messages of one lane share a frame, so
-    /// call this when the connection can take bytes, not after each message.
+    /// Appends the next frame to `out`; false if nothing is queued. Small messages of one lane
+    /// share a frame, so call this when the connection can take bytes, not after each message.
     pub fn frame(&mut self, out: &mut Vec<u8>) -> bool {
         self.urgent.frame(Lane::Urgent, &mut self.next_stream, out)
             || self.bulk.frame(Lane::Bulk, &mut self.next_stream, out)
@@ -92,7 +93,8 @@ impl Queue {
             end: start + MESSAGE_BYTES_MAX,
         };
         if postcard::serialize_with_flavor(message, tail).is_err() {
-            // A message serializes unless it is too long: no list in it hides its length, and nothing fails by hand.
+            // A message serializes unless it is too long: no list in it hides its length, and
+            // nothing fails by hand.
             self.bytes.truncate(start);
             return Err(WireError::MessageTooLong {
                 limit: MESSAGE_BYTES_MAX,
@@ -175,8 +177,9 @@ impl Queue {
 }
 
 impl Message {
-    /// True for what keeps the cluster alive and is small: it overtakes everything else on its connection. What must
-    /// keep its order with proposals and their answers is not urgent; nor is what carries data.
+    /// True for what keeps the cluster alive and is small: it overtakes everything else on its
+    /// connection. What must keep its order with proposals and their answers is not urgent; nor is
+    /// what carries data.
     #[must_use]
     pub fn urgent(&self) -> bool {
         match self {

@@ -1,4 +1,5 @@
-//! The format of a frame (the table stands in [`crate::wire`]), its limits, and what can be wrong with one.
+//! The format of a frame (the table stands in [`crate::wire`]), its limits, and what can be wrong
+//! with one.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,7 +15,8 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Longest message from a member that was dialled, until it is trusted: room for a genesis of
 /// [`crate::wire::bounded::MEMBERS_MAX`] members with the longest names and addresses.
 pub const WELCOME_BYTES_MAX: usize = 1 << 20;
-/// Most messages in one frame. Without it 64 KiB could become 64 Ki messages of hundreds of bytes each.
+/// Most messages in one frame. Without it 64 KiB could become 64 Ki messages of hundreds of bytes
+/// each.
 pub const FRAME_MESSAGES_MAX: usize = 1024;
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 12;
@@ -61,7 +63,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header at the beginning of `bytes`; none if it is not all there. The frame may have `limit` bytes.
+    /// The header at the beginning of `bytes`; none if it is not all there. The frame may have
+    /// `limit` bytes.
     pub(super) fn decode(bytes: &[u8], limit: usize) -> Result<Option<Self>, WireError> {
         let Some((&head, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -206,11 +209,12 @@ fn word(bytes: &[u8]) -> Result<(u32, &[u8]), WireError> {
     }
 }
 
-/// What is wrong with what came from a connection, or with what was to be sent on it. On a stream nothing after it
-/// can be trusted: close the connection.
+/// What is wrong with what came from a connection, or with what was to be sent on it. On a stream
+/// nothing after it can be trusted: close the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WireError {
-    /// A frame of another format. The peer runs a release that this one cannot talk to, or is no member at all.
+    /// A frame of another format. The peer runs a release that this one cannot talk to, or is no
+    /// member at all.
     Version {
         /// What it says.
         found: u8,
@@ -240,8 +244,8 @@ pub enum WireError {
     NoMessage,
     /// A frame with more than [`FRAME_MESSAGES_MAX`] messages.
     TooManyMessages,
-    /// A message that cannot be decoded: damaged before it was framed, a list over its bound, or a message that only
-    /// a later release knows.
+    /// A message that cannot be decoded: damaged before it was framed, a list over its bound, or a
+    /// message that only a later release knows.
     Malformed {
         /// What the decoder says.
         error: postcard::Error,

@@ -120,7 +120,8 @@ proptest! {
         feed_and_bound(trusting(), &frames.concat(), &[1000, 1, 70_000]);
     }
 
-    /// Frames lost, repeated and reordered at will: what comes out is what went in, no message is invented.
+    /// Frames lost, repeated and reordered at will: what comes out is what went in, no message is
+    /// invented.
     #[test]
     fn a_lossy_transport_invents_nothing(
         sizes in any_vec(1..200_000_usize, 1..6),
@@ -199,7 +200,8 @@ fn a_chunk_is_held_at_its_own_size() {
 #[test]
 fn lists_over_their_bound_are_refused() {
     let append = |count: usize| {
-        // Raft, group, from, to, term; Append, prev_index, prev_term, commit; the count; index, term, Noop.
+        // Raft, group, from, to, term; Append, prev_index, prev_term, commit; the count; index,
+        // term, Noop.
         let mut body = vec![4, 1, 1, 1, 1, 4, 0, 0, 0];
         body.extend(postcard::to_allocvec(&count).unwrap());
         body.resize(body.len() + 3 * count, 0);
