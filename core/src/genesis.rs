@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, GroupId, MemberId, ReplicaId, len_u64};
 use crate::raft::message::{Membership, Replica};
+use crate::wire::bounded::{self, MEMBERS_MAX};
 
 /// What the founders of a cluster agreed on. Never changes afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,6 +17,7 @@ pub struct Genesis {
     /// Its name.
     pub name: String,
     /// The founders, sorted by id.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub members: Vec<Founder>,
     /// Number of shards.
     pub shards: u32,

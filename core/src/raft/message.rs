@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, LogIndex, MemberId, ReplicaId, SnapshotId, Term};
+use crate::wire::bounded::{self, ENTRIES_MAX, MEMBERS_MAX};
 
 /// One replica of a group and the member it lives on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,10 +22,13 @@ pub struct Replica {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Membership {
     /// Voters; in a joint configuration the new ones. Sorted by id.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub voters: Vec<Replica>,
     /// The old voters of a joint configuration, else empty. Sorted by id.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub outgoing: Vec<Replica>,
     /// They receive the log and never vote. Sorted by id, none of them in `voters`.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub learners: Vec<Replica>,
 }
 
@@ -116,6 +120,7 @@ pub enum Body {
         /// The leader's commit index.
         commit: LogIndex,
         /// Contiguous entries from `prev_index + 1` on; may be empty (a probe).
+        #[serde(deserialize_with = "bounded::list::<ENTRIES_MAX, _, _>")]
         entries: Vec<Entry>,
     },
     /// Answer to `Append`: my log equals yours up to `index`, durably.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CursorId, GroupId, LogIndex, MemberId, Revision, Seq, SessionId, Term};
+use crate::wire::bounded::{self, CHANGES_MAX, PAGE_KEYS_MAX};
 
 /// A shard's log entry: everything its leader gathered in one turn.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,6 +82,7 @@ pub enum Command<B> {
         /// The partition.
         partition: B,
         /// In order.
+        #[serde(deserialize_with = "bounded::list::<CHANGES_MAX, _, _>")]
         changes: Vec<Change<B>>,
     },
 }
@@ -218,6 +220,7 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Page {
     /// Keys with value and revision, in the order asked for.
+    #[serde(deserialize_with = "bounded::list::<PAGE_KEYS_MAX, _, _>")]
     pub items: Vec<(Bytes, Bytes, Revision)>,
     /// True when there is more: the snapshot is kept for a `ScanNext` with the scan's cursor.
     pub more: bool,

@@ -10,6 +10,7 @@ use crate::genesis::Genesis;
 use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Seq, SessionId, Term};
 use crate::raft;
 use crate::shard::command::{Answer, ItemOutcome, Query};
+use crate::wire::bounded::{self, COMMANDS_MAX, GROUPS_MAX, MEMBERS_MAX};
 
 /// One message between two connected nodes. Variants are only added, at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,9 +26,15 @@ pub enum Message {
     /// One group's protocol.
     Raft(raft::message::Message),
     /// All beats for one member in one frame.
-    Beats(Vec<BeatOf<raft::message::Beat>>),
+    Beats(
+        #[serde(deserialize_with = "bounded::list::<GROUPS_MAX, _, _>")]
+        Vec<BeatOf<raft::message::Beat>>,
+    ),
     /// Their answers.
-    BeatAnswers(Vec<BeatOf<raft::message::BeatAnswer>>),
+    BeatAnswers(
+        #[serde(deserialize_with = "bounded::list::<GROUPS_MAX, _, _>")]
+        Vec<BeatOf<raft::message::BeatAnswer>>,
+    ),
     /// Open a session of a group, to its leader.
     Open {
         /// The group.
@@ -53,6 +60,7 @@ pub enum Message {
         /// Everything before this is answered.
         first: Seq,
         /// Encoded [`crate::shard::command::Command`]s.
+        #[serde(deserialize_with = "bounded::list::<COMMANDS_MAX, _, _>")]
         commands: Vec<(Seq, Bytes)>,
     },
     /// What became of them.
@@ -62,6 +70,7 @@ pub enum Message {
         /// The session.
         session: SessionId,
         /// For each command that was applied or refused.
+        #[serde(deserialize_with = "bounded::list::<COMMANDS_MAX, _, _>")]
         outcomes: Vec<(Seq, ItemOutcome)>,
     },
     /// The asked member does not lead the group, or ceased to: whatever was sent to it for this group and is not
@@ -195,6 +204,7 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Founding {
     /// Every founder whose birth is known: id and number.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub births: Vec<(MemberId, u64)>,
     /// The cluster id of the genesis that this founder has written down, if it has.
     pub holds: Option<ClusterId>,
@@ -240,12 +250,14 @@ pub struct MemberStatus {
     /// Nanoseconds since it was started.
     pub uptime: u64,
     /// Members that it is connected to.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub connected: Vec<MemberId>,
     /// Clients connected to it.
     pub clients: u64,
     /// Bytes of its log's files.
     pub log_bytes: u64,
     /// Every replica it has.
+    #[serde(deserialize_with = "bounded::list::<GROUPS_MAX, _, _>")]
     pub groups: Vec<GroupStatus>,
 }
 
