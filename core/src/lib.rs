@@ -6,6 +6,7 @@
 //! | [`node`] | one member: where the machines meet |
 //! | [`raft`] | one replicated log |
 //! | [`storage`] | the member's own log: records, segments, recovery |
+//! | [`ring`] | which shard holds a name |
 //! | [`shard`] | what a group replicates: sessions and partitions, applied on the store thread |
 //! | [`store`] | what core asks of the ordered store that the world brings |
 //! | [`wire`] | messages and frames |
@@ -24,6 +25,7 @@ pub mod io;
 mod link;
 pub mod node;
 pub mod raft;
+pub mod ring;
 pub mod rng;
 mod router;
 pub mod shard;

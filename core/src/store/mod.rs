@@ -2,6 +2,8 @@
 //! touches it from its own thread: it hands out [`StoreTask`]s, and the world runs them, in order, on its store
 //! thread through [`crate::shard::Worker`].
 
+mod memory;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use crate::ids::{CursorId, Epoch, GroupId, LogIndex, ReadId, SnapshotId, Term};
 use crate::raft::message::{Entry, Membership};
 use crate::shard::command::{Answer, ItemOutcome, Query};
+
+pub use memory::MemoryStore;
 
 /// Reading side of a store or of a snapshot of it.
 pub trait View {
@@ -116,7 +120,8 @@ pub enum StoreTask {
     Persist,
     /// Reads a chunk of a group's state; chunk 0 opens the snapshot `id` (and forgets any other of this id), the
     /// next one after the last answered moves on, the last answered may be asked for again. Answered with
-    /// [`StoreDone::Loaded`].
+    /// [`StoreDone::Loaded`]; a chunk that the snapshot cannot give (it is closed, gave way to others, or is at
+    /// another place) is answered with chunk 0 of a new one.
     Load {
         /// The group.
         group: GroupId,
@@ -205,7 +210,8 @@ pub enum StoreDone {
         /// The snapshot.
         id: SnapshotId,
     },
-    /// A snapshot's bytes made no sense; nothing changed. The peer's fault.
+    /// A snapshot's bytes made no sense, or it is not newer than what is here; nothing changed, and the next chunk
+    /// wanted is 0.
     InstallRefused {
         /// The group.
         group: GroupId,

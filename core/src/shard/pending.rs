@@ -1,0 +1,61 @@
+//! Writes that wait to be written together, and the view through them.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::mem;
+
+use bytes::Bytes;
+
+use crate::store::{StoreError, View, WriteBatch};
+
+/// The batch in the making.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending {
+    writes: Vec<(Bytes, Option<Bytes>)>,
+    bytes: usize,
+    /// By key the place of its last write, for the first `indexed` writes. Built only when somebody reads: most
+    /// batches are puts, which do not.
+    index: BTreeMap<Bytes, usize>,
+    indexed: usize,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        self.writes.push((Bytes::from(key), value));
+    }
+
+    /// The value of a key as it will be once these writes are done.
+    pub(super) fn get(
+        &mut self,
+        view: &impl View,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        while let Some((key, _)) = self.writes.get(self.indexed) {
+            self.index.insert(key.clone(), self.indexed);
+            self.indexed += 1;
+        }
+        match self.index.get(key) {
+            Some(place) => Ok(self.writes[*place].1.clone()),
+            None => view.get(key),
+        }
+    }
+
+    pub(super) fn writes(&self) -> &[(Bytes, Option<Bytes>)] {
+        &self.writes
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn take(&mut self) -> WriteBatch {
+        self.bytes = 0;
+        self.index.clear();
+        self.indexed = 0;
+        let room = self.writes.len();
+        WriteBatch {
+            writes: mem::replace(&mut self.writes, Vec::with_capacity(room)),
+        }
+    }
+}

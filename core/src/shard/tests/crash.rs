@@ -1,0 +1,245 @@
+//! A power cut between any two batches, and a store that fails.
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use proptest::prelude::*;
+
+use super::model::{any_history, apply_in_portions, contents};
+use super::*;
+use crate::store::{StoreError, View, WriteBatch};
+
+/// A store that remembers its batches and syncs, so that it can be opened as a power cut would have left it.
+#[derive(Clone, Default)]
+struct Disk {
+    now: MemoryStore,
+    journal: Rc<RefCell<Vec<Step>>>,
+    /// How many more writes and syncs succeed.
+    good_for: Option<usize>,
+}
+
+#[derive(Clone)]
+enum Step {
+    Write(WriteBatch),
+    Sync,
+}
+
+impl Disk {
+    fn step(&mut self, step: Step) -> Result<(), StoreError> {
+        if let Some(left) = &mut self.good_for {
+            *left = left
+                .checked_sub(1)
+                .ok_or_else(|| StoreError("the disk is full".into()))?;
+        }
+        self.journal.borrow_mut().push(step);
+        Ok(())
+    }
+}
+
+impl View for Disk {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.now.get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.now.scan(from, to, reverse, visit)
+    }
+}
+
+impl Store for Disk {
+    type Snapshot = MemoryStore;
+
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        self.step(Step::Write(batch.clone()))?;
+        self.now.write(batch)
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.step(Step::Sync)
+    }
+
+    fn snapshot(&self) -> MemoryStore {
+        self.now.clone()
+    }
+}
+
+/// The store as it is when only the first `len` steps survive.
+fn after_power_cut(journal: &[Step], len: usize) -> MemoryStore {
+    let mut store = MemoryStore::new();
+    for step in &journal[..len] {
+        if let Step::Write(batch) = step {
+            store.write(batch.clone()).unwrap();
+        }
+    }
+    store
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever prefix of the batches survives: each group is at some applied index, whole, not before the last one
+    /// that was said to be durable; and going on from there ends where all replicas end.
+    #[test]
+    fn a_power_cut_leaves_some_applied_index_and_nothing_else(
+        history in any_history(60),
+        at in any::<proptest::sample::Index>(),
+        before in any::<proptest::sample::Index>(),
+        cuts in proptest::collection::vec(0..3_u8, 1..10),
+    ) {
+        prop_assume!(!history.entries.is_empty());
+        let at = 1 + at.index(history.entries.len());
+        let before = before.index(at);
+        let mut sender = Shard::new();
+        let mut digests = vec![0];
+        for one in &history.entries {
+            apply_in_portions(&mut sender.worker, core::slice::from_ref(one), &[2]);
+            digests.push(sender.state().digest);
+        }
+        // All chunks of what the sender was at `at`.
+        let mut from = Shard::new();
+        apply_in_portions(&mut from.worker, &history.entries[..at], &[2]);
+        let chunks = chunks(&mut from.worker, 1);
+
+        let disk = Disk::default();
+        let journal = disk.journal.clone();
+        let (mut worker, _) = Worker::new(disk, &small_limits()).unwrap();
+        run(&mut worker, [create()]);
+        let mut durable = vec![(0, 0)]; // from this step on at least this index
+        apply_in_portions(&mut worker, &history.entries[..before], &cuts);
+        run(&mut worker, [StoreTask::Persist]);
+        durable.push((journal.borrow().len(), before));
+        install::install_all(&mut worker, 1, &chunks);
+        let installed = journal.borrow().iter().rposition(|step| matches!(step, Step::Sync)).unwrap();
+        durable.push((installed + 1, at));
+        apply_in_portions(&mut worker, &history.entries[at..], &cuts);
+
+        let journal = journal.borrow();
+        for len in 0..=journal.len() {
+            let store = after_power_cut(&journal, len);
+            let (mut worker, states) = Worker::new(store, &small_limits()).unwrap();
+            if states.is_empty() {
+                prop_assert_eq!(len, 0);
+                run(&mut worker, [create()]);
+            }
+            let state = worker.states().remove(0);
+            let index = usize::try_from(state.index.0).unwrap();
+            let (_, promised) = durable.iter().rfind(|(step, _)| *step <= len).unwrap();
+            prop_assert!(index >= *promised, "at step {}: {} < {}", len, index, promised);
+            prop_assert!(index <= before || index >= at);
+            prop_assert_eq!(state.digest, digests[index]);
+            if index > 0 {
+                prop_assert_eq!(&contents(&mut worker), &history.data[index - 1]);
+            }
+
+            let outcomes = apply_in_portions(&mut worker, &history.entries[index..], &[1]);
+            prop_assert_eq!(&outcomes[..], &history.outcomes[index..]);
+            prop_assert_eq!(worker.states()[0].digest, *digests.last().unwrap());
+            run(&mut worker, [StoreTask::Persist]);
+            prop_assert_eq!(worker.store().len(), sender.worker.store().len(), "no leftovers");
+        }
+    }
+}
+
+#[test]
+fn after_the_first_failure_nothing_is_done() {
+    let put = |index, seq| apply(&[entry(index, data(0, vec![item(1, seq, 1, &put("k", "v"))]))]);
+    for good_for in 0..4 {
+        let disk = Disk {
+            good_for: Some(good_for),
+            ..Disk::default()
+        };
+        let (mut worker, _) = Worker::new(disk, &small_limits()).unwrap();
+        let mut done = run(
+            &mut worker,
+            [create(), apply(&[entry(1, data(0, vec![open()]))])],
+        );
+        done.extend(run(&mut worker, [put(2, 1), StoreTask::Persist, put(3, 2)]));
+        done.extend(run(&mut worker, [StoreTask::Persist]));
+
+        let kinds = done.iter().map(|done| match done {
+            StoreDone::Applied { .. } => "applied",
+            StoreDone::Persisted { .. } => "persisted",
+            StoreDone::Failed { problem } => {
+                assert_eq!(problem, "the disk is full");
+                "failed"
+            }
+            other => panic!("{other:?}"),
+        });
+        let kinds: Vec<_> = kinds.collect();
+        let all = ["applied", "applied", "persisted", "applied"];
+        assert_eq!(kinds[..kinds.len() - 1], all[..good_for]);
+        assert_eq!(kinds.last(), Some(&"failed"));
+    }
+}
+
+#[test]
+fn many_groups_and_tasks_are_one_batch() {
+    let disk = Disk::default();
+    let journal = disk.journal.clone();
+    let (mut worker, _) = Worker::new(disk, &small_limits()).unwrap();
+    let group = |n| GroupId(n);
+    let create = |n| StoreTask::Create {
+        group: group(n),
+        membership: membership(1),
+    };
+    let apply = |n, index, items| StoreTask::Apply {
+        group: group(n),
+        entries: vec![entry(index, data(0, items))],
+        answers: false,
+    };
+    let tasks = [
+        create(1),
+        create(2),
+        apply(1, 1, vec![open()]),
+        apply(2, 1, vec![open()]),
+        apply(1, 2, vec![item(1, 1, 1, &put("k", "v"))]),
+    ];
+
+    assert_eq!(run(&mut worker, tasks).len(), 3);
+
+    let journal = journal.borrow();
+    let [Step::Write(batch)] = &journal[..] else {
+        panic!("one batch");
+    };
+    // Two pointers, the put, and for each group its session and its meta, once.
+    assert_eq!(batch.writes.len(), 2 + 1 + 2 * 2);
+}
+
+/// A dropped epoch goes bit by bit.
+#[test]
+fn tidying_is_bounded_and_comes_to_an_end() {
+    let mut from = Shard::with_session();
+    for n in 0..3_u64 {
+        let items = (1..=200).map(|seq| {
+            let key = alloc::format!("k{n}-{seq}");
+            item(1, n * 200 + seq, n * 200 + seq, &put(&key, "v"))
+        });
+        from.apply(0, items.collect());
+    }
+    let (mut big, _) = Worker::new(from.worker.store().clone(), &Limits::default()).unwrap();
+    let chunks = chunks(&mut big, 1);
+    let (mut worker, _) = Worker::new(MemoryStore::new(), &small_limits()).unwrap();
+    run(&mut worker, [create(), install(1, 0, &Bytes::new(), true)]);
+    install::install_all(&mut worker, 1, &chunks);
+    let whole = worker.store().len();
+    let next = entry(5, data(0, vec![item(1, 601, 601, &Command::Skip)]));
+    run(&mut big, [apply(&[next])]);
+    let chunks = super::chunks(&mut big, 2);
+    install::install_all(&mut worker, 2, &chunks);
+
+    let mut lengths = vec![worker.store().len()];
+    while lengths.last() > Some(&whole) {
+        run(&mut worker, []);
+        let len = worker.store().len();
+        assert!(lengths.last().unwrap() - len <= 256);
+        lengths.push(len);
+    }
+    assert!(lengths.len() > 2, "in steps: {lengths:?}");
+    assert_eq!(model::contents(&mut worker).len(), 600);
+}

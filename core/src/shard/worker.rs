@@ -1,0 +1,392 @@
+//! The store thread's machine: carries out [`StoreTask`]s in order.
+//!
+//! Invariants:
+//! 1. What is in memory of a group is what the store holds once the pending writes are written.
+//! 2. Nothing is answered before what it tells of is written ([`Worker::flush`]).
+//! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an apply or nothing.
+//! 4. No key is ever written under an epoch that was in use before; the pointer's `next` is written in the batch
+//!    that first uses it.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::apply::{self, Stop};
+use super::command::Query;
+use super::key::{self, Pointer};
+use super::pending::Pending;
+use super::read::Reader;
+use super::state::State;
+use super::transfer::{Receiving, Sender};
+use crate::config::Limits;
+use crate::ids::{Epoch, GroupId, ReadId, SnapshotId};
+use crate::raft::message::Membership;
+use crate::store::{Store, StoreDone, StoreError, StoreState, StoreTask, WriteBatch};
+
+/// Carries out store tasks on a store. Lives on the world's store thread.
+pub struct Worker<S: Store> {
+    store: S,
+    groups: BTreeMap<GroupId, Group>,
+    /// Applied and not yet written.
+    pending: Pending,
+    /// Groups whose meta is to be written with it.
+    touched: Vec<GroupId>,
+    /// Answers that wait for it.
+    answers: Vec<StoreDone>,
+    reader: Reader<S>,
+    sender: Sender<S>,
+    /// Ranges of keys that no longer count.
+    garbage: VecDeque<(Vec<u8>, Vec<u8>)>,
+    failed: bool,
+}
+
+/// One group of the store.
+#[derive(Default)]
+struct Group {
+    pointer: Pointer,
+    state: Option<State>,
+    receiving: Option<Receiving>,
+}
+
+impl<S: Store> Worker<S> {
+    /// Reads the groups that the store holds, and says where each stands. Of `limits` it takes those of scans,
+    /// cursors and snapshot chunks.
+    ///
+    /// # Errors
+    /// The store could not be read, or what it holds is damaged.
+    pub fn new(store: S, limits: &Limits) -> Result<(Self, Vec<StoreState>), StoreError> {
+        let mut pointers = Vec::new();
+        let (from, to) = key::pointers();
+        store.scan(&from, &to, false, &mut |key, value| {
+            pointers.push((key::pointer_group(key), Pointer::decode(value)));
+            true
+        })?;
+        let mut groups = BTreeMap::new();
+        let mut garbage = VecDeque::new();
+        for pointer in pointers {
+            let (Some(group), Some(pointer)) = pointer else {
+                let problem = "the record that says which state of a group counts is damaged";
+                return Err(StoreError(String::from(problem)));
+            };
+            let Pointer { current, next } = pointer;
+            // An installation that a crash or a later one cut short left its keys under epochs of their own.
+            let start = |epoch: Epoch| key::epoch(group, epoch).to_vec();
+            garbage.push_back((start(Epoch(0)), start(current)));
+            garbage.push_back((start(current.next()), start(next)));
+            let state = match current {
+                Epoch(0) => None,
+                current => Some(State::load(&store, group, current)?),
+            };
+            groups.insert(
+                group,
+                Group {
+                    pointer,
+                    state,
+                    receiving: None,
+                },
+            );
+        }
+        let worker = Self {
+            store,
+            groups,
+            pending: Pending::default(),
+            touched: Vec::new(),
+            answers: Vec::new(),
+            reader: Reader::new(limits),
+            sender: Sender::new(limits.chunk_bytes),
+            garbage,
+            failed: false,
+        };
+        let states = worker.states();
+        Ok((worker, states))
+    }
+
+    /// Where each group stands, sorted by group.
+    #[must_use]
+    pub fn states(&self) -> Vec<StoreState> {
+        let states = self
+            .groups
+            .values()
+            .filter_map(|group| group.state.as_ref());
+        states.map(State::store_state).collect()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Carries out tasks in order and adds the answers to `done`, in the same order. All of it is written when this
+    /// returns; only `Persist` and the end of an `Install` make it durable. After `Failed` nothing is done, ever.
+    ///
+    /// Panics when a task cannot be right: entries out of order, a group that the store does not have.
+    pub fn run(&mut self, tasks: impl IntoIterator<Item = StoreTask>, done: &mut Vec<StoreDone>) {
+        for task in tasks {
+            if !self.failed
+                && let Err(stop) = self.carry_out(task, done)
+            {
+                self.fail(stop, done);
+            }
+        }
+        if !self.failed
+            && let Err(stop) = self.flush(done).and_then(|()| self.tidy())
+        {
+            self.fail(stop, done);
+        }
+    }
+
+    fn carry_out(&mut self, task: StoreTask, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
+        let answer = match task {
+            StoreTask::Create { group, membership } => {
+                self.create(group, membership);
+                return Ok(());
+            }
+            StoreTask::Apply {
+                group,
+                entries,
+                answers,
+            } => {
+                let state = state_of(&mut self.groups, group);
+                let (store, pending) = (&self.store, &mut self.pending);
+                let outcomes = apply::apply(state, store, pending, &entries, answers)?;
+                let answer = StoreDone::Applied {
+                    group,
+                    index: state.meta.index,
+                    outcomes,
+                    digest: state.meta.digest,
+                    stamp: state.meta.stamp,
+                };
+                if state.touch() {
+                    self.touched.push(group);
+                }
+                self.answers.push(answer);
+                if self.pending.bytes() >= BATCH_BYTES || self.pending.writes().len() >= BATCH_KEYS
+                {
+                    self.flush(done)?;
+                }
+                return Ok(());
+            }
+            StoreTask::Read { read, group, query } => return self.read(read, group, &query, done),
+            StoreTask::CloseCursor { cursor } => {
+                self.reader.close(cursor);
+                return Ok(());
+            }
+            StoreTask::Persist => {
+                self.flush(done)?;
+                self.store.sync()?;
+                StoreDone::Persisted {
+                    groups: self.states(),
+                }
+            }
+            StoreTask::Load { group, id, chunk } => {
+                self.flush(done)?;
+                let state = state_of(&mut self.groups, group);
+                self.sender.load(state, &self.store, id, chunk)?
+            }
+            StoreTask::CloseSnapshot { id } => {
+                self.sender.close(id);
+                return Ok(());
+            }
+            StoreTask::Install {
+                group,
+                id,
+                chunk,
+                data,
+                last,
+            } => {
+                self.flush(done)?;
+                self.install(group, id, chunk, &data, last)?
+            }
+        };
+        done.push(answer);
+        Ok(())
+    }
+
+    fn create(&mut self, group: GroupId, membership: Membership) {
+        let slot = self.groups.entry(group).or_default();
+        if slot.state.is_some() {
+            return;
+        }
+        let epoch = slot.pointer.next;
+        slot.pointer = Pointer {
+            current: epoch,
+            next: epoch.next(),
+        };
+        let pointer = Bytes::copy_from_slice(&slot.pointer.encode());
+        self.pending
+            .push(key::pointer(group).to_vec(), Some(pointer));
+        let mut state = State::new(group, epoch, membership);
+        state.touch();
+        self.touched.push(group);
+        slot.state = Some(state);
+    }
+
+    fn read(
+        &mut self,
+        read: ReadId,
+        group: GroupId,
+        query: &Query,
+        done: &mut Vec<StoreDone>,
+    ) -> Result<(), Stop> {
+        // A get sees through the pending writes, so that one between two puts does not part them.
+        if !matches!(query, Query::Get { .. }) {
+            self.flush(done)?;
+        }
+        let state = state_of(&mut self.groups, group);
+        let answer = self
+            .reader
+            .answer(state, &self.store, &mut self.pending, query)?;
+        self.answers.push(StoreDone::Read { read, answer });
+        Ok(())
+    }
+
+    /// Writes what is pending, then answers what waited for it.
+    fn flush(&mut self, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
+        for group in self.touched.drain(..) {
+            state_of(&mut self.groups, group).write(&mut self.pending);
+        }
+        if !self.pending.writes().is_empty() {
+            self.store.write(self.pending.take())?;
+        }
+        done.append(&mut self.answers);
+        Ok(())
+    }
+
+    fn install(
+        &mut self,
+        group: GroupId,
+        id: SnapshotId,
+        chunk: u64,
+        data: &[u8],
+        last: bool,
+    ) -> Result<StoreDone, Stop> {
+        let slot = self.groups.entry(group).or_default();
+        let wanted = match &slot.receiving {
+            Some(receiving) if chunk == 0 && !last && receiving.is_repeated(id, data) => {
+                return Ok(StoreDone::Staged { group, id, next: 1 });
+            }
+            Some(receiving) if receiving.id == id => receiving.next,
+            Some(_) | None => 0,
+        };
+        if chunk != 0 && chunk != wanted {
+            return Ok(StoreDone::Staged {
+                group,
+                id,
+                next: wanted,
+            });
+        }
+        let before = slot.receiving.take();
+        let epoch_before = before.as_ref().map(|receiving| receiving.epoch);
+        let result = match before {
+            Some(mut receiving) if chunk != 0 => {
+                let result = receiving.accept(data, &mut self.pending);
+                result.map(|()| receiving)
+            }
+            Some(_) | None => {
+                Receiving::begin(group, id, slot.pointer.next, data, &mut self.pending)
+            }
+        };
+        let applied = slot.state.as_ref().map(|state| state.meta.index);
+        let result = result.and_then(|receiving| {
+            receiving.check_newer(applied)?;
+            Ok(receiving)
+        });
+        if let Some(epoch) = epoch_before
+            && result.as_ref().map(|receiving| receiving.epoch) != Ok(epoch)
+        {
+            self.garbage.push_back(epoch_range(group, epoch)); // refused, or begun anew
+        }
+        let receiving = match result {
+            Ok(receiving) => receiving,
+            Err(problem) => {
+                drop(self.pending.take());
+                return Ok(StoreDone::InstallRefused { group, id, problem });
+            }
+        };
+        if chunk == 0 {
+            slot.pointer.next = receiving.epoch.next();
+            push_pointer(&mut self.pending, group, slot.pointer);
+        }
+        self.store.write(self.pending.take())?;
+        if last {
+            return self.finish_install(group, &receiving);
+        }
+        let next = receiving.next;
+        slot.receiving = Some(receiving);
+        Ok(StoreDone::Staged { group, id, next })
+    }
+
+    /// Makes a complete snapshot current: durable first, then counted, then durable as that.
+    fn finish_install(&mut self, group: GroupId, receiving: &Receiving) -> Result<StoreDone, Stop> {
+        self.store.sync()?;
+        let slot = self.groups.entry(group).or_default();
+        let before = core::mem::replace(&mut slot.pointer.current, receiving.epoch);
+        push_pointer(&mut self.pending, group, slot.pointer);
+        self.store.write(self.pending.take())?;
+        self.store.sync()?;
+        let state = State::load(&self.store, group, receiving.epoch)?;
+        let id = receiving.id;
+        let answer = StoreDone::Installed {
+            state: state.store_state(),
+            id,
+        };
+        slot.state = Some(state);
+        if before != Epoch(0) {
+            self.garbage.push_back(epoch_range(group, before));
+        }
+        Ok(answer)
+    }
+
+    /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large, and other groups
+    /// wait for this thread.
+    fn tidy(&mut self) -> Result<(), Stop> {
+        let mut batch = WriteBatch::default();
+        while let Some((from, to)) = self.garbage.front() {
+            self.store.scan(from, to, false, &mut |key, _| {
+                batch.writes.push((Bytes::copy_from_slice(key), None));
+                batch.writes.len() < TIDY_KEYS
+            })?;
+            if batch.writes.len() >= TIDY_KEYS {
+                break;
+            }
+            self.garbage.pop_front();
+        }
+        if !batch.writes.is_empty() {
+            self.store.write(batch)?;
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, Stop(problem): Stop, done: &mut Vec<StoreDone>) {
+        self.failed = true;
+        self.answers.clear();
+        done.push(StoreDone::Failed { problem });
+    }
+}
+
+fn state_of(groups: &mut BTreeMap<GroupId, Group>, group: GroupId) -> &mut State {
+    groups
+        .get_mut(&group)
+        .and_then(|group| group.state.as_mut())
+        .expect("core asks only for groups that it has created or installed")
+}
+
+fn push_pointer(pending: &mut Pending, group: GroupId, pointer: Pointer) {
+    let value = Bytes::copy_from_slice(&pointer.encode());
+    pending.push(key::pointer(group).to_vec(), Some(value));
+}
+
+fn epoch_range(group: GroupId, epoch: Epoch) -> (Vec<u8>, Vec<u8>) {
+    let prefix = key::epoch(group, epoch);
+    (prefix.to_vec(), key::after(&prefix))
+}
+
+/// Applied entries are written together until they reach this many bytes...
+const BATCH_BYTES: usize = 4 << 20;
+/// ... or this many keys.
+const BATCH_KEYS: usize = 16_384;
+/// Most keys dropped at once.
+const TIDY_KEYS: usize = 256;
