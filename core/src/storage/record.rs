@@ -109,7 +109,7 @@ pub struct GroupCheckpoint {
 }
 
 /// Records that become durable together. Core has decided where it stands; the world encodes it with
-/// [`crate::storage::encode_batch`] and writes it exactly there.
+/// [`crate::storage::encode_batch`], which also says what the world owes it, and writes it exactly there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     /// Its number; rises by one.
@@ -120,16 +120,18 @@ pub struct Batch {
     pub offset: u64,
     /// How many bytes it takes when encoded.
     pub len: u64,
-    /// All batches up to this one were known to be durable when this one was made.
+    /// All batches up to this one were known to be durable when this one was made; on a segment's first batch all
+    /// before it, because the world syncs the segment before first.
     pub durable: LogSeq,
-    /// `Some` on the first batch of a segment: the world creates the file (and syncs its directory).
+    /// `Some` on the first batch of a segment: the world syncs the file before and the directory, then creates
+    /// this one (and syncs the directory again before it calls the batch stored).
     pub opens: Option<Opening>,
     /// What it says; a segment's first batch begins with a checkpoint.
     pub records: Vec<Record>,
 }
 
 /// What the first batch of a segment says about the segment before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Opening {
     /// The segment before, if there was one.
     pub previous: Option<SegmentId>,
