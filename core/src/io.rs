@@ -153,9 +153,6 @@ impl Outbox {
         &self.outputs
     }
 
-    pub(crate) fn push(&mut self, output: Output) {
-        self.outputs.push(output);
-    }
 }
 
 /// Carries an outbox out and empties it. The only loop that does so, for every world.

@@ -1,1 +1,325 @@
-//! tests
+//! Small clusters of real nodes in one thread, with a disk and a network that do as they are told.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::io::{Action, Call, Consistency, Dial, Failure, Outbox, Reply, World, carry_out};
+use crate::ids::{ConnId, RequestId, Revision, SegmentId};
+use crate::shard::Worker;
+use crate::storage::record::Batch;
+use crate::store::{MemoryStore, StoreTask};
+use crate::wire::message::Role;
+
+/// One member and what its world holds.
+struct Member {
+    node: Node,
+    outbox: Outbox,
+    worker: Worker<MemoryStore>,
+    /// Appended and not stored.
+    appended: Vec<Batch>,
+    inputs: VecDeque<Input>,
+    replies: BTreeMap<RequestId, Result<Reply, Failure>>,
+    halt: Option<Halt>,
+    events: Vec<Event>,
+    /// While set, appended batches are not stored.
+    disk_stalls: bool,
+}
+
+/// Connections between members: who is at which end.
+#[derive(Default)]
+struct Net {
+    ends: BTreeMap<ConnId, (usize, ConnId)>,
+    next: u64,
+    cut: bool,
+}
+
+struct Cluster {
+    now: Now,
+    members: Vec<Member>,
+    net: Net,
+    next_request: u64,
+}
+
+struct Effects<'a> {
+    from: usize,
+    net: &'a mut Net,
+    addresses: &'a [String],
+    deliver: Vec<(usize, Input)>,
+    tasks: Vec<StoreTask>,
+    appended: &'a mut Vec<Batch>,
+    replies: &'a mut BTreeMap<RequestId, Result<Reply, Failure>>,
+    events: &'a mut Vec<Event>,
+    halt: &'a mut Option<Halt>,
+}
+
+impl World for Effects<'_> {
+    fn connect(&mut self, dial: Dial, address: String) {
+        let to = self.addresses.iter().position(|known| *known == address);
+        let Some(to) = to.filter(|_| !self.net.cut) else {
+            self.deliver.push((self.from, Input::ConnectFailed { dial }));
+            return;
+        };
+        let (here, there) = (ConnId(self.net.next), ConnId(self.net.next + 1));
+        self.net.next += 2;
+        self.net.ends.insert(here, (to, there));
+        self.net.ends.insert(there, (self.from, here));
+        self.deliver.push((self.from, Input::Connected { conn: here, dial: Some(dial) }));
+        self.deliver.push((to, Input::Connected { conn: there, dial: None }));
+    }
+    fn disconnect(&mut self, conn: ConnId) {
+        if let Some((to, there)) = self.net.ends.remove(&conn) {
+            self.net.ends.remove(&there);
+            self.deliver.push((to, Input::Disconnected { conn: there }));
+        }
+    }
+    fn send(&mut self, conn: ConnId, message: Message) {
+        if let Some(&(to, conn)) = self.net.ends.get(&conn)
+            && !self.net.cut
+        {
+            self.deliver.push((to, Input::Message { conn, message }));
+        }
+    }
+    fn append(&mut self, batch: Batch) {
+        self.appended.push(batch);
+    }
+    fn discard(&mut self, _below: SegmentId) {}
+    fn store(&mut self, task: StoreTask) {
+        self.tasks.push(task);
+    }
+    fn reply(&mut self, request: RequestId, result: Result<Reply, Failure>) {
+        assert!(self.replies.insert(request, result).is_none(), "one reply a call");
+    }
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+    fn halt(&mut self, reason: Halt) {
+        *self.halt = Some(reason);
+    }
+}
+
+fn config(names: &[String], name: &str) -> Config {
+    let members = names.iter().map(|name| (name.clone(), name.clone())).collect();
+    Config { name: name.to_string(), members, shards: 4, ..Config::default() }
+}
+
+impl Cluster {
+    fn start(count: usize) -> Self {
+        let names: Vec<String> = (0..count).map(|i| alloc::format!("m{i}")).collect();
+        let now = Now { instant: Instant(1_000_000_000), wall_ms: 0 };
+        let mut cluster =
+            Self { now, members: Vec::new(), net: Net::default(), next_request: 1 };
+        for (i, name) in names.iter().enumerate() {
+            let seed = crate::ids::len_u64(i) + 100;
+            let config = config(&names, name);
+            let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+            let restored = Restored { log: Recovered::default(), store };
+            let node = Node::new(config, restored, seed, now).unwrap();
+            cluster.members.push(Member {
+                node,
+                outbox: Outbox::new(),
+                worker,
+                appended: Vec::new(),
+                inputs: VecDeque::new(),
+                replies: BTreeMap::new(),
+                halt: None,
+                events: Vec::new(),
+                disk_stalls: false,
+            });
+        }
+        cluster
+    }
+
+    /// One turn of every member; true when anything happened.
+    fn turn(&mut self) -> bool {
+        let addresses: Vec<String> =
+            (0..self.members.len()).map(|i| alloc::format!("m{i}")).collect();
+        let mut busy = false;
+        for i in 0..self.members.len() {
+            let member = &mut self.members[i];
+            busy |= !member.inputs.is_empty();
+            for input in member.inputs.drain(..) {
+                member.node.handle(self.now, input);
+            }
+            member.node.flush(self.now, &mut member.outbox);
+            member.node.check();
+            busy |= !member.outbox.outputs().is_empty();
+            let mut world = Effects {
+                from: i,
+                net: &mut self.net,
+                addresses: &addresses,
+                deliver: Vec::new(),
+                tasks: Vec::new(),
+                appended: &mut member.appended,
+                replies: &mut member.replies,
+                events: &mut member.events,
+                halt: &mut member.halt,
+            };
+            carry_out(&mut member.outbox, &mut world);
+            let (deliver, tasks) = (world.deliver, world.tasks);
+            let mut done = Vec::new();
+            member.worker.run(tasks, &mut done);
+            member.inputs.extend(done.into_iter().map(Input::Store));
+            if !member.disk_stalls
+                && let Some(last) = member.appended.last()
+            {
+                member.inputs.push_back(Input::Stored { upto: last.seq });
+                member.appended.clear();
+            }
+            for (to, input) in deliver {
+                self.members[to].inputs.push_back(input);
+            }
+        }
+        busy
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            if !self.turn() {
+                return;
+            }
+        }
+        panic!("the members never come to rest");
+    }
+
+    /// Lets time pass, from deadline to deadline.
+    fn run(&mut self, time: Duration) {
+        let end = self.now.instant + time;
+        loop {
+            self.settle();
+            let next = self.members.iter().filter_map(|m| m.node.wakeup()).map(|w| w.at).min();
+            match next {
+                Some(at) if at <= end => self.now.instant = at.max(self.now.instant),
+                Some(_) | None => break,
+            }
+        }
+        self.now.instant = end;
+    }
+
+    fn submit(&mut self, member: usize, partition: &str, action: Action) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        let deadline = self.now.instant + Duration::from_secs(10);
+        let call = Call { deadline, partition: partition.to_string(), action };
+        self.members[member].node.submit(self.now, request, call).unwrap();
+        request
+    }
+
+    fn call(&mut self, member: usize, action: Action) -> Result<Reply, Failure> {
+        let request = self.submit(member, "p", action);
+        self.run(Duration::from_secs(11));
+        self.members[member].replies.remove(&request).expect("answered by its deadline")
+    }
+
+    fn leaders(&self, group: GroupId) -> Vec<usize> {
+        let leads = |i: &usize| {
+            let view = self.members[*i].node.view();
+            view.group(group).is_some_and(|group| group.raft().role() == Role::Leader)
+        };
+        (0..self.members.len()).filter(leads).collect()
+    }
+}
+
+fn put(key: &'static str, value: &'static str) -> Action {
+    Action::Put { key: Bytes::from(key), value: Bytes::from(value) }
+}
+
+fn get(key: &'static str) -> Action {
+    Action::Get { key: Bytes::from(key), consistency: Consistency::Linearizable }
+}
+
+#[test]
+fn a_cluster_of_one_answers_at_once() {
+    let mut cluster = Cluster::start(1);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.leaders(GroupId(1)), [0]);
+    let written = cluster.call(0, put("k", "v")).unwrap();
+    assert_eq!(written, Reply::Written { revision: Revision(1) });
+    let value = cluster.call(0, get("k")).unwrap();
+    assert_eq!(value, Reply::Value(Some((Bytes::from("v"), Revision(1)))));
+}
+
+#[test]
+fn three_members_found_one_cluster_and_any_answers() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(3));
+    let ids: Vec<_> =
+        cluster.members.iter().map(|m| m.node.view().genesis().unwrap().cluster).collect();
+    assert_eq!(ids[0], ids[1]);
+    assert_eq!(ids[0], ids[2]);
+    for group in 1..=4 {
+        assert_eq!(cluster.leaders(GroupId(group)).len(), 1, "one leader a group");
+    }
+    cluster.call(0, put("k", "v1")).unwrap();
+    for member in 0..3 {
+        let value = cluster.call(member, get("k")).unwrap();
+        assert_eq!(value, Reply::Value(Some((Bytes::from("v1"), Revision(1)))));
+    }
+    let swap = Action::CompareAndSet {
+        key: Bytes::from("k"),
+        expect: crate::shard::command::Expect::Revision(Revision(1)),
+        value: Some(Bytes::from("v2")),
+    };
+    let swapped = cluster.call(2, swap.clone()).unwrap();
+    assert_eq!(swapped, Reply::Compared { swapped: true, revision: Revision(2) });
+    let again = cluster.call(1, swap).unwrap();
+    assert_eq!(again, Reply::Compared { swapped: false, revision: Revision(2) });
+}
+
+/// Leaderships go to the members that the placement prefers.
+#[test]
+fn leaderships_spread() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(30));
+    for group in 1..=4 {
+        let genesis = cluster.members[0].node.view().genesis().unwrap().clone();
+        let preferred = genesis.preferred_leader(GroupId(group)).unwrap();
+        let leader = cluster.leaders(GroupId(group))[0];
+        assert_eq!(cluster.members[leader].node.view().me(), preferred);
+    }
+}
+
+/// A leader counts its own copy only when its disk has it, and nobody is answered before a majority has.
+#[test]
+fn nothing_is_answered_before_a_majority_has_stored_it() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(30));
+    for member in &mut cluster.members[1..] {
+        member.disk_stalls = true;
+    }
+    let request = cluster.submit(0, "p", put("k", "v"));
+    cluster.run(Duration::from_millis(400));
+    assert!(!cluster.members[0].replies.contains_key(&request), "only one disk has it");
+    cluster.members[1].disk_stalls = false;
+    cluster.run(Duration::from_secs(5));
+    let reply = cluster.members[0].replies.remove(&request).unwrap().unwrap();
+    assert_eq!(reply, Reply::Written { revision: Revision(1) });
+}
+
+/// A write that was sent and not answered is unknown at its deadline; one that was never sent did not happen.
+#[test]
+fn deadlines_tell_what_can_have_happened() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(30));
+    cluster.call(0, put("k", "v")).unwrap();
+    cluster.net.cut = true;
+    let sent = cluster.submit(0, "p", put("k", "w"));
+    cluster.run(Duration::from_secs(11));
+    let result = cluster.members[0].replies.remove(&sent).unwrap();
+    let unsent = cluster.submit(0, "q", put("k", "w"));
+    cluster.run(Duration::from_secs(11));
+    let never = cluster.members[0].replies.remove(&unsent).unwrap();
+    assert_eq!(never, Err(Failure::Deadline));
+    assert!(matches!(result, Err(Failure::OutcomeUnknown | Failure::Deadline)), "{result:?}");
+
+    cluster.net.cut = false;
+    cluster.run(Duration::from_secs(30));
+    cluster.call(0, put("k", "x")).unwrap();
+    let value = cluster.call(1, get("k")).unwrap();
+    let Reply::Value(Some((value, _))) = value else { panic!("{value:?}") };
+    assert_eq!(value, "x", "what was given up does not apply later");
+}

@@ -253,7 +253,7 @@ impl Raft {
         index: LogIndex,
         fx: &mut Effects,
     ) {
-        let last = self.log.last_index();
+        let (cut, last) = (self.log.cut_index(), self.log.last_index());
         let State::Leader(leader) = &mut self.state else {
             return;
         };

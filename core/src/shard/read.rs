@@ -27,6 +27,8 @@ struct Cursor<V> {
     snapshot: V,
     rest: Range,
     revision: Revision,
+    /// Number of the page that may be asked for.
+    page: u32,
 }
 
 /// What of a scan is still to be shown.
@@ -58,7 +60,9 @@ impl<S: Store> Reader<S> {
         match query {
             Query::Get { partition, key } => get(state, store, pending, partition, key),
             Query::Scan(scan) => self.scan(state, store, scan),
-            Query::ScanNext { cursor, limit } => self.scan_next(state, *cursor, *limit),
+            Query::ScanNext { cursor, page, limit } => {
+                self.scan_next(state, *cursor, *page, *limit)
+            }
             Query::ScanClose { cursor } => {
                 self.close(*cursor);
                 Ok(Answer::Page(Page {
@@ -102,6 +106,7 @@ impl<S: Store> Reader<S> {
                 snapshot,
                 rest,
                 revision,
+                page: 1,
             };
             self.cursors.insert(scan.cursor, cursor);
         }
@@ -112,11 +117,18 @@ impl<S: Store> Reader<S> {
         }))
     }
 
-    fn scan_next(&mut self, state: &State, id: CursorId, limit: u32) -> Result<Answer, StoreError> {
-        let Some(cursor) = self
-            .cursors
-            .take_if(id, |cursor| cursor.group == state.meta.group)
-        else {
+    fn scan_next(
+        &mut self,
+        state: &State,
+        id: CursorId,
+        number: u32,
+        limit: u32,
+    ) -> Result<Answer, StoreError> {
+        // A question that was repeated on its way must not skip a page: its number gives it away.
+        let is_wanted = |cursor: &Cursor<S::Snapshot>| {
+            cursor.group == state.meta.group && cursor.page == number
+        };
+        let Some(cursor) = self.cursors.take_if(id, is_wanted) else {
             return Ok(Answer::NoCursor);
         };
         let Cursor {
@@ -124,6 +136,7 @@ impl<S: Store> Reader<S> {
             snapshot,
             rest,
             revision,
+            page,
         } = cursor;
         let (items, rest) = self.page(&snapshot, rest, limit)?;
         let more = rest.is_some();
@@ -133,6 +146,7 @@ impl<S: Store> Reader<S> {
                 snapshot,
                 rest,
                 revision,
+                page: page + 1,
             };
             self.cursors.insert(id, cursor);
         }

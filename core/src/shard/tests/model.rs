@@ -245,6 +245,7 @@ fn history(ops: &[Op]) -> History {
 pub(super) fn contents<S: Store>(worker: &mut Worker<S>) -> Vec<(Bytes, Bytes, Revision)> {
     let mut items = Vec::new();
     let mut query = scan_of("", None, false, 100, 1);
+    let mut pages = 0;
     loop {
         match ask(worker, query) {
             Answer::Page(page) => {
@@ -255,8 +256,10 @@ pub(super) fn contents<S: Store>(worker: &mut Worker<S>) -> Vec<(Bytes, Bytes, R
             }
             other => panic!("{other:?}"),
         }
+        pages += 1;
         query = Query::ScanNext {
             cursor: CursorId(1),
+            page: pages,
             limit: 100,
         };
     }

@@ -22,9 +22,10 @@ fn keys(page: &Page) -> Vec<&str> {
         .collect()
 }
 
-fn next(cursor: u64, limit: u32) -> Query {
+fn next(cursor: u64, page: u32, limit: u32) -> Query {
     Query::ScanNext {
         cursor: CursorId(cursor),
+        page,
         limit,
     }
 }
@@ -68,12 +69,17 @@ fn pages_come_from_one_snapshot_while_writes_go_on() {
     ];
     shard.apply(0, items);
 
-    let second = page(&mut shard.worker, next(7, 2)).unwrap();
+    assert_eq!(
+        page(&mut shard.worker, next(7, 2, 2)),
+        None,
+        "not this page's turn"
+    );
+    let second = page(&mut shard.worker, next(7, 1, 2)).unwrap();
 
     assert_eq!((keys(&second), second.more), (vec!["k03", "k04"], false));
     assert_eq!(second.revision, Revision(4));
     assert_eq!(
-        page(&mut shard.worker, next(7, 2)),
+        page(&mut shard.worker, next(7, 2, 2)),
         None,
         "the last page closes it"
     );
@@ -102,7 +108,7 @@ fn a_page_has_its_bounds_and_at_least_one_key() {
     shard.apply(0, puts.collect());
     let first = page(&mut shard.worker, scan_of("k09", None, false, 5, 1)).unwrap();
     assert_eq!((keys(&first), first.more), (vec!["k09"], true));
-    let second = page(&mut shard.worker, next(1, 5)).unwrap();
+    let second = page(&mut shard.worker, next(1, 1, 5)).unwrap();
     assert_eq!(
         (keys(&second), second.more),
         (vec!["k10"], true),
@@ -129,9 +135,9 @@ fn cursors_are_bounded_belong_to_a_group_and_can_be_closed() {
                 .more
         );
     }
-    assert_eq!(page(worker, next(1, 1)), None, "two are kept");
+    assert_eq!(page(worker, next(1, 1, 1)), None, "two are kept");
 
-    let query = next(2, 1);
+    let query = next(2, 1, 1);
     let stolen = StoreTask::Read {
         read: ReadId(1),
         group: other,
@@ -145,7 +151,7 @@ fn cursors_are_bounded_belong_to_a_group_and_can_be_closed() {
             answer
         }]
     );
-    assert_eq!(keys(&page(worker, next(2, 1)).unwrap()), ["k02"]);
+    assert_eq!(keys(&page(worker, next(2, 1, 1)).unwrap()), ["k02"]);
 
     let closed = page(
         worker,
@@ -161,7 +167,7 @@ fn cursors_are_bounded_belong_to_a_group_and_can_be_closed() {
             ..Page::default()
         }
     );
-    assert_eq!(page(worker, next(2, 1)), None);
+    assert_eq!(page(worker, next(2, 2, 1)), None);
     assert_eq!(
         run(
             worker,
@@ -171,7 +177,7 @@ fn cursors_are_bounded_belong_to_a_group_and_can_be_closed() {
         ),
         vec![]
     );
-    assert_eq!(page(worker, next(3, 1)), None);
+    assert_eq!(page(worker, next(3, 1, 1)), None);
 }
 
 #[test]
@@ -223,6 +229,7 @@ proptest! {
         let mut limits = limits.iter().cycle();
         let mut limit = || *limits.next().unwrap();
         let mut shown: Vec<Bytes> = Vec::new();
+        let mut pages = 0;
         let mut query = scan_of(&name(from), to_name.as_deref(), reverse, limit(), 1);
         loop {
             let page = page(&mut shard.worker, query).unwrap();
@@ -236,7 +243,8 @@ proptest! {
             let command = Command::Delete { partition: bytes("p"), key };
             let seq = u64::try_from(present.len() + shown.len()).unwrap();
             shard.apply(0, vec![item(1, seq, seq, &command)]);
-            query = next(1, limit());
+            pages += 1;
+            query = next(1, pages, limit());
         }
 
         let wanted = present.iter().filter(|n| **n >= from && to.is_none_or(|to| **n < to));

@@ -340,7 +340,8 @@ fn query() -> impl Strategy<Value = Query> {
                     cursor,
                 })
             }),
-        (cursor(), any::<u32>()).prop_map(|(cursor, limit)| Query::ScanNext { cursor, limit }),
+        (cursor(), any::<(u32, u32)>())
+            .prop_map(|(cursor, (page, limit))| Query::ScanNext { cursor, page, limit }),
         cursor().prop_map(|cursor| Query::ScanClose { cursor }),
         data().prop_map(|partition| Query::Info { partition }),
     ]

@@ -460,9 +460,10 @@ fn questions() -> Vec<Golden> {
             "ask scan next",
             ask(Query::ScanNext {
                 cursor: CursorId(4),
+                page: 3,
                 limit: 1000,
             }),
-            "0dc801030204e80701",
+            "0dc80103020403e80701",
         ),
         (
             "ask scan close",
