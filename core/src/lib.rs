@@ -13,6 +13,14 @@
 //! | [`genesis`] | how a cluster begins |
 //! | [`ids`], [`time`], [`rng`], [`config`] | what they share |
 #![no_std]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::wildcard_enum_match_arm,
+        clippy::as_conversions,
+        reason = "a test names what it expects and refuses the rest"
+    )
+)]
 
 extern crate alloc;
 

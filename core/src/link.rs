@@ -4,6 +4,7 @@
 //! other side `Welcome` or `Refuse`. A link is up only when the peer's start counter is durable here: otherwise a
 //! peer whose disk was rolled back could be believed again after this member's own crash.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,7 +41,7 @@ enum Stage {
     /// The handshake must be over by then.
     Handshake { until: Instant },
     /// Checked; up when this batch is durable.
-    Pending { who: MemberId, seq: LogSeq, welcome: Option<Welcome> },
+    Pending { who: MemberId, seq: LogSeq, welcome: Option<Box<Welcome>> },
     Up(MemberId),
 }
 
@@ -64,10 +65,20 @@ enum TargetState {
 /// What became of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
-    /// The peer may talk; its start counter is new and must be durable first if `Some`.
-    Accepted { who: Identity, new_boot: Option<Boot>, welcome: Option<Welcome> },
+    /// The peer may talk.
+    Accepted(Box<Accepted>),
     /// It may not.
     Refused { who: Option<MemberId>, reason: Refusal },
+}
+
+/// A peer that may talk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) who: Identity,
+    /// Its start counter, if it is new and must be durable first.
+    pub(crate) new_boot: Option<Boot>,
+    /// What the dialled side said.
+    pub(crate) welcome: Option<Welcome>,
 }
 
 /// What this node knows when it judges a peer.
@@ -237,19 +248,20 @@ impl Links {
         let Stage::Handshake { .. } = state.stage else { return None };
         let accepted = state.target.is_none();
         let clients_full = self.clients >= self.clients_max;
-        let (who, versions, welcome) = match message {
-            Message::Hello(hello) if accepted => {
-                (&hello.who, (hello.version_min, hello.version_max), None)
-            }
-            Message::Welcome(welcome) if !accepted => {
-                (&welcome.who, (welcome.version, welcome.version), Some(welcome.clone()))
-            }
-            Message::Refuse(reason) => {
-                let who = state.target.and_then(|place| self.targets[place].member);
-                return Some(Handshake::Refused { who, reason: reason.clone() });
-            }
+        let (who, versions, welcome) = if let Message::Hello(hello) = message
+            && accepted
+        {
+            (&hello.who, (hello.version_min, hello.version_max), None)
+        } else if let Message::Welcome(welcome) = message
+            && !accepted
+        {
+            (&welcome.who, (welcome.version, welcome.version), Some(welcome.clone()))
+        } else if let Message::Refuse(reason) = message {
+            let who = state.target.and_then(|place| self.targets[place].member);
+            return Some(Handshake::Refused { who, reason: reason.clone() });
+        } else {
             // No other message is allowed before the handshake is over.
-            _ => return Some(Handshake::Refused { who: None, reason: Refusal::Stranger }),
+            return Some(Handshake::Refused { who: None, reason: Refusal::Stranger });
         };
         if versions.0 > VERSION_MAX || versions.1 < VERSION_MIN {
             let reason = Refusal::Version { min: VERSION_MIN, max: VERSION_MAX };
@@ -261,7 +273,7 @@ impl Links {
         let seen = judge.boots.get(&who.member).copied().unwrap_or_default();
         let founded = judge.members.get(&who.member).is_some_and(|(_, birth)| birth.is_some());
         let new_boot = (founded && who.boot > seen).then_some(who.boot);
-        Some(Handshake::Accepted { who: who.clone(), new_boot, welcome })
+        Some(Handshake::Accepted(Box::new(Accepted { who: who.clone(), new_boot, welcome })))
     }
 
     /// The peer is believed once this batch is durable.
@@ -273,6 +285,7 @@ impl Links {
         welcome: Option<Welcome>,
     ) {
         if let Some(state) = self.conns.get_mut(&conn) {
+            let welcome = welcome.map(Box::new);
             state.stage = Stage::Pending { who, seq, welcome };
         }
     }
@@ -284,7 +297,7 @@ impl Links {
             if let Stage::Pending { who, seq, welcome } = &conn.stage
                 && *seq <= stored
             {
-                ready.push((id, *who, welcome.clone()));
+                ready.push((id, *who, welcome.as_deref().cloned()));
             }
         }
         ready

@@ -175,6 +175,24 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.replication == 0 || config.replication > 9 {
         return wrong("replication", format!("{}; 1 to 9 are allowed", config.replication));
     }
+    let limits = &config.limits;
+    // More than this a peer refuses to decode.
+    let counts = [limits.append_entries, limits.batch_ops, limits.scan_keys];
+    if counts.iter().any(|&count| count == 0 || count > 65_536)
+        || !(1..=65_536).contains(&limits.session_window)
+    {
+        let problem = String::from(
+            "append_entries, batch_ops, scan_keys and session_window must be 1 to 65536",
+        );
+        return wrong("limits", problem);
+    }
+    let sizes = [limits.key_bytes, limits.value_bytes, limits.batch_bytes, limits.append_bytes];
+    if sizes.iter().any(|&size| size > 12 << 20) || limits.name_bytes > 255 {
+        let problem = String::from(
+            "key_bytes, value_bytes, batch_bytes and append_bytes may be 12 MiB, name_bytes 255",
+        );
+        return wrong("limits", problem);
+    }
     let timers = &config.timers;
     if timers.election_min.is_zero() || timers.election_min > timers.election_max {
         let problem = String::from("election_min must be above zero and at most election_max");

@@ -112,7 +112,10 @@ impl Node {
             appends_in_flight: limits.appends_in_flight,
         };
         let rng = self.rng.fork(u64::from(id.0) + 16);
-        let raft = Raft::new(id, replica, settings, durable, &store, rng, now);
+        let mut raft = Raft::new(id, replica, settings, durable, &store, rng, now);
+        if self.genesis.as_ref().and_then(|g| g.preferred_leader(id)) == Some(self.me) {
+            raft.stand_early(now);
+        }
         let group = Group::new(raft, LogSeq(0), store.index, store.stamp, store.digest);
         self.deadlines.insert((group.raft.deadline(), id));
         self.groups.insert(id, group);
@@ -128,7 +131,10 @@ impl Node {
         step: impl FnOnce(&mut Group, &mut Effects),
     ) {
         let Some(group) = self.groups.get_mut(&id) else {
-            self.peer_fault(None, "a message for a group that this member has no replica of");
+            // Before the cluster is founded here others may have begun.
+            if self.founding.is_founded() {
+                self.peer_fault(None, "a message for a group that this member has no replica of");
+            }
             return;
         };
         let mut fx = Effects::default();
@@ -199,20 +205,15 @@ impl Node {
 
     /// Beats of all groups for one member travel together.
     fn send_raft(&mut self, to: MemberId, message: RaftMessage) {
-        let RaftMessage { group, from, to: replica, term, body } = message;
-        match body {
-            Body::Beat(beat) => {
-                let beat = BeatOf { group, from, to: replica, term, beat };
-                self.beats.entry(to).or_default().push(beat);
-            }
-            Body::BeatAnswer(beat) => {
-                let beat = BeatOf { group, from, to: replica, term, beat };
-                self.beat_answers.entry(to).or_default().push(beat);
-            }
-            body => {
-                let message = RaftMessage { group, from, to: replica, term, body };
-                self.send(to, Message::Raft(message));
-            }
+        let (group, from, replica, term) = (message.group, message.from, message.to, message.term);
+        if let Body::Beat(beat) = message.body {
+            let beat = BeatOf { group, from, to: replica, term, beat };
+            self.beats.entry(to).or_default().push(beat);
+        } else if let Body::BeatAnswer(beat) = message.body {
+            let beat = BeatOf { group, from, to: replica, term, beat };
+            self.beat_answers.entry(to).or_default().push(beat);
+        } else {
+            self.send(to, Message::Raft(message));
         }
     }
 

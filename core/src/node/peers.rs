@@ -12,7 +12,7 @@ use crate::founding::Step;
 use crate::genesis::Genesis;
 use crate::ids::{Boot, ConnId, GroupId, MemberId, Seq, SessionId};
 use crate::io::{Dial, Event, Halt, Output};
-use crate::link::{Handshake, Judge, agreement, common_version};
+use crate::link::{Accepted, Handshake, Judge, agreement, common_version};
 use crate::raft::message::Body;
 use crate::storage::record::Record;
 use crate::time::Instant;
@@ -54,7 +54,14 @@ impl Node {
                 let by_us = !matches!(message, Message::Refuse(_));
                 self.on_refused(now, conn, who, reason, by_us);
             }
-            Some(Handshake::Accepted { who, new_boot, welcome }) => {
+            Some(Handshake::Accepted(accepted)) => {
+                let Accepted { who, new_boot, welcome } = *accepted;
+                // A client comes again when there is a cluster to tell it about.
+                if who.member.is_client() && !self.founding.is_founded() {
+                    self.links.drop_conn(now, conn);
+                    self.outputs.0.push(Output::Disconnect { conn });
+                    return;
+                }
                 let mut seq = self.log.stored();
                 if let Some(boot) = new_boot {
                     self.boots.insert(who.member, boot);

@@ -18,6 +18,13 @@ impl Raft {
         self.become_pre_candidate(now, fx);
     }
 
+    /// A replica that should lead stands a little before the others would, when nobody leads yet. Where somebody
+    /// does, pre-vote makes it harmless.
+    pub fn stand_early(&mut self, now: Instant) {
+        let (low, high) = (self.settings.election_min / 4, self.settings.election_min / 2);
+        self.deadline = now + self.rng.duration(low, high);
+    }
+
     /// Asks the others whether they would vote, and changes nothing: neither term nor vote.
     fn become_pre_candidate(&mut self, now: Instant, fx: &mut Effects) {
         if self.leader.take().is_some() {
@@ -69,8 +76,7 @@ impl Raft {
         now: Instant,
         sender: Replica,
         asked: Term,
-        last_index: LogIndex,
-        last_term: Term,
+        (last_index, last_term): (LogIndex, Term),
         fx: &mut Effects,
     ) {
         let granted = asked > self.term

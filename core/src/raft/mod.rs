@@ -311,10 +311,7 @@ impl Raft {
             fx.faults.push("a raft message for another replica");
             return;
         }
-        let sender = Replica {
-            id: message.from,
-            member: from,
-        };
+        let sender = Replica { id: message.from, member: from };
         if message.term > self.term {
             if !self.follow_higher_term(now, sender, &message, fx) {
                 return;
@@ -323,65 +320,37 @@ impl Raft {
             self.answer_lower_term(sender, &message, fx);
             return;
         }
+        let of_leader =
+            matches!(message.body, Body::Append { .. } | Body::Beat(_) | Body::Snapshot { .. });
+        if of_leader && !self.accept_leader(now, sender, fx) {
+            return;
+        }
+        self.dispatch(now, sender, message, fx);
+    }
+
+    fn dispatch(&mut self, now: Instant, sender: Replica, message: Message, fx: &mut Effects) {
         match message.body {
-            Body::PreVote {
-                last_index,
-                last_term,
-            } => {
-                self.on_pre_vote(now, sender, message.term, last_index, last_term, fx);
+            Body::PreVote { last_index, last_term } => {
+                self.on_pre_vote(now, sender, message.term, (last_index, last_term), fx);
             }
             Body::PreVoteAnswer { granted } => {
                 self.on_pre_vote_answer(now, sender, message.term, granted, fx);
             }
-            Body::Vote {
-                last_index,
-                last_term,
-                ..
-            } => {
+            Body::Vote { last_index, last_term, .. } => {
                 self.on_vote(now, sender, last_index, last_term, fx);
             }
             Body::VoteAnswer { granted } => self.on_vote_answer(now, sender, granted, fx),
-            Body::Append {
-                prev_index,
-                prev_term,
-                commit,
-                entries,
-            } => {
-                if self.accept_leader(now, sender, fx) {
-                    self.on_append(sender, prev_index, prev_term, commit, entries, fx);
-                }
+            Body::Append { prev_index, prev_term, commit, entries } => {
+                self.on_append(sender, prev_index, prev_term, commit, entries, fx);
             }
             Body::Accepted { index } => self.on_accepted(now, sender, index, fx),
-            Body::Rejected {
-                prev_index,
-                hint_index,
-                hint_term,
-            } => {
-                self.on_rejected(now, sender, prev_index, hint_index, hint_term, fx);
+            Body::Rejected { prev_index, hint_index, hint_term } => {
+                self.on_rejected(now, sender, prev_index, (hint_index, hint_term), fx);
             }
-            Body::Beat(beat) => {
-                if self.accept_leader(now, sender, fx) {
-                    self.on_beat(sender, beat, fx);
-                }
-            }
+            Body::Beat(beat) => self.on_beat(sender, beat, fx),
             Body::BeatAnswer(answer) => self.on_beat_answer(now, sender, answer, fx),
-            Body::Snapshot {
-                id,
-                index,
-                last_term,
-                chunk,
-                data,
-                last,
-            } => {
-                if self.accept_leader(now, sender, fx) {
-                    let install = Install {
-                        id,
-                        chunk,
-                        data,
-                        last,
-                    };
-                    self.on_snapshot(sender, index, last_term, install, fx);
-                }
+            Body::Snapshot { id, index, chunk, data, last, .. } => {
+                self.on_snapshot(sender, index, Install { id, chunk, data, last }, fx);
             }
             Body::SnapshotNext { id, chunk } => self.on_snapshot_next(now, sender, id, chunk, fx),
             Body::TimeoutNow => self.on_timeout_now(now, sender, fx),

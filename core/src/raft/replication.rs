@@ -1,6 +1,6 @@
 //! Replication: appends (section 3.5), commit (3.6.2), beats, check-quorum (6.2), membership changes (4.3).
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -302,8 +302,7 @@ impl Raft {
         now: Instant,
         sender: Replica,
         prev_index: LogIndex,
-        hint_index: LogIndex,
-        hint_term: Term,
+        (hint_index, hint_term): (LogIndex, Term),
         fx: &mut Effects,
     ) {
         let cut = (self.log.cut_index(), self.log.cut_term());
@@ -505,7 +504,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        let mut old = mem::replace(&mut leader.progress, BTreeMap::new());
+        let mut old = mem::take(&mut leader.progress);
         for replica in replicas.into_iter().filter(|replica| replica.id != id) {
             let progress = old.remove(&replica.id).unwrap_or(Progress {
                 replica,

@@ -149,7 +149,6 @@ impl Raft {
         &mut self,
         sender: Replica,
         index: LogIndex,
-        _last_term: Term,
         install: Install,
         fx: &mut Effects,
     ) {
