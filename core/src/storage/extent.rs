@@ -162,9 +162,12 @@ impl Extent {
         })
     }
 
-    /// Drops the spans that begin at an index or behind it.
+    /// Drops the spans that hold nothing before an index but what is cut off.
     fn forget_from(&mut self, index: LogIndex) -> Change {
-        let kept = self.spans.partition_point(|(_, first)| *first < index);
+        let kept = match index.prev() == self.cut_index {
+            true => 0,
+            false => self.spans.partition_point(|(_, first)| *first < index),
+        };
         let freed = self.spans.drain(kept..).next();
         Change {
             freed: freed.map(|(segment, _)| segment),

@@ -43,8 +43,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log that goes on behind what recovery found, or an empty one. Segments are closed when they are longer than
+    /// A log that goes on behind what recovery found, or an empty one. A segment is full when it is longer than
     /// `segment_bytes`.
+    ///
+    /// What recovery found counts as stored. But what a killed process wrote may be readable without being durable;
+    /// it is surely durable only when the first batch of this run is stored, for which the world syncs the segment
+    /// before. So a member says nothing to anyone before that.
     #[must_use]
     pub fn new(tail: &Tail, segment_bytes: u64) -> Self {
         let next_seq = tail.next_seq.max(LogSeq(1));
