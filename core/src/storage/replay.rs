@@ -111,7 +111,8 @@ impl Replay {
             .map(|(group, held)| (*group, held.term, held.commit, &held.extent))
     }
 
-    /// A record of another replica means that the group began anew on this member: nothing of the old one counts.
+    /// A record of another replica means that the group began anew on this member: nothing of the
+    /// old one counts.
     fn group(&mut self, group: GroupId, replica: ReplicaId) -> &mut Group {
         let held = self
             .groups
@@ -177,7 +178,8 @@ impl Conflict {
     }
 }
 
-/// One group. `entries` are those of `extent` that were seen: they end at its last index, and may begin too late.
+/// One group. `entries` are those of `extent` that were seen: they end at its last index, and may
+/// begin too late.
 #[derive(Clone, Debug)]
 struct Group {
     extent: Extent,

@@ -291,8 +291,8 @@ fn another_replica_and_a_vanished_group_need_nothing() {
     assert_eq!(log.discardable(), Some(SegmentId(3)));
 }
 
-/// A snapshot of another history makes entries void that it does not cover. Only the entry at the cut tells so in a
-/// replay, until a later checkpoint says where the log ends.
+/// A snapshot of another history makes entries void that it does not cover. Only the entry at the
+/// cut tells so in a replay, until a later checkpoint says where the log ends.
 #[test]
 fn what_shows_that_a_cut_voids_stays_until_a_later_checkpoint() {
     let mut log = opened();
@@ -328,9 +328,11 @@ fn terms_are_known_for_what_is_held() {
             .map(|term| term.map_or(-1, |term| i64::try_from(term.0).unwrap()))
             .collect::<Vec<_>>()
     };
-    let write = |extent: &mut Extent, record: Record| match record {
-        Record::Entries { entries, .. } => extent.on_entries(SegmentId(1), &entries).unwrap(),
-        other => panic!("{other:?}"),
+    let write = |extent: &mut Extent, record: Record| {
+        let Record::Entries { entries, .. } = record else {
+            panic!("{record:?}");
+        };
+        extent.on_entries(SegmentId(1), &entries).unwrap();
     };
     write(&mut extent, entries(G, 1..=4, 1));
     write(&mut extent, entries(G, 5..=8, 2));

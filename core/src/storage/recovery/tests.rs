@@ -493,7 +493,8 @@ fn discarded_segments_that_come_back_change_nothing() {
     }
 }
 
-/// Entries whose beginning was discarded, before the cut that allowed it: what follows the cut stays.
+/// Entries whose beginning was discarded, before the cut that allowed it: what follows the cut
+/// stays.
 #[test]
 fn a_cut_below_which_entries_are_gone_keeps_what_follows() {
     let mut writer = Writer::new(&Tail::default());
