@@ -7,7 +7,7 @@
 //! | [`extent`] | which segments hold what of a group |
 //! | [`log`] | the log of a running member: where batches stand, which segments may go |
 //! | [`recovery`] | what a directory says after a crash, and whether it can be trusted |
-//! | [`inspect`] | the same for people |
+//! | [`mod@inspect`] | the same for people |
 //!
 //! The log is a chain of *segments*, one file each. A segment consists of *batches*, each written
 //! whole; its first batch *opens* it: it names the segment before, how many of its bytes count, and

@@ -131,8 +131,8 @@ pub enum RecoveryError {
 
 impl fmt::Display for RecoveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const WAY_OUT: &str = "this member cannot trust its log any more: bring the file back \
-            from a backup of this very state, or replace this member by a new one on an empty directory";
+        const WAY_OUT: &str = "this member cannot trust its log any more: bring the file \
+            back from a backup of this very state, or replace this member by a new one on an empty directory";
         match self {
             Self::Read { segment, problem } => write!(
                 f,
@@ -165,8 +165,8 @@ impl fmt::Display for RecoveryError {
                 version,
             } => write!(
                 f,
-                "log file {} has format {version} at byte {offset}, which this version does not know: \
-                 start this member with the version that wrote it, or a later one",
+                "log file {} has format {version} at byte {offset}, which this version does not \
+                 know: start this member with the version that wrote it, or a later one",
                 segment_name(*segment)
             ),
             Self::Contradiction {
@@ -259,12 +259,12 @@ pub(super) fn read_chain(
     let mut ids = source.segments();
     ids.sort_unstable();
     ids.dedup();
-    let next_segment = match ids.last() {
-        Some(last) => last.0.checked_add(1).map(SegmentId).ok_or_else(|| {
-            RecoveryError::nonsense((*last, 0), "no id is left for another segment")
-        })?,
-        None => SegmentId(1),
-    };
+    let highest = ids.last().copied().unwrap_or_default();
+    if highest.0 >= IDS_END {
+        let what = "its id leaves none for later segments";
+        return Err(RecoveryError::nonsense((highest, 0), what));
+    }
+    let next_segment = highest.next();
     let chain = find_chain(source, &ids)?;
     let mut cursor = Cursor {
         next_seq: None,
@@ -468,10 +468,11 @@ impl Cursor<'_> {
                 "a batch does not follow the one before it",
             ));
         }
-        let next_seq = frame.seq.0.checked_add(1).map(LogSeq);
-        self.next_seq = Some(next_seq.ok_or_else(|| {
-            RecoveryError::nonsense(place, "no number is left for another batch")
-        })?);
+        if frame.seq.0 >= IDS_END {
+            let what = "its number leaves none for later batches";
+            return Err(RecoveryError::nonsense(place, what));
+        }
+        self.next_seq = Some(frame.seq.next());
         let mut opening = frame.opens.is_some();
         for record in frame.records() {
             let record = record.map_err(|error| RecoveryError::of_batch(place, error))?;
@@ -493,6 +494,8 @@ impl Cursor<'_> {
     }
 }
 
+/// No log lives long enough to count so far: such a number was not given by us.
+const IDS_END: u64 = 1 << 63;
 /// Openings are mostly shorter.
 const HEAD_LEN: usize = 64 << 10;
 

@@ -202,15 +202,19 @@ impl Group {
         }
     }
 
-    fn on_entries(&mut self, segment: SegmentId, entries: Vec<Entry>) -> Result<(), &'static str> {
+    fn on_entries(
+        &mut self,
+        segment: SegmentId,
+        mut entries: Vec<Entry>,
+    ) -> Result<(), &'static str> {
         self.extent.on_entries(segment, &entries)?;
         let cut = self.extent.cut_index;
-        if let Some(first) = entries.iter().find(|entry| entry.index > cut) {
+        entries.drain(..entries.partition_point(|entry| entry.index <= cut));
+        if let Some(first) = entries.first() {
             let from = first.index;
             let kept = self.entries.partition_point(|entry| entry.index < from);
             self.entries.truncate(kept);
-            self.entries
-                .extend(entries.into_iter().filter(|entry| entry.index > cut));
+            self.entries.append(&mut entries);
         }
         Ok(())
     }

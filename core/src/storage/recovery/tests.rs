@@ -265,9 +265,9 @@ fn damage_says_where_and_what_to_do() {
     let error = recover(&mut source).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "log file 0000000000000001.log is damaged at byte 96, before its durable end: the checksum is wrong; \
-         this member cannot trust its log any more: bring the file back from a backup of this very state, or \
-         replace this member by a new one on an empty directory"
+        "log file 0000000000000001.log is damaged at byte 96, before its durable end: the \
+         checksum is wrong; this member cannot trust its log any more: bring the file back from a \
+         backup of this very state, or replace this member by a new one on an empty directory"
     );
     assert_eq!(batch.offset, 96);
 }
@@ -626,9 +626,11 @@ fn intact_batches_that_contradict_one_another_are_told() {
 
 #[test]
 fn ids_at_their_end_are_an_error_and_no_panic() {
-    let mut source = BTreeMap::from([(SegmentId(u64::MAX), Bytes::new())]);
-    let error = recover(&mut source).unwrap_err().to_string();
-    assert!(error.contains("no id is left"), "{error}");
+    for id in [u64::MAX, u64::MAX - 1] {
+        let mut source = BTreeMap::from([(SegmentId(id), Bytes::new())]);
+        let error = recover(&mut source).unwrap_err().to_string();
+        assert!(error.contains("leaves none for later segments"), "{error}");
+    }
 }
 
 #[test]
@@ -645,8 +647,8 @@ fn a_read_that_fails_is_an_error() {
     }
     assert_eq!(
         recover(&mut Failing).unwrap_err().to_string(),
-        "log file 0000000000000001.log cannot be read: the disk is on fire; mend the disk and start this \
-         member again"
+        "log file 0000000000000001.log cannot be read: the disk is on fire; mend the disk and start \
+         this member again"
     );
 }
 
