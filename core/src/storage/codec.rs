@@ -13,9 +13,10 @@
 //! | 40 | all batches up to this one were durable when this one was made |
 //! | 48 | the segment before, or 0 |
 //! | 56 | how many of its bytes count, or 0 |
-//! | 64 | body: number of records, then each record's length and postcard bytes; zeros to a multiple of 8 |
+//! | 64 | body: how many records, each one's length and postcard bytes, zeros to a multiple of 8 |
 //!
-//! Segment and offset are under the checksum, so a batch that stands in the wrong place is not valid there.
+//! Segment and offset are under the checksum, so a batch that stands in the wrong place is not
+//! valid there.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -25,11 +26,12 @@ use crate::storage::record::{Batch, Opening, Record};
 
 /// Appends exactly `batch.len` bytes. To be run where the batch is written, not where it was made.
 ///
-/// What the world owes a batch: write these bytes at `offset` of the segment's file, all of them or fail; report
-/// the batch stored only when the file is synced. Before the first write of a batch that opens a segment it must have
-/// synced the file of the segment before *and* the directory, after it the new file and the directory: an opening
-/// says by being there that everything before it is durable. That holds also for a segment that recovery found,
-/// since what a killed process wrote may be readable without being durable.
+/// What the world owes a batch: write these bytes at `offset` of the segment's file, all of them or
+/// fail; report the batch stored only when the file is synced. Before the first write of a batch
+/// that opens a segment it must have synced the file of the segment before *and* the directory,
+/// after it the new file and the directory: an opening says by being there that everything before
+/// it is durable. That holds also for a segment that recovery found, since what a killed process
+/// wrote may be readable without being durable.
 ///
 /// # Panics
 /// If the batch was not made by [`crate::storage::Log`], so that its length is another one.
@@ -75,7 +77,8 @@ pub fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Reads the batch that stands at `offset` of a segment; `bytes` are the segment's from its beginning.
+/// Reads the batch that stands at `offset` of a segment; `bytes` are the segment's from its
+/// beginning.
 ///
 /// # Errors
 /// No valid batch stands there. Nothing is allocated beyond what the bytes that are there ask for.
@@ -100,7 +103,8 @@ pub enum BatchError {
     Broken(Flaw),
     /// The batch is intact but of another version of the format.
     Version(u16),
-    /// The batch is intact but makes no sense; or it holds a kind of record that this version does not know.
+    /// The batch is intact but makes no sense; or it holds a kind of record that this version does
+    /// not know.
     Malformed(&'static str),
 }
 
@@ -173,7 +177,7 @@ pub(super) fn frame(
         return Err(Broken(Flaw::Place));
     }
     let body_len = u32_at(head, 12);
-    if body_len % 8 != 0 || body_len == 0 {
+    if !body_len.is_multiple_of(8) || body_len == 0 {
         return Err(Broken(Flaw::Length));
     }
     let body = usize::try_from(body_len)

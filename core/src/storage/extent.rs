@@ -1,4 +1,5 @@
-//! Where the log holds a group's entries. The log and its recovery keep the same book, by the same rules.
+//! Where the log holds a group's entries. The log and its recovery keep the same book, by the same
+//! rules.
 
 use alloc::vec::Vec;
 
@@ -8,8 +9,8 @@ use crate::storage::record::GroupCheckpoint;
 
 /// What the log holds of one group, but for the entries themselves.
 ///
-/// Entries always end at `last`; while a log is replayed whose first segments were discarded, they may begin later
-/// than behind the cut.
+/// Entries always end at `last`; while a log is replayed whose first segments were discarded, they
+/// may begin later than behind the cut.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// This member's replica of the group.
@@ -27,7 +28,8 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// What the oldest checkpoint that is left says: where its entries stood may be forgotten by now.
+    /// What the oldest checkpoint that is left says: where its entries stood may be forgotten by
+    /// now.
     pub(super) fn of_checkpoint(says: &GroupCheckpoint) -> Self {
         Self {
             cut_index: says.cut_index,
@@ -61,8 +63,8 @@ impl Extent {
         Some(self.terms.get(begun.checked_sub(1)?)?.1)
     }
 
-    /// Entries were written to a segment: they replace everything from the first one's index on. What is cut off
-    /// stays cut off.
+    /// Entries were written to a segment: they replace everything from the first one's index on.
+    /// What is cut off stays cut off.
     pub(super) fn on_entries(
         &mut self,
         segment: SegmentId,
@@ -101,8 +103,8 @@ impl Extent {
         Ok(change)
     }
 
-    /// Everything up to `index` is no longer needed. What follows stays if the log has that entry, or had it in a
-    /// segment that is gone by now (see [`Change::ambiguous`]).
+    /// Everything up to `index` is no longer needed. What follows stays if the log has that entry,
+    /// or had it in a segment that is gone by now (see [`Change::ambiguous`]).
     pub(super) fn on_cut(&mut self, index: LogIndex, term: Term) -> Result<Change, &'static str> {
         if index < self.cut_index {
             return Ok(Change::default());
@@ -140,7 +142,8 @@ impl Extent {
         })
     }
 
-    /// A checkpoint says where the log of this same replica ends. Entries that it does not count are void.
+    /// A checkpoint says where the log of this same replica ends. Entries that it does not count
+    /// are void.
     pub(super) fn on_checkpoint(&mut self, says: &GroupCheckpoint) -> Result<Change, &'static str> {
         if says.last_index < says.cut_index {
             return Err("a checkpoint cuts off more than its log holds");
@@ -162,9 +165,12 @@ impl Extent {
         })
     }
 
-    /// Drops the spans that begin at an index or behind it.
+    /// Drops the spans that hold nothing before an index but what is cut off.
     fn forget_from(&mut self, index: LogIndex) -> Change {
-        let kept = self.spans.partition_point(|(_, first)| *first < index);
+        let kept = match index.prev() == self.cut_index {
+            true => 0,
+            false => self.spans.partition_point(|(_, first)| *first < index),
+        };
         let freed = self.spans.drain(kept..).next();
         Change {
             freed: freed.map(|(segment, _)| segment),
@@ -178,8 +184,8 @@ impl Extent {
 pub(super) struct Change {
     /// The oldest segment that is no longer needed by this group, once the record is durable.
     pub(super) freed: Option<SegmentId>,
-    /// A cut made entries void that it does not cover. Without the entry at the cut a replay could not know that, and
-    /// keeps them; a later checkpoint or the entries that follow the cut tell it better. So what was freed must stay
-    /// until a later segment has opened.
+    /// A cut made entries void that it does not cover. Without the entry at the cut a replay could
+    /// not know that, and keeps them; a later checkpoint or the entries that follow the cut tell it
+    /// better. So what was freed must stay until a later segment has opened.
     pub(super) ambiguous: bool,
 }

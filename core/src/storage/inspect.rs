@@ -10,8 +10,8 @@ use crate::storage::record::Record;
 use crate::storage::recovery::{RecoveryError, SegmentSource, conclude, read_chain};
 use crate::storage::replay::Replay;
 
-/// Reads a whole log directory and reports on it. Changes nothing; what cannot be read or trusted is part of the
-/// report.
+/// Reads a whole log directory and reports on it. Changes nothing; what cannot be read or trusted
+/// is part of the report.
 pub fn inspect(source: &mut dyn SegmentSource) -> Report {
     let mut replay = Replay::default();
     let walked = read_chain(source, &mut replay);

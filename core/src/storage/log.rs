@@ -9,12 +9,13 @@ use crate::storage::codec::{BATCH_BYTES_MAX, batch_len, record_len};
 use crate::storage::extent::{Change, Extent};
 use crate::storage::record::{Batch, Checkpoint, Opening, Record};
 
-/// The member's log. It neither writes nor encodes: it hands out batches, and learns when they are durable.
+/// The member's log. It neither writes nor encodes: it hands out batches, and learns when they are
+/// durable.
 ///
 /// 1. Seqs of sealed batches rise by one; offsets in a segment leave no gap and no overlap.
 /// 2. Nothing is ever placed in a segment that recovery found: the first batch opens a new one.
-/// 3. A segment is discarded only when the opening of a later one is durable, and so is every record that made its
-///    entries needless.
+/// 3. A segment is discarded only when the opening of a later one is durable, and so is every
+///    record that made its entries needless.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
     segment_bytes: u64,
@@ -34,7 +35,8 @@ pub struct Log {
     groups: BTreeMap<GroupId, Extent>,
     /// Batches that are not durable yet, with the oldest segment that each makes needless.
     freeing: VecDeque<(LogSeq, SegmentId)>,
-    /// Segments with ambiguous cuts, with the oldest segment that each needs until a later one has opened.
+    /// Segments with ambiguous cuts, with the oldest segment that each needs until a later one has
+    /// opened.
     cutting: BTreeMap<SegmentId, SegmentId>,
     /// Segments whose opening is not durable yet.
     openings: VecDeque<(LogSeq, SegmentId)>,
@@ -43,8 +45,13 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log that goes on behind what recovery found, or an empty one. Segments are closed when they are longer than
-    /// `segment_bytes`.
+    /// A log that goes on behind what recovery found, or an empty one. A segment is full when it is
+    /// longer than `segment_bytes`.
+    ///
+    /// What recovery found counts as stored. But what a killed process wrote may be readable
+    /// without being durable; it is surely durable only when the first batch of this run is stored,
+    /// for which the world syncs the segment before. So a member says nothing to anyone before
+    /// that.
     #[must_use]
     pub fn new(tail: &Tail, segment_bytes: u64) -> Self {
         let next_seq = tail.next_seq.max(LogSeq(1));
@@ -71,8 +78,8 @@ impl Log {
     /// Stages a record in the batch being made; returns the number that batch will have.
     ///
     /// # Panics
-    /// When no segment was opened yet, or the record contradicts the ones before it (a gap between entries, one index
-    /// cut with two terms): written, it would make the log unreadable.
+    /// When no segment was opened yet, or the record contradicts the ones before it (a gap between
+    /// entries, one index cut with two terms): written, it would make the log unreadable.
     pub fn push(&mut self, record: Record) -> LogSeq {
         let opening = matches!(record, Record::Checkpoint(_));
         assert!(!opening, "a checkpoint only opens a segment");
@@ -120,8 +127,8 @@ impl Log {
         self.next_seq
     }
 
-    /// Whether the next batch should open a segment: the present one is full (or there is none), and nothing is
-    /// staged yet.
+    /// Whether the next batch should open a segment: the present one is full (or there is none),
+    /// and nothing is staged yet.
     #[must_use]
     pub fn wants_segment(&self) -> bool {
         let full = self.last.is_none_or(|(_, len)| len >= self.segment_bytes);
@@ -131,8 +138,8 @@ impl Log {
     /// Lets the batch being made open a new segment; it begins with the checkpoint.
     ///
     /// # Panics
-    /// When a record is staged already, or the checkpoint's last index of a group is not that of the records pushed
-    /// so far: recovery would take the difference for loss.
+    /// When a record is staged already, or the checkpoint's last index of a group is not that of
+    /// the records pushed so far: recovery would take the difference for loss.
     pub fn open_segment(&mut self, checkpoint: Checkpoint) {
         assert!(self.staged.is_empty(), "only a fresh batch opens a segment");
         let (previous, previous_len) = self.last.unzip();
@@ -263,7 +270,8 @@ impl Log {
         self.bytes
     }
 
-    /// Groups that have entries which are needed in segments older than the present one: what keeps the log long.
+    /// Groups that have entries which are needed in segments older than the present one: what keeps
+    /// the log long.
     pub fn pinning(&self) -> impl Iterator<Item = GroupId> {
         let present = self.last.filter(|_| self.open).map(|(segment, _)| segment);
         self.groups.iter().filter_map(move |(group, extent)| {

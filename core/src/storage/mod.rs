@@ -7,37 +7,42 @@
 //! | [`extent`] | which segments hold what of a group |
 //! | [`log`] | the log of a running member: where batches stand, which segments may go |
 //! | [`recovery`] | what a directory says after a crash, and whether it can be trusted |
-//! | [`inspect`] | the same for people |
+//! | [`mod@inspect`] | the same for people |
 //!
-//! The log is a chain of *segments*, one file each. A segment consists of *batches*, each written whole; its first
-//! batch *opens* it: it names the segment before, how many of its bytes count, and begins with a checkpoint of
-//! everything but the entries. So older segments are needed for entries only, and are deleted when no group
-//! needs theirs.
+//! The log is a chain of *segments*, one file each. A segment consists of *batches*, each written
+//! whole; its first batch *opens* it: it names the segment before, how many of its bytes count, and
+//! begins with a checkpoint of everything but the entries. So older segments are needed for entries
+//! only, and are deleted when no group needs theirs.
 //!
 //! # What a crash leaves
 //!
-//! A batch is *durable* when it was synced; each batch says how far the log before it was known durable when it was
-//! made. Of what was not synced any part may be missing, in any order. Therefore, walking along the chain:
+//! A batch is *durable* when it was synced; each batch says how far the log before it was known
+//! durable when it was made. Of what was not synced any part may be missing, in any order.
+//! Therefore, walking along the chain:
 //!
-//! 1. Before the end that the next segment's opening names, everything was durable (the world syncs a segment
-//!    before it creates the next): a bad byte there is damage.
-//! 2. In the last segment of the chain the first bad batch is where the crash was, unless a batch found behind it
-//!    knew it to be durable: then it is damage too.
-//! 3. A file whose opening is bad, and nothing in which knew that opening to be durable, never counted. Nor do
-//!    bytes behind the end that the next segment names.
-//! 4. Recovery writes nothing, so it can be broken off and repeated. The member goes on in a new file with an id
-//!    above all that exist: nothing is ever written behind a torn tail, where a stale batch could follow it.
-//! 5. Deleted files may come back, in any choice: what is older than a hole in the chain does not count. Whether
-//!    the hole was a deletion is seen at the end, when each group's entries must be complete.
+//! 1. Before the end that the next segment's opening names, everything was durable (the world syncs
+//!    a segment before it creates the next): a bad byte there is damage.
+//! 2. In the last segment of the chain the first bad batch is where the crash was, unless a batch
+//!    found behind it knew it to be durable: then it is damage too.
+//! 3. A file whose opening is bad, and nothing in which knew that opening to be durable, never
+//!    counted. Nor do bytes behind the end that the next segment names.
+//! 4. Recovery writes nothing, so it can be broken off and repeated. The member goes on in a new
+//!    file with an id above all that exist: nothing is ever written behind a torn tail, where a
+//!    stale batch could follow it.
+//! 5. Deleted files may come back, in any choice: what is older than a hole in the chain does not
+//!    count. Whether the hole was a deletion is seen at the end, when each group's entries must be
+//!    complete.
 //!
 //! # Limits
 //!
-//! - Rot of batches that no later batch knew to be durable cannot be told from a torn tail. These are the last batch
-//!   and what was in flight with it. If the only opening left rots, the directory looks empty; peers notice that.
-//! - After a failed sync the kernel may show bytes that are not on the disk. The member halts; when it is started
-//!   again on the same running system, recovery believes what it reads.
-//! - A value that holds a forged batch made for exactly the place where it will stand, within a torn tail, could make
-//!   recovery refuse that tail. Whoever can foresee a member's offsets can only stop that member from starting.
+//! - Rot of batches that no later batch knew to be durable cannot be told from a torn tail. These
+//!   are the last batch and what was in flight with it. If the only opening left rots, the
+//!   directory looks empty; peers notice that.
+//! - After a failed sync the kernel may show bytes that are not on the disk. The member halts; when
+//!   it is started again on the same running system, recovery believes what it reads.
+//! - A value that holds a forged batch made for exactly the place where it will stand, within a
+//!   torn tail, could make recovery refuse that tail. Whoever can foresee a member's offsets can
+//!   only stop that member from starting.
 
 pub mod codec;
 pub mod extent;
@@ -100,7 +105,8 @@ pub struct RecoveredGroup {
     pub entries: Vec<Entry>,
 }
 
-/// Where a recovered log goes on: always in a new segment, so that nothing is ever written behind a torn tail.
+/// Where a recovered log goes on: always in a new segment, so that nothing is ever written behind a
+/// torn tail.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Tail {
     /// The number of the next batch; 1 in an empty directory (0 counts as 1).

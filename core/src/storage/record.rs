@@ -1,4 +1,5 @@
-//! What the member's own log holds. The format of every record is frozen: golden-byte tests beside the codec.
+//! What the member's own log holds. The format of every record is frozen: golden-byte tests beside
+//! the codec.
 
 use alloc::vec::Vec;
 
@@ -49,8 +50,9 @@ pub enum Record {
         /// Contiguous, at least one.
         entries: Vec<Entry>,
     },
-    /// The store holds this group's state up to `index` durably: the log up to there is not needed. When the log
-    /// has no entry (`index`, `term`) what follows is void too (a snapshot was installed over it).
+    /// The store holds this group's state up to `index` durably: the log up to there is not needed.
+    /// When the log has no entry (`index`, `term`) what follows is void too (a snapshot was
+    /// installed over it).
     Cut {
         /// The group.
         group: GroupId,
@@ -67,8 +69,8 @@ pub enum Record {
     Checkpoint(Checkpoint),
 }
 
-/// A whole member but for its entries. Replaces all facts that were written before it, entries beyond the cuts
-/// excepted.
+/// A whole member but for its entries. Replaces all facts that were written before it, entries
+/// beyond the cuts excepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The directory's number.
@@ -108,8 +110,9 @@ pub struct GroupCheckpoint {
     pub last_index: LogIndex,
 }
 
-/// Records that become durable together. Core has decided where it stands; the world encodes it with
-/// [`crate::storage::encode_batch`], which also says what the world owes it, and writes it exactly there.
+/// Records that become durable together. Core has decided where it stands; the world encodes it
+/// with [`crate::storage::encode_batch`], which also says what the world owes it, and writes it
+/// exactly there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     /// Its number; rises by one.
@@ -120,11 +123,11 @@ pub struct Batch {
     pub offset: u64,
     /// How many bytes it takes when encoded.
     pub len: u64,
-    /// All batches up to this one were known to be durable when this one was made; on a segment's first batch all
-    /// before it, because the world syncs the segment before first.
+    /// All batches up to this one were known to be durable when this one was made; on a segment's
+    /// first batch all before it, because the world syncs the segment before first.
     pub durable: LogSeq,
-    /// `Some` on the first batch of a segment: the world syncs the file before and the directory, then creates
-    /// this one (and syncs the directory again before it calls the batch stored).
+    /// `Some` on the first batch of a segment: the world syncs the file before and the directory,
+    /// then creates this one (and syncs the directory again before it calls the batch stored).
     pub opens: Option<Opening>,
     /// What it says; a segment's first batch begins with a checkpoint.
     pub records: Vec<Record>,

@@ -1,4 +1,5 @@
-//! What a directory says after a crash, and whether it can be trusted. The rules are in the [module above](super).
+//! What a directory says after a crash, and whether it can be trusted. The rules are in the [module
+//! above](super).
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,11 +15,12 @@ use crate::storage::record::{Opening, Record};
 use crate::storage::replay::{Conflict, Replay};
 use crate::storage::{Recovered, Tail};
 
-/// Reads a log directory. Changes nothing, so it can be repeated. Holds one segment in memory at a time, beside the
-/// result.
+/// Reads a log directory. Changes nothing, so it can be repeated. Holds one segment in memory at a
+/// time, beside the result.
 ///
 /// # Errors
-/// The directory cannot be read or cannot be trusted; the error says which file, where, and what to do.
+/// The directory cannot be read or cannot be trusted; the error says which file, where, and what to
+/// do.
 pub fn recover(source: &mut dyn SegmentSource) -> Result<Recovered, RecoveryError> {
     let mut replay = Replay::default();
     let walked = read_chain(source, &mut replay)?;
@@ -36,8 +38,8 @@ pub trait SegmentSource {
     /// It could not be read: what happened, in the world's words.
     fn read(&mut self, segment: SegmentId) -> Result<Bytes, String>;
 
-    /// At least the first `len` bytes of a segment, all of it when it is shorter. Worth its own implementation: a
-    /// recovery looks at the beginning of each file before it reads them.
+    /// At least the first `len` bytes of a segment, all of it when it is shorter. Worth its own
+    /// implementation: a recovery looks at the beginning of each file before it reads them.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -129,8 +131,8 @@ pub enum RecoveryError {
 
 impl fmt::Display for RecoveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const WAY_OUT: &str = "this member cannot trust its log any more: bring the file back from a backup \
-            of this very state, or replace this member by a new one on an empty directory";
+        const WAY_OUT: &str = "this member cannot trust its log any more: bring the file \
+            back from a backup of this very state, or replace this member by a new one on an empty directory";
         match self {
             Self::Read { segment, problem } => write!(
                 f,
@@ -143,7 +145,8 @@ impl fmt::Display for RecoveryError {
                 what,
             } => write!(
                 f,
-                "log file {} is damaged at byte {offset}, before its durable end: {what}; {WAY_OUT}",
+                "log file {} is damaged at byte {offset}, before its durable end: {what}; \
+                 {WAY_OUT}",
                 segment_name(*segment)
             ),
             Self::Missing {
@@ -152,7 +155,8 @@ impl fmt::Display for RecoveryError {
                 index,
             } => write!(
                 f,
-                "log file {} is missing: group {group} needs its log from index {index} on; {WAY_OUT}",
+                "log file {} is missing: group {group} needs its log from index {index} on; \
+                 {WAY_OUT}",
                 segment_name(*segment)
             ),
             Self::Version {
@@ -161,8 +165,8 @@ impl fmt::Display for RecoveryError {
                 version,
             } => write!(
                 f,
-                "log file {} has format {version} at byte {offset}, which this version does not know: start \
-                 this member with the version that wrote it, or a later one",
+                "log file {} has format {version} at byte {offset}, which this version does not \
+                 know: start this member with the version that wrote it, or a later one",
                 segment_name(*segment)
             ),
             Self::Contradiction {
@@ -255,12 +259,12 @@ pub(super) fn read_chain(
     let mut ids = source.segments();
     ids.sort_unstable();
     ids.dedup();
-    let next_segment = match ids.last() {
-        Some(last) => last.0.checked_add(1).map(SegmentId).ok_or_else(|| {
-            RecoveryError::nonsense((*last, 0), "no id is left for another segment")
-        })?,
-        None => SegmentId(1),
-    };
+    let highest = ids.last().copied().unwrap_or_default();
+    if highest.0 >= IDS_END {
+        let what = "its id leaves none for later segments";
+        return Err(RecoveryError::nonsense((highest, 0), what));
+    }
+    let next_segment = highest.next();
     let chain = find_chain(source, &ids)?;
     let mut cursor = Cursor {
         next_seq: None,
@@ -299,8 +303,8 @@ pub(super) fn read_chain(
     })
 }
 
-/// Walks back from the last segment with a valid opening. Answers the segments that count, oldest first, with what
-/// their first batches say.
+/// Walks back from the last segment with a valid opening. Answers the segments that count, oldest
+/// first, with what their first batches say.
 fn find_chain(
     source: &mut dyn SegmentSource,
     ids: &[SegmentId],
@@ -378,8 +382,8 @@ pub(super) fn conclude(walked: Walked, replay: Replay) -> Result<Recovered, Reco
     Ok(recovered)
 }
 
-/// A file behind the chain, whose opening is bad. If a batch in it knew more to be durable than the chain has, then its
-/// opening was durable (or the chain's end was): damage.
+/// A file behind the chain, whose opening is bad. If a batch in it knew more to be durable than the
+/// chain has, then its opening was durable (or the chain's end was): damage.
 fn check_orphan(segment: SegmentId, bytes: &[u8], next_seq: LogSeq) -> Result<(), RecoveryError> {
     match frame(bytes, segment, 0) {
         Err(BatchError::Broken(what)) if knows(bytes, segment, 8, next_seq) => {
@@ -409,7 +413,8 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// A segment that the next one names: everything before `end` was durable, nothing behind it counts.
+    /// A segment that the next one names: everything before `end` was durable, nothing behind it
+    /// counts.
     fn read_closed(
         &mut self,
         segment: SegmentId,
@@ -463,10 +468,11 @@ impl Cursor<'_> {
                 "a batch does not follow the one before it",
             ));
         }
-        let next_seq = frame.seq.0.checked_add(1).map(LogSeq);
-        self.next_seq = Some(next_seq.ok_or_else(|| {
-            RecoveryError::nonsense(place, "no number is left for another batch")
-        })?);
+        if frame.seq.0 >= IDS_END {
+            let what = "its number leaves none for later batches";
+            return Err(RecoveryError::nonsense(place, what));
+        }
+        self.next_seq = Some(frame.seq.next());
         let mut opening = frame.opens.is_some();
         for record in frame.records() {
             let record = record.map_err(|error| RecoveryError::of_batch(place, error))?;
@@ -488,6 +494,8 @@ impl Cursor<'_> {
     }
 }
 
+/// No log lives long enough to count so far: such a number was not given by us.
+const IDS_END: u64 = 1 << 63;
 /// Openings are mostly shorter.
 const HEAD_LEN: usize = 64 << 10;
 

@@ -111,7 +111,8 @@ impl Replay {
             .map(|(group, held)| (*group, held.term, held.commit, &held.extent))
     }
 
-    /// A record of another replica means that the group began anew on this member: nothing of the old one counts.
+    /// A record of another replica means that the group began anew on this member: nothing of the
+    /// old one counts.
     fn group(&mut self, group: GroupId, replica: ReplicaId) -> &mut Group {
         let held = self
             .groups
@@ -177,7 +178,8 @@ impl Conflict {
     }
 }
 
-/// One group. `entries` are those of `extent` that were seen: they end at its last index, and may begin too late.
+/// One group. `entries` are those of `extent` that were seen: they end at its last index, and may
+/// begin too late.
 #[derive(Clone, Debug)]
 struct Group {
     extent: Extent,
@@ -200,15 +202,19 @@ impl Group {
         }
     }
 
-    fn on_entries(&mut self, segment: SegmentId, entries: Vec<Entry>) -> Result<(), &'static str> {
+    fn on_entries(
+        &mut self,
+        segment: SegmentId,
+        mut entries: Vec<Entry>,
+    ) -> Result<(), &'static str> {
         self.extent.on_entries(segment, &entries)?;
         let cut = self.extent.cut_index;
-        if let Some(first) = entries.iter().find(|entry| entry.index > cut) {
+        entries.drain(..entries.partition_point(|entry| entry.index <= cut));
+        if let Some(first) = entries.first() {
             let from = first.index;
             let kept = self.entries.partition_point(|entry| entry.index < from);
             self.entries.truncate(kept);
-            self.entries
-                .extend(entries.into_iter().filter(|entry| entry.index > cut));
+            self.entries.append(&mut entries);
         }
         Ok(())
     }

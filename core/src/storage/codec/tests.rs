@@ -168,7 +168,8 @@ fn every_record_has_its_golden_bytes() {
         let mut encoded = Vec::new();
         encode_record(&record, &mut encoded);
         assert_eq!(hex(&encoded[4..]), bytes.replace(' ', ""), "{record:?}");
-        assert_eq!(encoded[..4], (encoded.len() as u32 - 4).to_le_bytes());
+        let len = u32::try_from(encoded.len() - 4).unwrap();
+        assert_eq!(encoded[..4], len.to_le_bytes());
         assert_eq!(record_len(&record), len_u64(encoded.len()));
         assert_eq!(decode_record(&encoded), Ok((record, &[][..])));
     }
@@ -244,6 +245,8 @@ fn a_batch_is_valid_only_in_its_place() {
     assert_eq!(beyond, Err(BatchError::Broken(Flaw::Short)));
 }
 
+type Change = fn(&mut Vec<u8>);
+
 #[test]
 fn intact_nonsense_is_told_apart() {
     let batch = batch(0, Some(Opening::default()), vec![Record::Founded]);
@@ -255,34 +258,34 @@ fn intact_nonsense_is_told_apart() {
         decode_batch(&bytes, batch.segment, 0).unwrap_err()
     };
     assert_eq!(with(&|bytes| bytes[8] = 2), BatchError::Version(2));
-    let cases: &[(&dyn Fn(&mut Vec<u8>), &str)] = &[
-        (&|bytes| bytes[10] = 9, "unknown flags"),
-        (&|bytes| bytes[10] = 2, "unknown flags"),
+    let cases: &[(Change, &str)] = &[
+        (|bytes| bytes[10] = 9, "unknown flags"),
+        (|bytes| bytes[10] = 2, "unknown flags"),
         (
-            &|bytes| bytes[10] = 0,
+            |bytes| bytes[10] = 0,
             "exactly the first batch of a segment opens it",
         ),
         (
-            &|bytes| bytes[48] = 1,
+            |bytes| bytes[48] = 1,
             "names a segment before without a flag that says so",
         ),
         (
-            &|bytes| bytes[40] = 0x22,
+            |bytes| bytes[40] = 0x22,
             "says that it was durable before it was made",
         ),
-        (&|bytes| bytes[64] = 0, "bytes behind its records"),
-        (&|bytes| bytes[64] = 2, "a record cannot be decoded"),
-        (&|bytes| bytes[67] = 0xff, "a record cannot be decoded"),
-        (&|bytes| bytes[68] = 2, "bytes behind a record"),
+        (|bytes| bytes[64] = 0, "bytes behind its records"),
+        (|bytes| bytes[64] = 2, "a record cannot be decoded"),
+        (|bytes| bytes[67] = 0xff, "a record cannot be decoded"),
+        (|bytes| bytes[68] = 2, "bytes behind a record"),
         (
-            &|bytes| bytes[71] = 0xff,
+            |bytes| bytes[71] = 0xff,
             "a record is longer than its batch",
         ),
-        (&|bytes| bytes[72] = 0x77, "a record cannot be decoded"),
-        (&|bytes| bytes[79] = 1, "bytes behind its records"),
+        (|bytes| bytes[72] = 0x77, "a record cannot be decoded"),
+        (|bytes| bytes[79] = 1, "bytes behind its records"),
     ];
     for (change, what) in cases {
-        assert_eq!(with(*change), BatchError::Malformed(what));
+        assert_eq!(with(change), BatchError::Malformed(what));
     }
 }
 
