@@ -111,7 +111,7 @@ pub(super) struct Sessions {
     map: BTreeMap<SessionId, Session>,
     /// Replies in all of them.
     replies: usize,
-    /// No session was last active before this. May lag behind the truth: it only spares looking.
+    /// No session was last active before this. May lag behind the truth (0 is always right): it only spares looking.
     idle_since: u64,
     /// Sessions that the store does not have as they are here.
     touched: Vec<SessionId>,
@@ -121,7 +121,6 @@ impl Sessions {
     /// Takes up a session from the store.
     pub(super) fn restore(&mut self, id: SessionId, session: Session) {
         self.replies += session.replies.len();
-        self.idle_since = 0; // the next look finds the truth
         self.map.insert(id, session);
     }
 

@@ -249,7 +249,12 @@ impl Receiving {
 
     /// True if chunk 0 came again and nothing after it.
     pub(super) fn is_repeated(&self, id: SnapshotId, data: &[u8]) -> bool {
-        self.id == id && self.next == 1 && self.chain == XxHash64::oneshot(0, data)
+        self.id == id && self.next == 1 && self.chain == first_hash(data)
+    }
+
+    /// Hash of all chunks so far.
+    pub(super) fn hash(&self) -> u64 {
+        self.chain
     }
 
     fn check(&mut self, suffix: &[u8], value: &[u8]) -> Result<(), &'static str> {
@@ -281,6 +286,11 @@ impl Receiving {
             Some(_) | None => Err("an unknown kind"),
         }
     }
+}
+
+/// The hash of chunk 0.
+pub(super) fn first_hash(data: &[u8]) -> u64 {
+    XxHash64::oneshot(0, data)
 }
 
 fn decode_head(data: &[u8]) -> Result<(Head, &[u8]), String> {

@@ -19,7 +19,7 @@ use super::key::{self, Pointer};
 use super::pending::Pending;
 use super::read::Reader;
 use super::state::State;
-use super::transfer::{Receiving, Sender};
+use super::transfer::{self, Receiving, Sender};
 use crate::config::Limits;
 use crate::ids::{Epoch, GroupId, ReadId, SnapshotId};
 use crate::raft::message::Membership;
@@ -48,6 +48,8 @@ struct Group {
     pointer: Pointer,
     state: Option<State>,
     receiving: Option<Receiving>,
+    /// The last snapshot installed since the start, with the hash of its chunks.
+    installed: Option<(SnapshotId, u64)>,
 }
 
 impl<S: Store> Worker<S> {
@@ -85,6 +87,7 @@ impl<S: Store> Worker<S> {
                     pointer,
                     state,
                     receiving: None,
+                    installed: None,
                 },
             );
         }
@@ -264,19 +267,23 @@ impl<S: Store> Worker<S> {
         last: bool,
     ) -> Result<StoreDone, Stop> {
         let slot = self.groups.entry(group).or_default();
+        if let (Some(state), Some((installed, hash))) = (&slot.state, slot.installed)
+            && slot.receiving.is_none()
+            && installed == id
+            && (chunk != 0 || hash == transfer::first_hash(data))
+        {
+            // Sent again before the sender knew that it was installed.
+            let state = state.store_state();
+            return Ok(StoreDone::Installed { state, id });
+        }
         let wanted = match &slot.receiving {
-            Some(receiving) if chunk == 0 && !last && receiving.is_repeated(id, data) => {
-                return Ok(StoreDone::Staged { group, id, next: 1 });
-            }
-            Some(receiving) if receiving.id == id => receiving.next,
+            Some(receiving) if chunk == 0 && !last && receiving.is_repeated(id, data) => 1,
+            Some(receiving) if chunk != 0 && receiving.id == id => receiving.next,
             Some(_) | None => 0,
         };
-        if chunk != 0 && chunk != wanted {
-            return Ok(StoreDone::Staged {
-                group,
-                id,
-                next: wanted,
-            });
+        if chunk != wanted {
+            let next = wanted;
+            return Ok(StoreDone::Staged { group, id, next });
         }
         let before = slot.receiving.take();
         let epoch_before = before.as_ref().map(|receiving| receiving.epoch);
@@ -334,6 +341,7 @@ impl<S: Store> Worker<S> {
             id,
         };
         slot.state = Some(state);
+        slot.installed = Some((id, receiving.hash()));
         if before != Epoch(0) {
             self.garbage.push_back(epoch_range(group, before));
         }
@@ -362,7 +370,6 @@ impl<S: Store> Worker<S> {
 
     fn fail(&mut self, Stop(problem): Stop, done: &mut Vec<StoreDone>) {
         self.failed = true;
-        self.answers.clear();
         done.push(StoreDone::Failed { problem });
     }
 }
