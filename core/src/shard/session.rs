@@ -1,5 +1,5 @@
-//! Exactly once (RIFL): what a group remembers of each client session, so that a repeated command changes nothing
-//! and gets the answer it got at first.
+//! Exactly once (RIFL): what a group remembers of each client session, so that a repeated command
+//! changes nothing and gets the answer it got at first.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::command::Outcome;
 use crate::ids::{Seq, SessionId, len_u64};
 
-/// What all replicas of a group must bound alike, or they would apply one entry differently. Written into the
-/// group's state when it is made, and carried along by snapshots.
+/// What all replicas of a group must bound alike, or they would apply one entry differently.
+/// Written into the group's state when it is made, and carried along by snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rules {
     /// Most sessions; the one idle for longest gives way.
@@ -111,7 +111,8 @@ pub(super) struct Sessions {
     map: BTreeMap<SessionId, Session>,
     /// Replies in all of them.
     replies: usize,
-    /// No session was last active before this. May lag behind the truth (0 is always right): it only spares looking.
+    /// No session was last active before this. May lag behind the truth (0 is always right): it
+    /// only spares looking.
     idle_since: u64,
     /// Sessions that the store does not have as they are here.
     touched: Vec<SessionId>,

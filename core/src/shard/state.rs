@@ -1,5 +1,5 @@
-//! One group's state as the store thread holds it in memory: everything that every entry touches. It goes to the
-//! store in the batch of the data that it belongs to, once a batch.
+//! One group's state as the store thread holds it in memory: everything that every entry touches.
+//! It goes to the store in the batch of the data that it belongs to, once a batch.
 
 use alloc::format;
 use alloc::vec::Vec;

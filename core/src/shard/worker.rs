@@ -3,9 +3,10 @@
 //! Invariants:
 //! 1. What is in memory of a group is what the store holds once the pending writes are written.
 //! 2. Nothing is answered before what it tells of is written ([`Worker::flush`]).
-//! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an apply or nothing.
-//! 4. No key is ever written under an epoch that was in use before; the pointer's `next` is written in the batch
-//!    that first uses it.
+//! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an
+//!    apply or nothing.
+//! 4. No key is ever written under an epoch that was in use before; the pointer's `next` is written
+//!    in the batch that first uses it.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -53,8 +54,8 @@ struct Group {
 }
 
 impl<S: Store> Worker<S> {
-    /// Reads the groups that the store holds, and says where each stands. Of `limits` it takes those of scans,
-    /// cursors and snapshot chunks.
+    /// Reads the groups that the store holds, and says where each stands. Of `limits` it takes
+    /// those of scans, cursors and snapshot chunks.
     ///
     /// # Errors
     /// The store could not be read, or what it holds is damaged.
@@ -73,7 +74,8 @@ impl<S: Store> Worker<S> {
                 return Err(StoreError(String::from(problem)));
             };
             let Pointer { current, next } = pointer;
-            // An installation that a crash or a later one cut short left its keys under epochs of their own.
+            // An installation that a crash or a later one cut short left its keys under epochs of
+            // their own.
             let start = |epoch: Epoch| key::epoch(group, epoch).to_vec();
             garbage.push_back((start(Epoch(0)), start(current)));
             garbage.push_back((start(current.next()), start(next)));
@@ -122,10 +124,12 @@ impl<S: Store> Worker<S> {
         &self.store
     }
 
-    /// Carries out tasks in order and adds the answers to `done`, in the same order. All of it is written when this
-    /// returns; only `Persist` and the end of an `Install` make it durable. After `Failed` nothing is done, ever.
+    /// Carries out tasks in order and adds the answers to `done`, in the same order. All of it is
+    /// written when this returns; only `Persist` and the end of an `Install` make it durable. After
+    /// `Failed` nothing is done, ever.
     ///
-    /// Panics when a task cannot be right: entries out of order, a group that the store does not have.
+    /// Panics when a task cannot be right: entries out of order, a group that the store does not
+    /// have.
     pub fn run(&mut self, tasks: impl IntoIterator<Item = StoreTask>, done: &mut Vec<StoreDone>) {
         for task in tasks {
             if !self.failed
@@ -348,8 +352,8 @@ impl<S: Store> Worker<S> {
         Ok(answer)
     }
 
-    /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large, and other groups
-    /// wait for this thread.
+    /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large,
+    /// and other groups wait for this thread.
     fn tidy(&mut self) -> Result<(), Stop> {
         let mut batch = WriteBatch::default();
         while let Some((from, to)) = self.garbage.front() {

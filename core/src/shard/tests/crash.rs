@@ -9,7 +9,8 @@ use super::model::{any_history, apply_in_portions, contents};
 use super::*;
 use crate::store::{StoreError, View, WriteBatch};
 
-/// A store that remembers its batches and syncs, so that it can be opened as a power cut would have left it.
+/// A store that remembers its batches and syncs, so that it can be opened as a power cut would have
+/// left it.
 #[derive(Clone, Default)]
 struct Disk {
     now: MemoryStore,
@@ -81,10 +82,15 @@ fn after_power_cut(journal: &[Step], len: usize) -> MemoryStore {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 64,
+        ..ProptestConfig::default()
+    })]
 
-    /// Whatever prefix of the batches survives: each group is at some applied index, whole, not before the last one
-    /// that was said to be durable; and going on from there ends where all replicas end.
+    /// Whatever prefix of the batches survives: each group is at some applied index, whole, not
+    /// before the last one that was said to be durable; and going on from there ends where all
+    /// replicas end.
     #[test]
     fn a_power_cut_leaves_some_applied_index_and_nothing_else(
         history in any_history(60),
@@ -115,7 +121,8 @@ proptest! {
         run(&mut worker, [StoreTask::Persist]);
         durable.push((journal.borrow().len(), before));
         install::install_all(&mut worker, 1, &chunks);
-        let installed = journal.borrow().iter().rposition(|step| matches!(step, Step::Sync)).unwrap();
+        let is_sync = |step: &Step| matches!(step, Step::Sync);
+        let installed = journal.borrow().iter().rposition(is_sync).unwrap();
         durable.push((installed + 1, at));
         apply_in_portions(&mut worker, &history.entries[at..], &cuts);
 

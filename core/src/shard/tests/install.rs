@@ -301,8 +301,23 @@ fn a_chunk_that_comes_again_after_the_end_is_told_so() {
     assert_eq!(again(&mut shard, install(3, 0, &one[0], true)), installed);
 }
 
-/// Every single flipped bit and every shortening of every chunk is refused, or makes a value of its own that hurts
-/// nobody; nothing panics, and what was there stays.
+#[test]
+fn a_later_state_can_be_installed_under_the_same_id() {
+    let mut from = sender();
+    let mut shard = Shard::new();
+    install_all(&mut shard.worker, 1, &chunks(&mut from.worker, 1));
+    from.command(10, &put("k1", "changed"));
+
+    let state = install_all(&mut shard.worker, 1, &chunks(&mut from.worker, 1));
+
+    assert_eq!(
+        (state.index, state.digest),
+        (LogIndex(11), from.state().digest)
+    );
+}
+
+/// Every single flipped bit and every shortening of every chunk is refused, or makes a value of its
+/// own that hurts nobody; nothing panics, and what was there stays.
 #[test]
 fn hostile_chunks_do_no_harm() {
     let chunks = chunks(&mut sender().worker, 1);
