@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::command::Outcome;
+use super::state::COUNTER_MAX;
 use crate::ids::{Seq, SessionId, len_u64};
 
 /// What all replicas of a group must bound alike, or they would apply one entry differently.
@@ -66,7 +67,10 @@ impl Session {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (session, rest) = postcard::take_from_bytes::<Self>(bytes).ok()?;
         // Invariant: replies go to commands 1 to next - 1 only.
-        (rest.is_empty() && len_u64(session.replies.len()) < session.next.0).then_some(session)
+        let is_sound = rest.is_empty()
+            && len_u64(session.replies.len()) < session.next.0
+            && session.next.0 < COUNTER_MAX;
+        is_sound.then_some(session)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
