@@ -1,7 +1,7 @@
 //! Where names belong: the hash that all members and languages share.
 //!
-//! XXH64 with seed 0 of a name gives 64 bits; the upper 16 are its *slot*, one of 65,536. Shards divide the slots into
-//! equal ranges.
+//! XXH64 with seed 0 of a name gives 64 bits; the upper 16 are its *slot*, one of 65,536. Shards
+//! divide the slots into equal ranges.
 
 use twox_hash::XxHash64;
 

@@ -1,7 +1,8 @@
 //! What an entry does: a pure function of the group's state, a view of its data and the entry.
 //!
-//! It must give the same result on every replica, in whatever portions the entries come, and in every version of
-//! libring that knows the payload's version: a change of anything below needs a new payload version.
+//! It must give the same result on every replica, in whatever portions the entries come, and in
+//! every version of libring that knows the payload's version: a change of anything below needs a
+//! new payload version.
 
 use alloc::format;
 use alloc::string::String;
@@ -22,14 +23,16 @@ use crate::store::{StoreError, View};
 
 /// The version of payloads that this library applies.
 pub const PAYLOAD_VERSION: u8 = 1;
-/// A longer key makes a command malformed, on every replica. [`crate::config::Limits`] may only be lower.
+/// A longer key makes a command malformed, on every replica. [`crate::config::Limits`] may only be
+/// lower.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// A longer value makes a command malformed, on every replica.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// A longer name of a partition (or an empty one) makes a command malformed, on every replica.
 pub const NAME_BYTES_MAX: usize = key::NAME_MAX;
 
-/// Why nothing more can be applied: the store failed, or an entry is beyond this library. The member halts.
+/// Why nothing more can be applied: the store failed, or an entry is beyond this library. The
+/// member halts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stop(pub(super) String);
 
@@ -39,10 +42,11 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// Applies entries to a group: its new state is in `state`, its writes are added to `pending`, through which `view`
-/// is read. Answers the outcomes of each entry if they are wanted.
+/// Applies entries to a group: its new state is in `state`, its writes are added to `pending`,
+/// through which `view` is read. Answers the outcomes of each entry if they are wanted.
 ///
-/// Panics when the entries do not follow what was applied: that is a bug, and applying them would be a worse one.
+/// Panics when the entries do not follow what was applied: that is a bug, and applying them would
+/// be a worse one.
 pub(super) fn apply(
     state: &mut State,
     view: &impl View,
@@ -121,8 +125,8 @@ impl<V: View> Applier<'_, V> {
             Some(&PAYLOAD_VERSION) => {}
             Some(version) => {
                 return Err(Stop(format!(
-                    "{place} has version {version}, this library applies {PAYLOAD_VERSION}: start this \
-                     member with the newer library that the others run"
+                    "{place} has version {version}, this library applies {PAYLOAD_VERSION}: start \
+                     this member with the newer library that the others run"
                 )));
             }
             None => return Err(Stop(format!("{place} is empty"))),

@@ -1,5 +1,5 @@
-//! Every key that shards keep in the store. Frozen: golden bytes in the tests. Numbers are big-endian, so that keys
-//! sort by them.
+//! Every key that shards keep in the store. Frozen: golden bytes in the tests. Numbers are
+//! big-endian, so that keys sort by them.
 //!
 //! | key | value |
 //! |---|---|
@@ -8,8 +8,9 @@
 //! | `02 group:4 epoch:4 01 session:8` | a [`Session`](super::session::Session) |
 //! | `02 group:4 epoch:4 02 len:1 name:len key` | revision:8, then the value |
 //!
-//! So one epoch of one group is one range, and one partition in it is one range. What follows the first nine bytes
-//! is a key's *suffix*: it is the same on all replicas and is what snapshots carry.
+//! So one epoch of one group is one range, and one partition in it is one range. What follows the
+//! first nine bytes is a key's *suffix*: it is the same on all replicas and is what snapshots
+//! carry.
 
 use alloc::vec::Vec;
 
@@ -114,7 +115,8 @@ pub(super) fn session_id(suffix: &[u8]) -> Option<SessionId> {
     (*kind == SESSION).then_some(SessionId(id))
 }
 
-/// The key of a partition's key. None when the name is empty or too long: no such partition can exist.
+/// The key of a partition's key. None when the name is empty or too long: no such partition can
+/// exist.
 pub(super) fn data(prefix: &[u8; PREFIX], name: &[u8], key: &[u8]) -> Option<Vec<u8>> {
     let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
     let mut full = Vec::with_capacity(PREFIX + 2 + name.len() + key.len());

@@ -13,8 +13,8 @@ use crate::store::{StoreError, View, WriteBatch};
 pub(super) struct Pending {
     writes: Vec<(Bytes, Option<Bytes>)>,
     bytes: usize,
-    /// By key the place of its last write, for the first `indexed` writes. Built only when somebody reads: most
-    /// batches are puts, which do not.
+    /// By key the place of its last write, for the first `indexed` writes. Built only when somebody
+    /// reads: most batches are puts, which do not.
     index: BTreeMap<Bytes, usize>,
     indexed: usize,
 }

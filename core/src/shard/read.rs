@@ -49,7 +49,8 @@ impl<S: Store> Reader<S> {
         }
     }
 
-    /// Answers a question. Only a `Get` sees what is still `pending`; for the others nothing of the group may be.
+    /// Answers a question. Only a `Get` sees what is still `pending`; for the others nothing of the
+    /// group may be.
     pub(super) fn answer(
         &mut self,
         state: &State,

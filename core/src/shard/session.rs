@@ -1,5 +1,5 @@
-//! Exactly once (RIFL): what a group remembers of each client session, so that a repeated command changes nothing
-//! and gets the answer it got at first.
+//! Exactly once (RIFL): what a group remembers of each client session, so that a repeated command
+//! changes nothing and gets the answer it got at first.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::command::Outcome;
+use super::state::COUNTER_MAX;
 use crate::ids::{Seq, SessionId, len_u64};
 
-/// What all replicas of a group must bound alike, or they would apply one entry differently. Written into the
-/// group's state when it is made, and carried along by snapshots.
+/// What all replicas of a group must bound alike, or they would apply one entry differently.
+/// Written into the group's state when it is made, and carried along by snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rules {
     /// Most sessions; the one idle for longest gives way.
@@ -66,7 +67,10 @@ impl Session {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (session, rest) = postcard::take_from_bytes::<Self>(bytes).ok()?;
         // Invariant: replies go to commands 1 to next - 1 only.
-        (rest.is_empty() && len_u64(session.replies.len()) < session.next.0).then_some(session)
+        let is_sound = rest.is_empty()
+            && len_u64(session.replies.len()) < session.next.0
+            && session.next.0 < COUNTER_MAX;
+        is_sound.then_some(session)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -111,7 +115,8 @@ pub(super) struct Sessions {
     map: BTreeMap<SessionId, Session>,
     /// Replies in all of them.
     replies: usize,
-    /// No session was last active before this. May lag behind the truth: it only spares looking.
+    /// No session was last active before this. May lag behind the truth (0 is always right): it
+    /// only spares looking.
     idle_since: u64,
     /// Sessions that the store does not have as they are here.
     touched: Vec<SessionId>,
@@ -121,7 +126,6 @@ impl Sessions {
     /// Takes up a session from the store.
     pub(super) fn restore(&mut self, id: SessionId, session: Session) {
         self.replies += session.replies.len();
-        self.idle_since = 0; // the next look finds the truth
         self.map.insert(id, session);
     }
 

@@ -1,5 +1,5 @@
-//! One group's state as the store thread holds it in memory: everything that every entry touches. It goes to the
-//! store in the batch of the data that it belongs to, once a batch.
+//! One group's state as the store thread holds it in memory: everything that every entry touches.
+//! It goes to the store in the batch of the data that it belongs to, once a batch.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -14,6 +14,8 @@ use crate::ids::{Epoch, GroupId, LogIndex, Revision, SessionId, Term};
 use crate::raft::message::Membership;
 use crate::store::{StoreError, StoreState, View};
 
+/// No counter gets this far.
+pub(super) const COUNTER_MAX: u64 = 1 << 62;
 /// Version of everything that this module stores.
 const VERSION: u8 = 1;
 
@@ -49,9 +51,21 @@ impl Meta {
             return Err("its state is of a version that this library does not know");
         }
         match postcard::take_from_bytes::<Self>(bytes) {
-            Ok((meta, [])) if meta.rules.are_sane() => Ok(meta),
+            Ok((meta, [])) if meta.rules.are_sane() && meta.can_go_on() => Ok(meta),
             Ok(_) | Err(_) => Err("its state is damaged"),
         }
+    }
+
+    /// No run comes near the end of these counters. A peer could say otherwise, and the next step
+    /// would panic.
+    fn can_go_on(&self) -> bool {
+        let counters = [
+            self.index.0,
+            self.term.0,
+            self.revision.0,
+            self.next_session.0,
+        ];
+        counters.iter().all(|counter| *counter < COUNTER_MAX)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

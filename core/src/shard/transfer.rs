@@ -1,8 +1,9 @@
 //! A group's state on its way to another replica, in chunks.
 //!
-//! A chunk is a [`Head`] and then pairs of suffix and value, in order of the suffixes, until its end. Meta has the
-//! least suffix: it comes first in chunk 0 and says which state this is. Every head repeats the state's index and
-//! digest and carries the hash of all chunks before, so that chunks of two snapshots can never be mixed.
+//! A chunk is a [`Head`] and then pairs of suffix and value, in order of the suffixes, until its
+//! end. Meta has the least suffix: it comes first in chunk 0 and says which state this is. Every
+//! head repeats the state's index and digest and carries the hash of all chunks before, so that
+//! chunks of two snapshots can never be mixed.
 
 use alloc::format;
 use alloc::string::String;
@@ -33,7 +34,8 @@ struct Head {
     group: GroupId,
     index: LogIndex,
     digest: u64,
-    /// Hash of all chunks before this one, each hashed with the hash before as its seed; 0 on the first.
+    /// Hash of all chunks before this one, each hashed with the hash before as its seed; 0 on the
+    /// first.
     chain: u64,
 }
 
@@ -135,7 +137,8 @@ impl<V: View> Sending<V> {
         self.snapshot
             .scan(&self.from, &end, false, &mut |full, value| {
                 let suffix = &full[key::PREFIX..];
-                // Ten bytes are more than the two lengths take. A pair beyond all bounds goes alone.
+                // Ten bytes are more than the two lengths take. A pair beyond all bounds goes
+                // alone.
                 let size = suffix.len() + value.len() + 10;
                 if data.len() > begin && data.len() + size > chunk_bytes {
                     stopped_at = Some(full.to_vec());
@@ -168,8 +171,8 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    /// Begins an installation with chunk 0, whose pairs are added to `pending` under `epoch`. Refuses bytes that
-    /// make no sense: they are a peer's.
+    /// Begins an installation with chunk 0, whose pairs are added to `pending` under `epoch`.
+    /// Refuses bytes that make no sense: they are a peer's.
     pub(super) fn begin(
         group: GroupId,
         id: SnapshotId,
@@ -249,7 +252,12 @@ impl Receiving {
 
     /// True if chunk 0 came again and nothing after it.
     pub(super) fn is_repeated(&self, id: SnapshotId, data: &[u8]) -> bool {
-        self.id == id && self.next == 1 && self.chain == XxHash64::oneshot(0, data)
+        self.id == id && self.next == 1 && self.chain == first_hash(data)
+    }
+
+    /// Hash of all chunks so far.
+    pub(super) fn hash(&self) -> u64 {
+        self.chain
     }
 
     fn check(&mut self, suffix: &[u8], value: &[u8]) -> Result<(), &'static str> {
@@ -281,6 +289,11 @@ impl Receiving {
             Some(_) | None => Err("an unknown kind"),
         }
     }
+}
+
+/// The hash of chunk 0.
+pub(super) fn first_hash(data: &[u8]) -> u64 {
+    XxHash64::oneshot(0, data)
 }
 
 fn decode_head(data: &[u8]) -> Result<(Head, &[u8]), String> {

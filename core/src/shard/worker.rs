@@ -3,9 +3,10 @@
 //! Invariants:
 //! 1. What is in memory of a group is what the store holds once the pending writes are written.
 //! 2. Nothing is answered before what it tells of is written ([`Worker::flush`]).
-//! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an apply or nothing.
-//! 4. No key is ever written under an epoch that was in use before; the pointer's `next` is written in the batch
-//!    that first uses it.
+//! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an
+//!    apply or nothing.
+//! 4. No key is ever written under an epoch that was in use before; the pointer's `next` is written
+//!    in the batch that first uses it.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -19,7 +20,7 @@ use super::key::{self, Pointer};
 use super::pending::Pending;
 use super::read::Reader;
 use super::state::State;
-use super::transfer::{Receiving, Sender};
+use super::transfer::{self, Receiving, Sender};
 use crate::config::Limits;
 use crate::ids::{Epoch, GroupId, ReadId, SnapshotId};
 use crate::raft::message::Membership;
@@ -48,11 +49,13 @@ struct Group {
     pointer: Pointer,
     state: Option<State>,
     receiving: Option<Receiving>,
+    /// The last snapshot installed since the start, with the hash of its chunks.
+    installed: Option<(SnapshotId, u64)>,
 }
 
 impl<S: Store> Worker<S> {
-    /// Reads the groups that the store holds, and says where each stands. Of `limits` it takes those of scans,
-    /// cursors and snapshot chunks.
+    /// Reads the groups that the store holds, and says where each stands. Of `limits` it takes
+    /// those of scans, cursors and snapshot chunks.
     ///
     /// # Errors
     /// The store could not be read, or what it holds is damaged.
@@ -71,7 +74,8 @@ impl<S: Store> Worker<S> {
                 return Err(StoreError(String::from(problem)));
             };
             let Pointer { current, next } = pointer;
-            // An installation that a crash or a later one cut short left its keys under epochs of their own.
+            // An installation that a crash or a later one cut short left its keys under epochs of
+            // their own.
             let start = |epoch: Epoch| key::epoch(group, epoch).to_vec();
             garbage.push_back((start(Epoch(0)), start(current)));
             garbage.push_back((start(current.next()), start(next)));
@@ -85,6 +89,7 @@ impl<S: Store> Worker<S> {
                     pointer,
                     state,
                     receiving: None,
+                    installed: None,
                 },
             );
         }
@@ -119,10 +124,12 @@ impl<S: Store> Worker<S> {
         &self.store
     }
 
-    /// Carries out tasks in order and adds the answers to `done`, in the same order. All of it is written when this
-    /// returns; only `Persist` and the end of an `Install` make it durable. After `Failed` nothing is done, ever.
+    /// Carries out tasks in order and adds the answers to `done`, in the same order. All of it is
+    /// written when this returns; only `Persist` and the end of an `Install` make it durable. After
+    /// `Failed` nothing is done, ever.
     ///
-    /// Panics when a task cannot be right: entries out of order, a group that the store does not have.
+    /// Panics when a task cannot be right: entries out of order, a group that the store does not
+    /// have.
     pub fn run(&mut self, tasks: impl IntoIterator<Item = StoreTask>, done: &mut Vec<StoreDone>) {
         for task in tasks {
             if !self.failed
@@ -264,19 +271,23 @@ impl<S: Store> Worker<S> {
         last: bool,
     ) -> Result<StoreDone, Stop> {
         let slot = self.groups.entry(group).or_default();
+        if let (Some(state), Some((installed, hash))) = (&slot.state, slot.installed)
+            && slot.receiving.is_none()
+            && installed == id
+            && (chunk != 0 || hash == transfer::first_hash(data))
+        {
+            // Sent again before the sender knew that it was installed.
+            let state = state.store_state();
+            return Ok(StoreDone::Installed { state, id });
+        }
         let wanted = match &slot.receiving {
-            Some(receiving) if chunk == 0 && !last && receiving.is_repeated(id, data) => {
-                return Ok(StoreDone::Staged { group, id, next: 1 });
-            }
-            Some(receiving) if receiving.id == id => receiving.next,
+            Some(receiving) if chunk == 0 && !last && receiving.is_repeated(id, data) => 1,
+            Some(receiving) if chunk != 0 && receiving.id == id => receiving.next,
             Some(_) | None => 0,
         };
-        if chunk != 0 && chunk != wanted {
-            return Ok(StoreDone::Staged {
-                group,
-                id,
-                next: wanted,
-            });
+        if chunk != wanted {
+            let next = wanted;
+            return Ok(StoreDone::Staged { group, id, next });
         }
         let before = slot.receiving.take();
         let epoch_before = before.as_ref().map(|receiving| receiving.epoch);
@@ -334,14 +345,15 @@ impl<S: Store> Worker<S> {
             id,
         };
         slot.state = Some(state);
+        slot.installed = Some((id, receiving.hash()));
         if before != Epoch(0) {
             self.garbage.push_back(epoch_range(group, before));
         }
         Ok(answer)
     }
 
-    /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large, and other groups
-    /// wait for this thread.
+    /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large,
+    /// and other groups wait for this thread.
     fn tidy(&mut self) -> Result<(), Stop> {
         let mut batch = WriteBatch::default();
         while let Some((from, to)) = self.garbage.front() {
@@ -362,7 +374,6 @@ impl<S: Store> Worker<S> {
 
     fn fail(&mut self, Stop(problem): Stop, done: &mut Vec<StoreDone>) {
         self.failed = true;
-        self.answers.clear();
         done.push(StoreDone::Failed { problem });
     }
 }

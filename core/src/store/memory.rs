@@ -10,8 +10,8 @@ use super::{Store, StoreError, View, WriteBatch};
 
 /// An ordered map in memory. Nothing fails and nothing is durable: `sync` has nothing to do.
 ///
-/// A snapshot shares the map until the next write, which then copies the map's skeleton once (keys and values are
-/// shared still).
+/// A snapshot shares the map until the next write, which then copies the map's skeleton once (keys
+/// and values are shared still).
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     map: Arc<BTreeMap<Bytes, Bytes>>,

@@ -137,8 +137,8 @@ pub enum StoreTask {
     },
     /// Writes a chunk of a received snapshot under a new epoch; chunk 0 begins anew and drops what an earlier,
     /// unfinished installation wrote. The last chunk is synced, made current together with its applied index, and
-    /// synced again, before it is answered with [`StoreDone::Installed`]; other chunks are answered with
-    /// [`StoreDone::Staged`].
+    /// synced again, before it is answered with [`StoreDone::Installed`] (as is a chunk of it that comes again
+    /// after that); other chunks are answered with [`StoreDone::Staged`].
     Install {
         /// The group.
         group: GroupId,

@@ -99,7 +99,14 @@ fn the_state_is_frozen() {
     bytes.extend([0x80, 0x20, 0x80, 0x80, 0x10]); // 4096 replies a session, 262,144 in all
 
     assert_eq!(state.meta.encode(), bytes);
-    assert_eq!(Meta::decode(&bytes), Ok(state.meta));
+    assert_eq!(Meta::decode(&bytes), Ok(state.meta.clone()));
+
+    let mut endless = state.meta.clone();
+    endless.next_session = SessionId(u64::MAX);
+    assert!(
+        Meta::decode(&endless.encode()).is_err(),
+        "a counter at its end"
+    );
 
     bytes[0] = 2;
     assert!(Meta::decode(&bytes).is_err(), "another version");
@@ -129,6 +136,9 @@ fn sessions_are_frozen() {
         "a reply to what was never asked"
     );
     assert_eq!(Session::decode(&[0, 0, 0]), None, "seqs begin at 1");
+    let mut endless = vec![0xff; 9];
+    endless.extend([1, 0, 0]);
+    assert_eq!(Session::decode(&endless), None, "a counter at its end");
     assert_eq!(Session::decode(&[1, 0, 0, 0]), None, "something behind it");
 }
 

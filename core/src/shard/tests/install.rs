@@ -243,8 +243,81 @@ fn chunks_of_two_snapshots_are_never_mixed() {
     assert_eq!(install_all(&mut shard.worker, 1, &new).index, LogIndex(11));
 }
 
-/// Every single flipped bit and every shortening of every chunk is refused, or makes a value of its own that hurts
-/// nobody; nothing panics, and what was there stays.
+#[test]
+fn two_cuts_of_one_state_are_never_mixed() {
+    let from = sender();
+    let fine = chunks(&mut sender().worker, 1);
+    let limits = Limits {
+        chunk_bytes: 200,
+        ..Limits::default()
+    };
+    let (mut coarse, _) = Worker::new(from.worker.store().clone(), &limits).unwrap();
+    let coarse = chunks(&mut coarse, 1);
+    let mut shard = Shard::new();
+    run(&mut shard.worker, [install(1, 0, &fine[0], false)]);
+
+    let problem = refused(&mut shard.worker, install(1, 1, &coarse[1], false));
+    assert!(
+        problem.contains("another snapshot"),
+        "keys would be missing: {problem}"
+    );
+}
+
+#[test]
+fn a_chunk_that_comes_again_after_the_end_is_told_so() {
+    let mut from = sender();
+    let many = chunks(&mut from.worker, 1);
+    let last = u64::try_from(many.len()).unwrap() - 1;
+    let mut shard = Shard::new();
+    let state = install_all(&mut shard.worker, 1, &many);
+    let again = |shard: &mut Shard, task| run(&mut shard.worker, [task]);
+
+    let installed = vec![StoreDone::Installed {
+        state,
+        id: SnapshotId(1),
+    }];
+    assert_eq!(
+        again(&mut shard, install(1, last, &many[many.len() - 1], true)),
+        installed
+    );
+    assert_eq!(again(&mut shard, install(1, 1, &many[1], false)), installed);
+    assert!(matches!(
+        again(&mut shard, install(1, 0, &many[0], false))[..],
+        [StoreDone::InstallRefused { .. }]
+    ));
+    assert_eq!(
+        again(&mut shard, install(2, 1, &many[1], false)),
+        staged(2, 0)
+    );
+
+    let (mut big, _) = Worker::new(from.worker.store().clone(), &Limits::default()).unwrap();
+    let one = chunks(&mut big, 3);
+    let mut shard = Shard::new();
+    let state = install_all(&mut shard.worker, 3, &one);
+    let installed = vec![StoreDone::Installed {
+        state,
+        id: SnapshotId(3),
+    }];
+    assert_eq!(again(&mut shard, install(3, 0, &one[0], true)), installed);
+}
+
+#[test]
+fn a_later_state_can_be_installed_under_the_same_id() {
+    let mut from = sender();
+    let mut shard = Shard::new();
+    install_all(&mut shard.worker, 1, &chunks(&mut from.worker, 1));
+    from.command(10, &put("k1", "changed"));
+
+    let state = install_all(&mut shard.worker, 1, &chunks(&mut from.worker, 1));
+
+    assert_eq!(
+        (state.index, state.digest),
+        (LogIndex(11), from.state().digest)
+    );
+}
+
+/// Every single flipped bit and every shortening of every chunk is refused, or makes a value of its
+/// own that hurts nobody; nothing panics, and what was there stays.
 #[test]
 fn hostile_chunks_do_no_harm() {
     let chunks = chunks(&mut sender().worker, 1);
@@ -306,6 +379,10 @@ fn what_a_hostile_snapshot_says_is_checked() {
             "revision from the future",
         ),
         (b"\xff\xff\xff\xff\x0f", "chunk is damaged"),
+        (
+            b"\x04\x02\x01zk\x08\0\0\0\0\0\0\0\x01\x04\x02\x01zk\x08\0\0\0\0\0\0\0\x02",
+            "out of order",
+        ),
     ] {
         let data = [whole, pair].concat();
         let said = refuse(data);

@@ -148,7 +148,8 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Open,
-    /// Session, how far before (negative) or behind the expected seq, how many replies it still wants, what.
+    /// Session, how far before (negative) or behind the expected seq, how many replies it still
+    /// wants, what.
     Command(u64, i64, u64, Command<Bytes>),
     /// The entry ends here; so much shard time passes.
     Cut(u64),
@@ -306,7 +307,8 @@ proptest! {
         let outcomes = apply_in_portions(&mut shard.worker, &history.entries, &cuts);
 
         prop_assert_eq!(&outcomes, &history.outcomes);
-        prop_assert_eq!(contents(&mut shard.worker), history.data.last().cloned().unwrap_or_default());
+        let expected = history.data.last().cloned().unwrap_or_default();
+        prop_assert_eq!(contents(&mut shard.worker), expected);
 
         let mut other = Shard::new();
         apply_in_portions(&mut other.worker, &history.entries, &[2]);
@@ -315,8 +317,8 @@ proptest! {
         prop_assert_eq!(&contents(&mut reopened.worker), &contents(&mut other.worker));
     }
 
-    /// A replica that got a snapshot on its way is the same as one that applied everything, and sends the same
-    /// snapshot on.
+    /// A replica that got a snapshot on its way is the same as one that applied everything, and
+    /// sends the same snapshot on.
     #[test]
     fn a_replica_from_a_snapshot_is_like_any_other(
         history in any_history(120),
@@ -340,7 +342,8 @@ proptest! {
 
         prop_assert_eq!(&outcomes[..], &history.outcomes[at..]);
         prop_assert_eq!(receiver.state().digest, sender.state().digest);
-        prop_assert_eq!(super::chunks(&mut receiver.worker, 2), super::chunks(&mut sender.worker, 2));
+        let sent_on = super::chunks(&mut receiver.worker, 2);
+        prop_assert_eq!(sent_on, super::chunks(&mut sender.worker, 2));
         prop_assert_eq!(receiver.worker.store().len(), sender.worker.store().len(), "no leftovers");
     }
 }
