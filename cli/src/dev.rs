@@ -400,6 +400,7 @@ async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
     }
     drop(tell);
     let mut leaders = Leaders::default();
+    note_present(nodes, &mut leaders).await;
     loop {
         let next = tokio::select! {
             next = news.recv() => next,
@@ -430,6 +431,18 @@ async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
                 if let Some(line) = follow::describe(&who, &event, &names) {
                     watched.line(format!("  {line}"));
                 }
+            }
+        }
+    }
+}
+
+/// Who leads already: the elections were before anyone listened.
+async fn note_present(nodes: &[(String, Node)], leaders: &mut Leaders) {
+    for (_, node) in nodes {
+        // A member that has halted since says so by itself.
+        if let Ok(status) = node.status(node.whoami()).await {
+            for replica in &status.groups {
+                leaders.note(replica.group, replica.term, replica.leader);
             }
         }
     }

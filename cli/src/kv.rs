@@ -173,7 +173,7 @@ impl Caller<'_> {
                     ],
                     vec![vec![
                         out::show(self.name.as_bytes()),
-                        info.group.0.to_string(),
+                        info.shard.0.to_string(),
                         leader.clone().unwrap_or_else(|| String::from("none")),
                         replicas.join(","),
                         info.keys.to_string(),
@@ -187,7 +187,7 @@ impl Caller<'_> {
             || {
                 json!({
                     "partition": self.name,
-                    "shard": info.group.0,
+                    "shard": info.shard.0,
                     "leader": leader,
                     "replicas": replicas,
                     "keys": info.keys,
