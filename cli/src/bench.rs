@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use libring::{Change, Error, Failure, Node, Partition};
+use libring::{Bytes, Change, Error, Failure, Node, Partition};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

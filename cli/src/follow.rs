@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use libring::{Event, Founder, GroupId, MemberId, Refusal, Term};
+use libring::{Event, Founder, GroupId, MemberId, Term};
 
 use crate::out;
 
@@ -116,7 +116,7 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
             } else {
                 (peer(member), String::from(who))
             };
-            Some(format!("{from} refused {to}: {}", refusal(reason)))
+            Some(format!("{from} refused {to}: {}", libring::explain(reason)))
         }
         Event::PeerFault { member, what } => Some(format!(
             "{who} dropped something from {}: {what}",
@@ -140,29 +140,6 @@ fn shards(groups: &[GroupId]) -> String {
     let more = if groups.len() > SHOWN { ", ..." } else { "" };
     text.push_str(&format!(" ({}{more})", numbers.join(", ")));
     text
-}
-
-fn refusal(reason: &Refusal) -> String {
-    match reason {
-        Refusal::Version { min, max } => format!("it speaks the protocol versions {min} to {max}"),
-        Refusal::ClusterName { expected } => format!("its cluster is \"{expected}\""),
-        Refusal::Cluster { expected } => {
-            format!("its cluster has the same name and is another one ({expected})")
-        }
-        Refusal::Agreement => {
-            String::from("members, shards or replication were configured differently")
-        }
-        Refusal::RolledBack { seen } => format!(
-            "the data directory is older than its start {}, which was seen: a backup or a rolled-back disk",
-            seen.0
-        ),
-        Refusal::Wiped => {
-            String::from("the data directory is new, the member is known from another one")
-        }
-        Refusal::Stranger => String::from("it is not a member of the cluster"),
-        Refusal::Full => String::from("there is no room for more clients"),
-        Refusal::Twin => String::from("both have the same id"),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use libring::Bytes;
 use ring_core::ids::{SegmentId, len_u64};
 use ring_core::storage::{self, Report, SegmentSource};
 use serde_json::{Value, json};

@@ -4,8 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::Duration;
 
-use bytes::Bytes;
-use libring::{Expect, Partition, Range, Revision, ScanError};
+use libring::{Bytes, Expect, Partition, Range, Revision, ScanError};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Common, Kv, KvCas, KvScan, KvVerb};
