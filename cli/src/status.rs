@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use libring::{Founder, GroupId, MemberId, MemberStatus, Node, Role, Term};
+use libring::{Error, Failure, Founder, GroupId, MemberId, MemberStatus, Node, Role, Term};
 use serde_json::{Value, json};
 
 use crate::args::{Common, Status};
@@ -15,11 +15,12 @@ use crate::stop::{Code, Stop};
 
 /// Shows the cluster once, or until interrupted.
 pub(crate) async fn run(common: &Common, args: &Status) -> Result<(), Stop> {
-    let node = connect(common, common.timeout_or(Duration::from_secs(3))).await?;
+    let patience = common.timeout_or(Duration::from_secs(3));
+    let node = connect(common, patience).await?;
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let report = Report::of(&node).await;
+        let report = Report::of(&node, patience).await;
         if common.json {
             out::json(&report.json())?;
         } else if args.watch && io::stdout().is_terminal() {
@@ -62,7 +63,7 @@ struct Shard {
 
 impl Report {
     /// Asks all members at once.
-    async fn of(node: &Node) -> Self {
+    async fn of(node: &Node, patience: Duration) -> Self {
         let founders = node.members();
         let names = Names::of(&founders);
         let asked: Vec<_> = founders
@@ -77,6 +78,9 @@ impl Report {
         for (founder, answer) in asked {
             let status = match answer.await {
                 Ok(Ok(status)) => Ok(status),
+                Ok(Err(Error::Failed(Failure::Deadline))) => {
+                    Err(format!("no answer within {}", out::span(patience)))
+                }
                 Ok(Err(e)) => Err(e.to_string()),
                 Err(e) => Err(e.to_string()),
             };
