@@ -156,7 +156,12 @@ fn text(report: &Report) -> String {
         groups.collect(),
     ));
     if report.damage.is_none() {
-        text.push_str("\nthe log is sound\n");
+        let is_empty = report.segments.iter().all(|segment| segment.counted == 0);
+        text.push_str(if is_empty {
+            "\nthe log is empty\n"
+        } else {
+            "\nthe log is sound\n"
+        });
     }
     text
 }
@@ -208,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_log_is_sound() {
+    fn an_empty_log_is_called_so() {
         let report = Report::default();
-        assert!(text(&report).ends_with("the log is sound\n"));
+        assert!(text(&report).ends_with("the log is empty\n"));
         assert_eq!(json(&report)["damage"], Value::Null);
     }
 }
