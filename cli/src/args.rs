@@ -16,8 +16,8 @@ use crate::stop::{Code, Stop};
 #[command(name = "ring", version, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, \
-    3 no cluster or no answer in time, 4 outcome unknown, 5 refused, 6 the member cannot start or has halted, \
-    7 a file or stream failed."
+    3 no cluster or no answer in time, 4 outcome unknown, 5 refused, \
+    6 the member cannot start or has halted, 7 a file or stream failed."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -79,7 +79,12 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
     /// Number of members [default: 3, or as the data directory was made]
-    #[arg(short = 'n', long = "members", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    #[arg(
+        short = 'n',
+        long = "members",
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=9)
+    )]
     pub(crate) members: Option<u16>,
     /// Where the members keep their data
     #[arg(
@@ -92,7 +97,8 @@ pub(crate) struct Dev {
     /// Keep everything in memory; it is gone when the command ends
     #[arg(long)]
     pub(crate) memory: bool,
-    /// Port of the first member, the others follow [default: 4701, or as the data directory was made]
+    /// Port of the first member, the others follow [default: 4701, or as the data directory was
+    /// made]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
     /// Number of shards [default: 64, or as the data directory was made]

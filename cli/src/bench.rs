@@ -36,7 +36,9 @@ pub(crate) async fn run(common: &Common, args: &Bench) -> Result<(), Stop> {
     }
     tokio::select! {
         () = show_progress(&load, start, window.to) => {}
-        _ = tokio::signal::ctrl_c() => return Err(Stop::new(Code::Unreachable, "interrupted before the end")),
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Stop::new(Code::Unreachable, "interrupted before the end"));
+        }
     }
     while let Some(caller) = callers.join_next().await {
         caller.map_err(|e| Stop::new(Code::Io, format!("a caller failed: {e}")))?;
@@ -77,7 +79,8 @@ struct Tally {
 struct Kind {
     /// Calls that ended well within the window.
     count: u64,
-    /// Microseconds, of these and of those still under way when the window closed: a stall at its end shows.
+    /// Microseconds, of these and of those still under way when the window closed: a stall at its
+    /// end shows.
     latency: Histogram<u64>,
 }
 

@@ -18,8 +18,8 @@ struct Target {
     dev: Option<PathBuf>,
 }
 
-/// A client of the cluster that the command line names, or of the running `ring dev`. Calls have `deadline`, and so
-/// has finding the cluster.
+/// A client of the cluster that the command line names, or of the running `ring dev`. Calls have
+/// `deadline`, and so has finding the cluster.
 pub(crate) async fn connect(common: &Common, deadline: Duration) -> Result<Node, Stop> {
     let target = Target::of(common)?;
     let options = Options {
@@ -90,8 +90,8 @@ impl Target {
     }
 }
 
-/// Resolves, with why, when nothing listens at any of the addresses; never, when something does. So that a cluster
-/// that is not there is noticed at once, while one that is slow has its time.
+/// Resolves, with why, when nothing listens at any of the addresses; never, when something does. So
+/// that a cluster that is not there is noticed at once, while one that is slow has its time.
 async fn unreachable(addresses: &[String]) -> String {
     let mut problems = Vec::new();
     for address in addresses {

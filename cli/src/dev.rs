@@ -47,7 +47,9 @@ pub(crate) async fn run(common: &Common, args: &Dev) -> Result<(), Stop> {
     watched.line("stopping ...");
     tokio::select! {
         closed = close_all(nodes) => closed?,
-        () = signals.stop() => return Err(Stop::new(Code::Member, "stopped before all members had closed")),
+        () = signals.stop() => {
+            return Err(Stop::new(Code::Member, "stopped before all members had closed"));
+        }
     }
     watched.line(match &plan.data {
         Some(data) => format!(
@@ -77,8 +79,8 @@ struct Shape {
 }
 
 impl Plan {
-    /// From the command line and what the data directory was made with. Writes the directory only once the ports are
-    /// known to be free.
+    /// From the command line and what the data directory was made with. Writes the directory only
+    /// once the ports are known to be free.
     fn new(common: &Common, args: &Dev) -> Result<Self, Stop> {
         let wanted = |kept: Option<&Shape>| {
             let default = Options::default();
@@ -241,15 +243,16 @@ impl Shape {
             Some((flag, kept, wanted)) => Err(Stop::new(
                 Code::Usage,
                 format!(
-                    "{} was made with {flag} {kept}, not {wanted}: leave {flag} out, or choose another --data \
-                     directory",
+                    "{} was made with {flag} {kept}, not {wanted}: leave {flag} out, or choose \
+                     another --data directory",
                     data.display()
                 ),
             )),
         }
     }
 
-    /// Each port of the members must be free. Tried here so that one line can name all that are not.
+    /// Each port of the members must be free. Tried here so that one line can name all that are
+    /// not.
     fn check_ports(&self) -> Result<(), Stop> {
         if self.port.checked_add(self.members - 1).is_none() {
             return Err(Stop::new(
@@ -279,8 +282,8 @@ impl Shape {
         Err(Stop::new(
             Code::Member,
             format!(
-                "{} already in use (another `ring dev`?): stop what listens there, or choose another --port (and \
-                 --data)",
+                "{} already in use (another `ring dev`?): stop what listens there, or choose \
+                 another --port (and --data)",
                 taken.join(", ")
             ),
         ))

@@ -1,6 +1,7 @@
 //! What `ring dev` leaves for other shells: where the running cluster is.
 //!
-//! One file a user, `$XDG_STATE_HOME/ring/dev.json` or `~/.local/state/ring/dev.json`, there while the cluster runs.
+//! One file a user, `$XDG_STATE_HOME/ring/dev.json` or `~/.local/state/ring/dev.json`, there while
+//! the cluster runs.
 
 use std::env;
 use std::fs;

@@ -29,8 +29,8 @@ impl Names {
     }
 }
 
-/// What is known of who leads. Every replica of a shard tells of a new leader, and an election is seldom alone:
-/// what several events say becomes one line.
+/// What is known of who leads. Every replica of a shard tells of a new leader, and an election is
+/// seldom alone: what several events say becomes one line.
 #[derive(Debug, Default)]
 pub(crate) struct Leaders {
     known: BTreeMap<GroupId, (Term, Option<MemberId>)>,
@@ -43,7 +43,8 @@ impl Leaders {
         let before = self.known.get(&group).copied();
         let newer = match before {
             None => true,
-            // Within a term a leader only becomes known; that one replica lost sight of it says little.
+            // Within a term a leader only becomes known; that one replica lost sight of it says
+            // little.
             Some((known, who)) => {
                 term > known || (term == known && who.is_none() && leader.is_some())
             }
@@ -83,8 +84,8 @@ impl Leaders {
     }
 }
 
-/// What an event says, from the view of the member `who`; none for what [`Leaders`] tells and for the daily coming
-/// and going of clients.
+/// What an event says, from the view of the member `who`; none for what [`Leaders`] tells and for
+/// the daily coming and going of clients.
 pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String> {
     let peer = |member: &Option<MemberId>| match member {
         Some(member) => names.name(*member),

@@ -47,7 +47,7 @@ fn lock(dir: &Path) -> Result<Option<File>, Stop> {
     let is_ours = dir.join("LIBRING").try_exists();
     if !is_ours.map_err(|e| refuse(e.to_string()))? {
         return Err(refuse(String::from(
-            "not a member's data directory (it has no file LIBRING); name the directory of one member",
+            "not a member's data directory (it has no file LIBRING); name that of one member",
         )));
     }
     let file = match File::open(dir.join("LOCK")) {

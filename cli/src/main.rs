@@ -3,7 +3,7 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | the answer is no: no such key, compare-and-set did not match, a shard without a leader, damage found |
+//! | 1 | the answer is no: no such key, no match in compare-and-set, a leaderless shard, damage |
 //! | 2 | wrong usage or a bad configuration |
 //! | 3 | no cluster found, or no answer in time; the call did not happen |
 //! | 4 | the outcome of a write is not known |
@@ -11,8 +11,8 @@
 //! | 6 | a member cannot start or has halted: its port, its directory, its disk |
 //! | 7 | reading or writing a file or stream of the command itself failed |
 //!
-//! An error is one line on stderr that begins with `ring: `. A reader that closes our stdout early (`ring kv scan |
-//! head`) ends a client command quietly, with code 0.
+//! An error is one line on stderr that begins with `ring: `. A reader that closes our stdout early
+//! (`ring kv scan | head`) ends a client command quietly, with code 0.
 
 mod args;
 mod bench;
@@ -54,7 +54,8 @@ fn run(cli: Cli) -> Result<(), Stop> {
     }
 }
 
-/// Runs a command on a runtime of its own, which ends with it: a task that still reads stdin does not hold it up.
+/// Runs a command on a runtime of its own, which ends with it: a task that still reads stdin does
+/// not hold it up.
 fn on_tokio(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

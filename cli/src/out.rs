@@ -66,8 +66,8 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// Bytes on one line, whatever they are: text as it is, with escapes for what a terminal would obey or a reader
-/// could mistake; other bytes as `\xNN`.
+/// Bytes on one line, whatever they are: text as it is, with escapes for what a terminal would obey
+/// or a reader could mistake; other bytes as `\xNN`.
 pub(crate) fn show(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text
@@ -103,7 +103,8 @@ pub(crate) fn show_value(bytes: &[u8]) -> String {
     }
 }
 
-/// Puts bytes into a JSON object: as text under `name` if they are text, else in hexadecimal under `name_hex`.
+/// Puts bytes into a JSON object: as text under `name` if they are text, else in hexadecimal under
+/// `name_hex`.
 pub(crate) fn put_bytes(object: &mut serde_json::Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(String::from(name), Value::from(text)),

@@ -52,7 +52,9 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     watched.line(format!("{who} stops"));
     tokio::select! {
         closed = node.close() => closed.map_err(|e| Stop::call(&what, &e))?,
-        () = signals.stop() => return Err(Stop::new(Code::Member, format!("{what} was stopped before it had closed"))),
+        () = signals.stop() => {
+            return Err(Stop::new(Code::Member, format!("{what} was stopped before it had closed")));
+        }
     }
     watched.line(format!("{who} has stopped"));
     Ok(())

@@ -253,8 +253,8 @@ impl Report {
     }
 }
 
-/// Puts together what members say. A shard's leader is the one that says so in the highest term that anyone knows:
-/// one that is cut off may still think that it leads, in an older term.
+/// Puts together what members say. A shard's leader is the one that says so in the highest term
+/// that anyone knows: one that is cut off may still think that it leads, in an older term.
 fn shards<'a>(statuses: impl Iterator<Item = &'a MemberStatus>) -> Vec<Shard> {
     let mut shards: BTreeMap<GroupId, Shard> = BTreeMap::new();
     let mut applied: BTreeMap<(GroupId, MemberId), u64> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! What clients saw, as an independent record: a history of one JSON object a line, and what it adds up to.
+//! What clients saw, as an independent record: a history of one JSON object a line, and what it
+//! adds up to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,7 +27,8 @@ struct Inner {
     index: u64,
     processes: u64,
     tally: Tally,
-    /// By partition: since when a write is waited for, and when one that began later was acknowledged.
+    /// By partition: since when a write is waited for, and when one that began later was
+    /// acknowledged.
     awaited: BTreeMap<String, (Instant, Option<Instant>)>,
 }
 
@@ -95,8 +97,8 @@ impl Journal {
         self.event("invoke", |line| put.describe(process, value, line));
     }
 
-    /// How it ended. Gives the client to go on with: one that does not know how its operation ended is never used
-    /// again.
+    /// How it ended. Gives the client to go on with: one that does not know how its operation ended
+    /// is never used again.
     #[must_use]
     pub fn end_put<T>(
         &self,

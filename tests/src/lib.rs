@@ -8,7 +8,8 @@
 //! | [`journal`] | what clients saw, written as a history |
 //! | [`skip`] | tests that this machine cannot run |
 //!
-//! Nothing here sleeps: every wait is for a condition, with a deadline, and says what it waited for when that passes.
+//! Nothing here sleeps: every wait is for a condition, with a deadline, and says what it waited for
+//! when that passes.
 
 pub mod journal;
 pub mod members;
@@ -18,7 +19,8 @@ pub mod skip;
 
 use std::time::Duration;
 
-/// How long a test waits for anything: long past what a healthy machine needs, so that a slow one passes too.
+/// How long a test waits for anything: long past what a healthy machine needs, so that a slow one
+/// passes too.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The examples of the README.

@@ -1,7 +1,8 @@
 //! Ports that no other test uses, of this process or of another.
 //!
-//! A member that is killed needs its port again when it is started, so a port must stay reserved while nobody
-//! listens on it. Ports are taken from below the range from which systems take those of outgoing connections.
+//! A member that is killed needs its port again when it is started, so a port must stay reserved
+//! while nobody listens on it. Ports are taken from below the range from which systems take those
+//! of outgoing connections.
 
 use std::env;
 use std::fs::{self, File};

@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PATIENCE;
 
-/// The command `ring`, built from this source. It finds no `ring dev` unless the test gives it a home, and logs
-/// nothing beside what it says.
+/// The command `ring`, built from this source. It finds no `ring dev` unless the test gives it a
+/// home, and logs nothing beside what it says.
 #[must_use]
 pub fn ring() -> Command {
     let mut command = Command::new(binary());
@@ -231,8 +231,8 @@ impl Exit {
         &self.stdout
     }
 
-    /// Asserts a refusal as users should see it: this exit code, one line on stderr that begins with `ring: ` and
-    /// contains each of `needles`. Gives that line.
+    /// Asserts a refusal as users should see it: this exit code, one line on stderr that begins
+    /// with `ring: ` and contains each of `needles`. Gives that line.
     ///
     /// # Panics
     /// When it is not so.
@@ -276,7 +276,8 @@ impl State {
     fn reap(self: &Arc<Self>, mut child: Child) {
         let state = Arc::clone(self);
         thread::spawn(move || {
-            // Looked at without reaping first, so that the id stays the child's until the lock is held.
+            // Looked at without reaping first, so that the id stays the child's until the lock is
+            // held.
             wait_without_reaping(&child);
             let mut seen = state.lock();
             seen.exit = Some(child.wait().expect("a child can be waited for"));
@@ -313,9 +314,9 @@ fn describe(command: &Command) -> String {
     format!("ring {}", words.collect::<Vec<_>>().join(" "))
 }
 
-/// The binary `ring`, built as these tests were: in the same target directory, with the same profile. `cargo test`
-/// does not build it for another package's tests, and an old one would make tests lie, so cargo is always asked; it
-/// has nothing to do when the binary is fresh.
+/// The binary `ring`, built as these tests were: in the same target directory, with the same
+/// profile. `cargo test` does not build it for another package's tests, and an old one would make
+/// tests lie, so cargo is always asked; it has nothing to do when the binary is fresh.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

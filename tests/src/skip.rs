@@ -4,8 +4,8 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Says that a test is not run and why; appends it to the file that `RING_SKIPS` names, so that whoever runs all
-/// tests can count.
+/// Says that a test is not run and why; appends it to the file that `RING_SKIPS` names, so that
+/// whoever runs all tests can count.
 pub fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
     if let Some(path) = env::var_os("RING_SKIPS") {

@@ -365,7 +365,8 @@ fn a_shard_without_a_leader_makes_status_fail() {
     assert!(exit.stdout.contains("no answer") && exit.stdout.contains("member-1 cannot be asked"));
 }
 
-/// The old directory may come back; an empty one in its place may not, as the member's votes would be forgotten.
+/// The old directory may come back; an empty one in its place may not, as the member's votes would
+/// be forgotten.
 #[test]
 fn a_wiped_member_is_refused() {
     let mut members = Members::new(3, 4);

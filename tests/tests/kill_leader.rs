@@ -15,9 +15,10 @@ use tests::members::Members;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-/// Kill -9 of the leader of a loaded shard, again and again (`RING_CYCLES` times, 10 without it), then of all members
-/// at once. After each kill every acknowledged write is read back while the killed member is away, and writes to
-/// every shard that it led succeed again within two seconds of the kill.
+/// Kill -9 of the leader of a loaded shard, again and again (`RING_CYCLES` times, 10 without it),
+/// then of all members at once. After each kill every acknowledged write is read back while the
+/// killed member is away, and writes to every shard that it led succeed again within two seconds of
+/// the kill.
 #[test]
 fn no_acknowledged_write_is_lost_when_leaders_are_killed() {
     let cycles = cycles();
@@ -58,8 +59,8 @@ fn no_acknowledged_write_is_lost_when_leaders_are_killed() {
         let acknowledged = journal.tally().acknowledged;
         runtime.block_on(all_there(&client, &journal, &acknowledged[checked..]));
         eprintln!(
-            "cycle {cycle}: {} killed, it led {} of {PARTITIONS} partitions; writes again after {outage:?}; {} \
-             acknowledged writes read back",
+            "cycle {cycle}: {} killed, it led {} of {PARTITIONS} partitions; writes again after \
+             {outage:?}; {} acknowledged writes read back",
             members.name(k),
             led.len(),
             acknowledged.len() - checked
@@ -99,8 +100,8 @@ fn judge(journal: &Journal, found: &BTreeMap<(String, String), String>, outages:
     let sum: Duration = outages.iter().sum();
     let count = u32::try_from(outages.len()).expect("few").max(1);
     eprintln!(
-        "{} kills: {} writes acknowledged and all found, {} unknown, {} certainly not; writes again after {:?} on \
-         average, {worst:?} at worst",
+        "{} kills: {} writes acknowledged and all found, {} unknown, {} certainly not; writes again \
+         after {:?} on average, {worst:?} at worst",
         outages.len(),
         tally.acknowledged.len(),
         tally.unknown,
@@ -240,7 +241,8 @@ async fn leaders(client: &Node) -> BTreeMap<GroupId, MemberId> {
     }
 }
 
-/// Waits until a restarted member has applied, in every group, what was committed when this was asked.
+/// Waits until a restarted member has applied, in every group, what was committed when this was
+/// asked.
 async fn caught_up(client: &Node, member: MemberId) {
     let mut wanted = BTreeMap::new();
     for other in client.members() {
@@ -288,5 +290,6 @@ const SHARDS: u32 = 8;
 const PARTITIONS: usize = 8;
 const WRITERS: usize = 16;
 const READERS: usize = 64;
-/// From the kill to the first acknowledged write that began after it, in the slowest of the dead leader's shards.
+/// From the kill to the first acknowledged write that began after it, in the slowest of the dead
+/// leader's shards.
 const OUTAGE_MOST: Duration = Duration::from_secs(2);
