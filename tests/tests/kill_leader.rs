@@ -100,8 +100,8 @@ fn judge(journal: &Journal, found: &BTreeMap<(String, String), String>, outages:
     let sum: Duration = outages.iter().sum();
     let count = u32::try_from(outages.len()).expect("few").max(1);
     eprintln!(
-        "{} kills: {} writes acknowledged and all found, {} unknown, {} certainly not; writes again \
-         after {:?} on average, {worst:?} at worst",
+        "{} kills: {} writes acknowledged and all found, {} unknown, {} certainly not; writes \
+         again after {:?} on average, {worst:?} at worst",
         outages.len(),
         tally.acknowledged.len(),
         tally.unknown,

@@ -65,8 +65,7 @@ fn the_members_of_the_readme_form_a_cluster() {
     }
 }
 
-/// The lines of the first `sh` block below a heading; those that end in `\` are joined with the
-/// next.
+/// The lines of the first `sh` block below a heading.
 fn block(heading: &str) -> Vec<&'static str> {
     let (_, section) = README
         .split_once(heading)
