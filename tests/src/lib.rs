@@ -1,1 +1,29 @@
-//! (to be written)
+//! Whole programs: the command `ring` as processes, on real sockets and disks, killed and damaged.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`program`] | a process, its output, its end |
+//! | [`members`] | a cluster of `ring serve` processes |
+//! | [`ports`] | ports that no other test uses |
+//! | [`journal`] | what clients saw, written as a history |
+//! | [`skip`] | tests that this machine cannot run |
+//!
+//! Nothing here sleeps: every wait is for a condition, with a deadline, and says what it waited for
+//! when that passes.
+
+pub mod journal;
+pub mod members;
+pub mod ports;
+pub mod program;
+pub mod skip;
+
+use std::time::Duration;
+
+/// How long a test waits for anything: long past what a healthy machine needs, so that a slow one
+/// passes too.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

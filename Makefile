@@ -1,0 +1,22 @@
+# verify changes nothing; fix does.
+
+SEED ?= 1
+N ?= 100
+
+.PHONY: verify fix sim swarm
+
+verify:
+	.ci/run
+
+fix:
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged -- -D warnings
+	cargo fmt --all
+
+# One seed of the simulator again: make sim SEED=42
+sim:
+	MADSIM_TEST_SEED=$(SEED) cargo test -p sim -- --nocapture
+
+# Many seeds, from a new place each time: make swarm N=1000
+swarm:
+	MADSIM_TEST_NUM=$(N) cargo test -p sim

@@ -1,0 +1,473 @@
+//! What can be said on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::out;
+use crate::stop::{Code, Stop};
+
+/// A library that makes a program a member of a cluster, and its command line.
+#[derive(Debug, Parser)]
+#[command(name = "ring", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, \
+    3 no cluster or no answer in time, 4 outcome unknown, 5 refused, \
+    6 the member cannot start or has halted, 7 a file or stream failed."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What most commands understand.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Addresses of members to begin with; without it, the `ring dev` cluster of this user is asked
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR[,ADDR]",
+        env = "RING_CONNECT",
+        value_delimiter = ','
+    )]
+    pub(crate) connect: Vec<String>,
+    /// Name of the cluster [default: ring, or that of the running `ring dev`]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// How long to wait for an answer, like 500ms, 10s or 2m [default: 10s; for status 3s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Answer with JSON, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Common {
+    /// The time that a call may take.
+    pub(crate) fn timeout_or(&self, default: Duration) -> Duration {
+        self.timeout.unwrap_or(default)
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole local cluster in this process
+    Dev(Dev),
+    /// Run one member of a cluster
+    Serve(Serve),
+    /// Show members, shards and leaders
+    Status(Status),
+    /// Read and write a partition
+    Kv(Kv),
+    /// Measure a cluster
+    Bench(Bench),
+    /// Check a data directory without changing it
+    Fsck(Fsck),
+    /// Print a script that completes this command line in a shell
+    Completions(Completions),
+}
+
+/// `ring dev`.
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Number of members [default: 3, or as the data directory was made]
+    #[arg(
+        short = 'n',
+        long = "members",
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=9)
+    )]
+    pub(crate) members: Option<u16>,
+    /// Where the members keep their data
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = ".ring-dev",
+        conflicts_with = "memory"
+    )]
+    pub(crate) data: PathBuf,
+    /// Keep everything in memory; it is gone when the command ends
+    #[arg(long)]
+    pub(crate) memory: bool,
+    /// Port of the first member, the others follow [default: 4701, or as the data directory was
+    /// made]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Number of shards [default: 64, or as the data directory was made]
+    #[arg(long, value_name = "S")]
+    pub(crate) shards: Option<u32>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// What the process itself logs.
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// What to log on stderr, like `info` or `libring=debug`
+    #[arg(long, value_name = "FILTER", env = "RING_LOG", default_value = "warn")]
+    pub(crate) log: String,
+}
+
+/// `ring serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// A TOML file with the same words as the flags; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// This member's name, one of the members
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A member of the cluster, itself included; the same list for all members
+    #[arg(long = "member", value_name = "NAME=ADDR", value_parser = parse_member)]
+    pub(crate) members: Vec<(String, String)>,
+    /// Address to listen on [default: the own one of the members]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Where this member keeps its data
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    pub(crate) data: Option<PathBuf>,
+    /// Keep everything in memory; it is gone when the command ends
+    #[arg(long)]
+    pub(crate) memory: bool,
+    /// Allow to listen beyond this machine although nothing is encrypted
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Number of shards, fixed when the cluster is made [default: 64]
+    #[arg(long, value_name = "S")]
+    pub(crate) shards: Option<u32>,
+    /// Replicas of each shard, fixed when the cluster is made [default: 3]
+    #[arg(long, value_name = "R")]
+    pub(crate) replication: Option<u32>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// `ring status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Show it again and again until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `ring kv`.
+#[derive(Debug, Args)]
+pub(crate) struct Kv {
+    /// The partition
+    #[arg(long, global = true, value_name = "NAME", default_value = "default")]
+    pub(crate) partition: String,
+    #[command(subcommand)]
+    pub(crate) verb: KvVerb,
+}
+
+/// What to do with a partition.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KvVerb {
+    /// Print the value of a key
+    Get {
+        /// The key
+        key: OsString,
+        /// Print exactly the value's bytes
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        /// Do not wait for a majority; the value may be stale
+        #[arg(long)]
+        local: bool,
+    },
+    /// Set a key
+    Put {
+        /// The key
+        key: OsString,
+        /// The value; `-` reads it from stdin
+        #[arg(allow_negative_numbers = true)]
+        value: OsString,
+    },
+    /// Remove a key
+    Del {
+        /// The key
+        key: OsString,
+    },
+    /// Print keys and values in order
+    Scan(KvScan),
+    /// Set or remove a key if it is as expected
+    Cas(KvCas),
+    /// Show where a partition is and how large
+    Info,
+}
+
+/// `ring kv scan`.
+#[derive(Debug, Args)]
+pub(crate) struct KvScan {
+    /// Only keys that begin with this
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub(crate) prefix: Option<OsString>,
+    /// First key
+    #[arg(long)]
+    pub(crate) from: Option<OsString>,
+    /// End; this key is no longer shown
+    #[arg(long)]
+    pub(crate) to: Option<OsString>,
+    /// From the last key to the first
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// At most this many keys
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    /// Without values
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+}
+
+/// `ring kv cas`.
+#[derive(Debug, Args)]
+pub(crate) struct KvCas {
+    /// The key
+    pub(crate) key: OsString,
+    /// The new value; `-` reads it from stdin
+    #[arg(
+        allow_negative_numbers = true,
+        required_unless_present = "delete",
+        conflicts_with = "delete"
+    )]
+    pub(crate) value: Option<OsString>,
+    /// Remove the key instead of setting it
+    #[arg(long)]
+    pub(crate) delete: bool,
+    #[command(flatten)]
+    pub(crate) expect: KvExpect,
+}
+
+/// What a compare-and-set expects.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct KvExpect {
+    /// The value that the key must have
+    #[arg(long, value_name = "OLD", allow_negative_numbers = true)]
+    pub(crate) expect: Option<OsString>,
+    /// The revision that the key must have
+    #[arg(long, value_name = "N")]
+    pub(crate) expect_revision: Option<u64>,
+    /// The key must not exist
+    #[arg(long)]
+    pub(crate) absent: bool,
+}
+
+/// `ring bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Calls in flight at once
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) callers: u32,
+    /// How long to measure
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+    /// What to call: `put`, `get`, or `mixed:PERCENT` with that share of puts
+    #[arg(long, default_value = "put", value_parser = parse_mix)]
+    pub(crate) mix: Mix,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 64, value_parser = ValueParser::from(parse_value_size))]
+    pub(crate) value_size: usize,
+    /// Number of keys
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// Number of partitions that the keys are spread over; each lives in one shard
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) partitions: u64,
+    /// Seconds to run before measuring
+    #[arg(long, default_value_t = 1, value_name = "SECONDS")]
+    pub(crate) warmup: u64,
+}
+
+/// What `ring bench` calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mix {
+    /// How many of a hundred calls are puts; the others are gets.
+    pub(crate) puts_percent: u64,
+}
+
+/// `ring fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// A member's data directory
+    pub(crate) dir: PathBuf,
+}
+
+/// `ring completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Reads the command line. Help and version are printed here and end the command.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Stop> {
+    Cli::try_parse_from(args).map_err(|error| {
+        let kind = error.kind();
+        let asked = matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        if asked || kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            // Its output goes where it can; a closed stdout is no error.
+            drop(error.print());
+            return if asked {
+                Stop::Unread
+            } else {
+                Stop::Silent(Code::Usage)
+            };
+        }
+        Stop::new(Code::Usage, one_line(&error.render().to_string()))
+    })
+}
+
+/// The script that completes the command line in a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<(), Stop> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ring", &mut script);
+    out::write(&script)
+}
+
+/// The parser's message without its usage section, on one line.
+fn one_line(message: &str) -> String {
+    let mut line = message
+        .lines()
+        .map(str::trim)
+        .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"))
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    if let Some(rest) = line.strip_prefix("error: ") {
+        line = String::from(rest);
+    }
+    line.push_str(" (`ring --help` tells more)");
+    line
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| String::from("not a time like 500ms, 10s or 2m"))?;
+    let millis = match &text[digits.len()..] {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        _ => return Err(String::from("the unit must be ms, s or m")),
+    };
+    match millis {
+        Some(0) => Err(String::from("must be longer than nothing")),
+        Some(millis) if millis <= 86_400_000 => Ok(Duration::from_millis(millis)),
+        _ => Err(String::from("must be at most a day")),
+    }
+}
+
+fn parse_member(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, address)) if !name.is_empty() && !address.is_empty() => {
+            Ok((String::from(name), String::from(address)))
+        }
+        _ => Err(String::from("must be NAME=ADDR, like a=127.0.0.1:4701")),
+    }
+}
+
+fn parse_mix(text: &str) -> Result<Mix, String> {
+    let puts_percent = match text.split_once(':') {
+        None if text == "put" => 100,
+        None if text == "get" => 0,
+        Some(("mixed", percent)) => percent
+            .parse()
+            .ok()
+            .filter(|percent| *percent <= 100)
+            .ok_or("the share of puts must be 0 to 100")?,
+        _ => return Err(String::from("must be put, get or mixed:PERCENT")),
+    };
+    Ok(Mix { puts_percent })
+}
+
+fn parse_value_size(text: &str) -> Result<usize, String> {
+    let most = libring::Limits::default().value_bytes;
+    match text.parse() {
+        Ok(bytes) if bytes <= most => Ok(bytes),
+        Ok(_) => Err(format!("the limit of a value is {most} bytes")),
+        Err(_) => Err(String::from("not a number of bytes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, Stop> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn refusal(line: &str) -> String {
+        match parsed(line).expect_err(line) {
+            Stop::Error {
+                code: Code::Usage,
+                line,
+            } => line,
+            other @ (Stop::Unread | Stop::Silent(_) | Stop::Error { .. }) => {
+                panic!("{line}: {other:?}")
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_belongs_to_all_commands_may_stand_anywhere() {
+        for line in [
+            "ring --connect a:1,b:2 kv get k",
+            "ring kv get k --connect a:1,b:2",
+        ] {
+            assert_eq!(parsed(line).expect(line).common.connect, ["a:1", "b:2"]);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_says_what() {
+        assert!(refusal("ring kv get k --tiemout 3").contains("--tiemout"));
+        assert!(refusal("ring kv cas k v").contains("--absent"));
+        assert!(refusal("ring kv put k").contains("<VALUE>"));
+        assert!(refusal("ring kv cas k v --absent --expect x").contains("cannot be used with"));
+        assert!(refusal("ring bench --mix mixed:200").contains("0 to 100"));
+        assert!(refusal("ring serve --member a").contains("NAME=ADDR"));
+        assert!(refusal("ring dev -n 0").contains('0'));
+        assert!(!refusal("ring frobnicate").contains('\n'));
+    }
+
+    #[test]
+    fn values_may_be_negative_numbers_and_stdin() {
+        for value in ["-5", "-", "x"] {
+            let cli = parsed(&format!("ring kv put k {value} --json")).expect(value);
+            assert!(cli.common.json);
+            let Command::Kv(Kv {
+                verb: KvVerb::Put { value: read, .. },
+                ..
+            }) = cli.command
+            else {
+                panic!("{value}");
+            };
+            assert_eq!(read, value);
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "s", "0", "3h", "-1", "99999999999999999999", "2000000s"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

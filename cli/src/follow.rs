@@ -1,0 +1,212 @@
+//! Events as lines for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use libring::{Event, Founder, GroupId, MemberId, Term};
+
+use crate::out;
+
+/// Names of members.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names(BTreeMap<MemberId, String>);
+
+impl Names {
+    /// The names of a cluster's members.
+    pub(crate) fn of(members: &[Founder]) -> Self {
+        Self(members.iter().map(|m| (m.id, m.name.clone())).collect())
+    }
+
+    /// A member's name; its id when it has none here.
+    pub(crate) fn name(&self, member: MemberId) -> String {
+        self.0.get(&member).cloned().unwrap_or_else(|| {
+            if member.is_client() {
+                String::from("a client")
+            } else {
+                member.to_string()
+            }
+        })
+    }
+}
+
+/// What is known of who leads. Every replica of a shard tells of a new leader, and an election is
+/// seldom alone: what several events say becomes one line.
+#[derive(Debug, Default)]
+pub(crate) struct Leaders {
+    known: BTreeMap<GroupId, (Term, Option<MemberId>)>,
+    changed: BTreeMap<GroupId, Option<MemberId>>,
+}
+
+impl Leaders {
+    /// Takes an event in.
+    pub(crate) fn note(&mut self, group: GroupId, term: Term, leader: Option<MemberId>) {
+        let before = self.known.get(&group).copied();
+        let newer = match before {
+            None => true,
+            // Within a term a leader only becomes known; that one replica lost sight of it says
+            // little.
+            Some((known, who)) => {
+                term > known || (term == known && who.is_none() && leader.is_some())
+            }
+        };
+        if newer {
+            self.known.insert(group, (term, leader));
+            self.changed
+                .entry(group)
+                .or_insert(before.and_then(|(_, who)| who));
+        }
+    }
+
+    /// True when there is something to tell.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What changed since the last time: a line for each leader.
+    pub(crate) fn tell(&mut self, names: &Names) -> Vec<String> {
+        let mut by_leader: BTreeMap<Option<MemberId>, Vec<GroupId>> = BTreeMap::new();
+        for (group, before) in std::mem::take(&mut self.changed) {
+            let now = self.known.get(&group).and_then(|(_, leader)| *leader);
+            if now != before {
+                by_leader.entry(now).or_default().push(group);
+            }
+        }
+        by_leader
+            .into_iter()
+            .map(|(leader, groups)| {
+                let shards = shards(&groups);
+                match leader {
+                    Some(leader) => format!("{} leads {shards}", names.name(leader)),
+                    None => format!("{shards}: electing a leader"),
+                }
+            })
+            .collect()
+    }
+}
+
+/// What an event says, from the view of the member `who`; none for what [`Leaders`] tells and for
+/// the daily coming and going of clients.
+pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String> {
+    let peer = |member: &Option<MemberId>| match member {
+        Some(member) => names.name(*member),
+        None => String::from("somebody"),
+    };
+    match event {
+        Event::Up { genesis } => Some(format!(
+            "{who} is up: cluster \"{}\", {}, {}",
+            genesis.name,
+            out::count(genesis.members.len(), "member"),
+            count_shards(genesis.shards)
+        )),
+        Event::PeerConnected { member } if !member.is_client() => {
+            Some(format!("{who} is connected to {}", names.name(*member)))
+        }
+        Event::PeerDisconnected { member } if !member.is_client() => {
+            Some(format!("{who} has lost {}", names.name(*member)))
+        }
+        Event::PeerConnected { .. }
+        | Event::PeerDisconnected { .. }
+        | Event::LeaderChanged { .. } => None,
+        Event::PeerRefused {
+            member,
+            reason,
+            by_us,
+        } => {
+            let (from, to) = if *by_us {
+                (String::from(who), peer(member))
+            } else {
+                (peer(member), String::from(who))
+            };
+            Some(format!("{from} refused {to}: {}", libring::explain(reason)))
+        }
+        Event::PeerFault { member, what } => Some(format!(
+            "{who} dropped something from {}: {what}",
+            peer(member)
+        )),
+    }
+}
+
+/// How long changes of leaders are gathered before they are told.
+pub(crate) const GATHER: Duration = Duration::from_millis(200);
+
+/// A number of shards with its word.
+pub(crate) fn count_shards(shards: u32) -> String {
+    out::count(usize::try_from(shards).unwrap_or(usize::MAX), "shard")
+}
+
+fn shards(groups: &[GroupId]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = out::count(groups.len(), "shard");
+    let numbers: Vec<String> = groups.iter().take(SHOWN).map(|g| g.0.to_string()).collect();
+    let more = if groups.len() > SHOWN { ", ..." } else { "" };
+    text.push_str(&format!(" ({}{more})", numbers.join(", ")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names([(MemberId(1), "a".into()), (MemberId(2), "b".into())].into())
+    }
+
+    #[test]
+    fn many_tellers_of_one_election_make_one_line() {
+        let mut leaders = Leaders::default();
+        for shard in 1..=10 {
+            for _teller in 0..3 {
+                leaders.note(GroupId(shard), Term(1), Some(MemberId(1)));
+            }
+        }
+        assert!(leaders.has_news());
+        assert_eq!(
+            leaders.tell(&names()),
+            ["a leads 10 shards (1, 2, 3, 4, 5, 6, 7, 8, ...)"]
+        );
+        assert!(!leaders.has_news());
+    }
+
+    #[test]
+    fn old_news_is_no_news() {
+        let mut leaders = Leaders::default();
+        leaders.note(GroupId(1), Term(2), Some(MemberId(1)));
+        leaders.tell(&names());
+
+        leaders.note(GroupId(1), Term(1), Some(MemberId(2)));
+        leaders.note(GroupId(1), Term(2), None);
+        assert!(!leaders.has_news());
+
+        leaders.note(GroupId(1), Term(3), None);
+        leaders.note(GroupId(1), Term(3), Some(MemberId(1)));
+        assert_eq!(
+            leaders.tell(&names()),
+            Vec::<String>::new(),
+            "a leads as before"
+        );
+
+        leaders.note(GroupId(1), Term(4), None);
+        assert_eq!(leaders.tell(&names()), ["1 shard (1): electing a leader"]);
+        leaders.note(GroupId(1), Term(4), Some(MemberId(2)));
+        assert_eq!(leaders.tell(&names()), ["b leads 1 shard (1)"]);
+    }
+
+    #[test]
+    fn clients_come_and_go_unmentioned() {
+        let member = MemberId::client(7);
+        assert_eq!(
+            describe("a", &Event::PeerConnected { member }, &names()),
+            None
+        );
+        assert_eq!(
+            describe(
+                "a",
+                &Event::PeerDisconnected {
+                    member: MemberId(2)
+                },
+                &names()
+            ),
+            Some("a has lost b".into())
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! `ring serve`: one member in this process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use libring::{Data, Event, Node, Options};
+use serde::Deserialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Common, Log, Serve};
+use crate::follow::{self, Leaders, Names};
+use crate::out::{self, Watched};
+use crate::stop::{Code, Stop};
+
+/// Runs a member until it is told to stop or halts.
+pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
+    log_to_stderr(&args.log)?;
+    let options = options(common, args)?;
+    let mut signals = Signals::new()?;
+    let mut watched = Watched::default();
+    let who = options.name.clone();
+    watched.line(announcement(&options));
+
+    let what = format!("member \"{who}\"");
+    let node = tokio::select! {
+        opened = Node::open(options) => opened.map_err(|e| Stop::open(&what, &e))?,
+        () = signals.stop() => {
+            watched.line(format!("{who} stopped before its cluster came up"));
+            return Ok(());
+        }
+    };
+    watched.line(format!(
+        "{who} is up: {} of {}",
+        node.whoami(),
+        out::count(node.members().len(), "member")
+    ));
+
+    let halted = tokio::select! {
+        halt = node.halted() => Some(halt),
+        () = follow_one(&node, &who, &mut watched) => None,
+        () = signals.stop() => None,
+    };
+    if let Some(halt) = halted {
+        return Err(Stop::new(
+            Code::Member,
+            format!("{what} has halted: {halt}"),
+        ));
+    }
+    watched.line(format!("{who} stops"));
+    tokio::select! {
+        closed = node.close() => closed.map_err(|e| Stop::call(&what, &e))?,
+        () = signals.stop() => {
+            return Err(Stop::new(Code::Member, format!("{what} was stopped before it had closed")));
+        }
+    }
+    watched.line(format!("{who} has stopped"));
+    Ok(())
+}
+
+/// Tells what happens to a member, until it ends.
+async fn follow_one(node: &Node, who: &str, watched: &mut Watched) {
+    let names = Names::of(&node.members());
+    let mut events = node.events();
+    let mut leaders = Leaders::default();
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(follow::GATHER), if leaders.has_news() => {
+                for line in leaders.tell(&names) {
+                    watched.line(line);
+                }
+                continue;
+            }
+        };
+        match event {
+            None => return,
+            Some(Event::LeaderChanged {
+                group,
+                term,
+                leader,
+            }) => leaders.note(group, term, leader),
+            // Said already, in more words.
+            Some(Event::Up { .. }) => {}
+            Some(event) => {
+                if let Some(line) = follow::describe(who, &event, &names) {
+                    watched.line(line);
+                }
+            }
+        }
+    }
+}
+
+/// The two ways to be told to stop.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    pub(crate) fn new() -> Result<Self, Stop> {
+        let listen = |kind| signal(kind).map_err(|e| Stop::io("cannot listen for signals", &e));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Resolves at the next Ctrl-C or SIGTERM.
+    pub(crate) async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Sends what the library logs to stderr.
+pub(crate) fn log_to_stderr(log: &Log) -> Result<(), Stop> {
+    let filter = EnvFilter::try_new(&log.log)
+        .map_err(|e| Stop::new(Code::Usage, format!("--log \"{}\": {e}", log.log)))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+/// A configuration file: the flags' words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: Option<String>,
+    cluster: Option<String>,
+    #[serde(default)]
+    members: BTreeMap<String, String>,
+    listen: Option<String>,
+    data: Option<PathBuf>,
+    #[serde(default)]
+    memory: bool,
+    #[serde(default)]
+    insecure: bool,
+    shards: Option<u32>,
+    replication: Option<u32>,
+}
+
+fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
+    let file = match &args.config {
+        Some(path) => read(path)?,
+        None => File::default(),
+    };
+    let default = Options::default();
+    // A flag for one kind of data overrides the file's other kind.
+    let (data, memory) = match (&args.data, args.memory) {
+        (None, false) => (file.data, file.memory),
+        (data, memory) => (data.clone(), memory),
+    };
+    let data = match (data, memory) {
+        (Some(dir), false) => Data::Dir(dir),
+        (None, true) => Data::Memory,
+        (None, false) => {
+            return Err(Stop::new(
+                Code::Usage,
+                "configuration: data: missing; give --data DIR, or --memory to keep nothing",
+            ));
+        }
+        (Some(_), true) => {
+            return Err(Stop::new(
+                Code::Usage,
+                "configuration: data: given together with memory; choose one of the two",
+            ));
+        }
+    };
+    let members = if args.members.is_empty() {
+        file.members.into_iter().collect()
+    } else {
+        args.members.clone()
+    };
+    Ok(Options {
+        name: args.name.clone().or(file.name).unwrap_or(default.name),
+        cluster: common
+            .cluster
+            .clone()
+            .or(file.cluster)
+            .unwrap_or(default.cluster),
+        members,
+        listen: args.listen.clone().or(file.listen),
+        data,
+        insecure: args.insecure || file.insecure,
+        shards: args.shards.or(file.shards).unwrap_or(default.shards),
+        replication: args
+            .replication
+            .or(file.replication)
+            .unwrap_or(default.replication),
+        ..Options::default()
+    })
+}
+
+fn read(path: &Path) -> Result<File, Stop> {
+    let text = fs::read_to_string(path)
+        .map_err(|e| Stop::new(Code::Usage, format!("{}: {e}", path.display())))?;
+    toml::from_str(&text).map_err(|e| {
+        let line = e.span().map_or(1, |span| {
+            1 + text
+                .bytes()
+                .take(span.start)
+                .filter(|b| *b == b'\n')
+                .count()
+        });
+        Stop::new(
+            Code::Usage,
+            format!("{}:{line}: {}", path.display(), e.message()),
+        )
+    })
+}
+
+fn announcement(options: &Options) -> String {
+    let mut line = format!(
+        "starting member \"{}\" of cluster \"{}\"",
+        options.name, options.cluster
+    );
+    match &options.data {
+        Data::Dir(dir) => line.push_str(&format!(", data in {}", dir.display())),
+        Data::Memory => line.push_str(", data in memory only"),
+    }
+    let others: Vec<String> = options
+        .members
+        .iter()
+        .filter(|(name, _)| *name != options.name)
+        .map(|(name, address)| format!("{name} at {address}"))
+        .collect();
+    if !others.is_empty() {
+        line.push_str(&format!("; the others: {}", others.join(", ")));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args::{self, Command};
+
+    fn options_of(line: &str) -> Result<Options, Stop> {
+        let cli = args::parse(line.split(' ').map(OsString::from))?;
+        let Command::Serve(serve) = cli.command else {
+            panic!("{line}");
+        };
+        options(&cli.common, &serve)
+    }
+
+    fn refusal(line: &str) -> String {
+        match options_of(line).expect_err(line) {
+            Stop::Error {
+                code: Code::Usage,
+                line,
+            } => line,
+            other @ (Stop::Unread | Stop::Silent(_) | Stop::Error { .. }) => {
+                panic!("{line}: {other:?}")
+            }
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let path = std::env::temp_dir().join(format!("ring-serve-{}.toml", std::process::id()));
+        let text =
+            "name = 'b'\ncluster = 'c'\ndata = 'd'\nshards = 8\n[members]\na = 'h:1'\nb = 'h:2'\n";
+        fs::write(&path, text).expect("the temporary directory is ours");
+        let config = format!("ring serve --config {}", path.display());
+
+        let options = options_of(&config).expect("a good file");
+        assert_eq!((options.name.as_str(), options.shards), ("b", 8));
+        assert_eq!(options.data, Data::Dir("d".into()));
+        let members = [("a", "h:1"), ("b", "h:2")].map(|(n, a)| (n.into(), a.into()));
+        assert_eq!(options.members, members);
+
+        let options =
+            options_of(&format!("{config} --name a --memory --cluster e")).expect("good flags");
+        assert_eq!(
+            (options.name.as_str(), options.cluster.as_str()),
+            ("a", "e")
+        );
+        assert_eq!(options.data, Data::Memory);
+
+        fs::write(&path, "name = 'a'\n\nadress = 'x'\n").expect("the temporary directory is ours");
+        let line = refusal(&config);
+        assert!(line.contains(":3: unknown field `adress`"), "{line}");
+        fs::remove_file(&path).expect("the temporary directory is ours");
+    }
+
+    #[test]
+    fn a_member_says_where_its_data_is() {
+        assert!(refusal("ring serve --name a").contains("data: missing"));
+        assert!(refusal("ring serve --config /nowhere.toml").contains("/nowhere.toml: "));
+    }
+}

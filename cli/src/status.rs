@@ -1,0 +1,344 @@
+//! `ring status`: members, shards and leaders.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use libring::{Error, Failure, Founder, GroupId, MemberId, MemberStatus, Node, Role, Term};
+use serde_json::{Value, json};
+
+use crate::args::{Common, Status};
+use crate::connect::connect;
+use crate::follow::Names;
+use crate::out;
+use crate::stop::{Code, Stop};
+
+/// Shows the cluster once, or until interrupted.
+pub(crate) async fn run(common: &Common, args: &Status) -> Result<(), Stop> {
+    let patience = common.timeout_or(Duration::from_secs(3));
+    let node = connect(common, patience).await?;
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let report = Report::of(&node, patience).await;
+        if common.json {
+            out::json(&report.json())?;
+        } else if args.watch && io::stdout().is_terminal() {
+            out::write(format!("{CLEAR}{}", report.text()).as_bytes())?;
+        } else {
+            out::write(report.text().as_bytes())?;
+        }
+        if !args.watch {
+            return report.verdict();
+        }
+        if !common.json {
+            out::line("")?;
+        }
+        tokio::select! {
+            _ = every.tick() => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+/// What the members say.
+#[derive(Debug)]
+struct Report {
+    members: Vec<(Founder, Result<MemberStatus, String>)>,
+    shards: Vec<Shard>,
+    names: Names,
+}
+
+/// What the members say about one shard, taken together.
+#[derive(Debug, PartialEq, Eq)]
+struct Shard {
+    group: GroupId,
+    leader: Option<MemberId>,
+    term: Term,
+    /// The highest commit index that a replica knows.
+    commit: u64,
+    /// Every replica that was reached, with how far what it has applied lies behind `commit`.
+    lag: BTreeMap<MemberId, u64>,
+}
+
+impl Report {
+    /// Asks all members at once.
+    async fn of(node: &Node, patience: Duration) -> Self {
+        let founders = node.members();
+        let names = Names::of(&founders);
+        let asked: Vec<_> = founders
+            .into_iter()
+            .map(|founder| {
+                let node = node.clone();
+                let id = founder.id;
+                (founder, tokio::spawn(async move { node.status(id).await }))
+            })
+            .collect();
+        let mut members = Vec::new();
+        for (founder, answer) in asked {
+            let status = match answer.await {
+                Ok(Ok(status)) => Ok(status),
+                Ok(Err(Error::Failed(Failure::Deadline))) => {
+                    Err(format!("no answer within {}", out::span(patience)))
+                }
+                Ok(Err(e)) => Err(e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            members.push((founder, status));
+        }
+        let shards = shards(
+            members
+                .iter()
+                .filter_map(|(_, status)| status.as_ref().ok()),
+        );
+        Self {
+            members,
+            shards,
+            names,
+        }
+    }
+
+    /// Fails when a shard has no leader, or no member could say.
+    fn verdict(&self) -> Result<(), Stop> {
+        let leaderless: Vec<String> = self
+            .shards
+            .iter()
+            .filter(|shard| shard.leader.is_none())
+            .map(|shard| shard.group.0.to_string())
+            .collect();
+        if self.shards.is_empty() {
+            return Err(Stop::new(Code::No, "no member could be asked"));
+        }
+        if leaderless.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::new(
+            Code::No,
+            format!(
+                "{} without a leader ({}): start the members that are missing",
+                out::count(leaderless.len(), "shard"),
+                leaderless.join(", ")
+            ),
+        ))
+    }
+
+    fn leads(&self, member: MemberId) -> usize {
+        self.shards
+            .iter()
+            .filter(|shard| shard.leader == Some(member))
+            .count()
+    }
+
+    fn text(&self) -> String {
+        let members = self.members.iter().map(|(founder, status)| {
+            let mut row = vec![
+                founder.name.clone(),
+                founder.id.to_string(),
+                founder.address.clone(),
+            ];
+            match status {
+                Ok(status) => row.extend([
+                    String::from("up"),
+                    status.boot.0.to_string(),
+                    out::span(Duration::from_nanos(status.uptime)),
+                    self.name_all(&status.connected),
+                    status.clients.to_string(),
+                    out::bytes(status.log_bytes),
+                    self.leads(founder.id).to_string(),
+                ]),
+                Err(_) => {
+                    row.push(String::from("no answer"));
+                    row.extend((0..6).map(|_| String::from("-")));
+                }
+            }
+            row
+        });
+        let head = [
+            "MEMBER",
+            "ID",
+            "ADDRESS",
+            "STATE",
+            "BOOT",
+            "UPTIME",
+            "CONNECTED",
+            "CLIENTS",
+            "LOG",
+            "LEADS",
+        ];
+        let mut text = out::table(&head, members.collect());
+        for (founder, status) in &self.members {
+            if let Err(why) = status {
+                text.push_str(&format!("{} cannot be asked: {why}\n", founder.name));
+            }
+        }
+        let shards = self.shards.iter().map(|shard| {
+            let lag = shard.lag.iter().map(|(member, lag)| match lag {
+                0 => self.names.name(*member),
+                lag => format!("{}(-{lag})", self.names.name(*member)),
+            });
+            vec![
+                shard.group.0.to_string(),
+                self.leader_name(shard)
+                    .unwrap_or_else(|| String::from("NONE")),
+                shard.term.0.to_string(),
+                shard.commit.to_string(),
+                shard
+                    .lag
+                    .values()
+                    .max()
+                    .map_or_else(String::new, u64::to_string),
+                lag.collect::<Vec<_>>().join(" "),
+            ]
+        });
+        text.push('\n');
+        text.push_str(&out::table(
+            &["SHARD", "LEADER", "TERM", "COMMIT", "LAG", "REPLICAS"],
+            shards.collect(),
+        ));
+        text
+    }
+
+    fn json(&self) -> Value {
+        let members = self.members.iter().map(|(founder, status)| match status {
+            Ok(status) => json!({
+                "name": founder.name,
+                "id": founder.id.0,
+                "address": founder.address,
+                "up": true,
+                "boot": status.boot.0,
+                "uptime_ms": status.uptime / 1_000_000,
+                "connected": status.connected.iter().map(|m| m.0).collect::<Vec<_>>(),
+                "clients": status.clients,
+                "log_bytes": status.log_bytes,
+                "leads": self.leads(founder.id),
+            }),
+            Err(why) => json!({
+                "name": founder.name,
+                "id": founder.id.0,
+                "address": founder.address,
+                "up": false,
+                "why": why,
+            }),
+        });
+        let shards = self.shards.iter().map(|shard| {
+            let lag = shard
+                .lag
+                .iter()
+                .map(|(member, lag)| json!({ "member": member.0, "lag": lag }));
+            json!({
+                "shard": shard.group.0,
+                "leader": shard.leader.map(|leader| leader.0),
+                "term": shard.term.0,
+                "commit": shard.commit,
+                "replicas": lag.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "members": members.collect::<Vec<_>>(),
+            "shards": shards.collect::<Vec<_>>(),
+            "healthy": self.verdict().is_ok(),
+        })
+    }
+
+    fn leader_name(&self, shard: &Shard) -> Option<String> {
+        shard.leader.map(|leader| self.names.name(leader))
+    }
+
+    fn name_all(&self, members: &[MemberId]) -> String {
+        if members.is_empty() {
+            return String::from("none");
+        }
+        let names: Vec<String> = members.iter().map(|m| self.names.name(*m)).collect();
+        names.join(",")
+    }
+}
+
+/// Puts together what members say. A shard's leader is the one that says so in the highest term
+/// that anyone knows: one that is cut off may still think that it leads, in an older term.
+fn shards<'a>(statuses: impl Iterator<Item = &'a MemberStatus>) -> Vec<Shard> {
+    let mut shards: BTreeMap<GroupId, Shard> = BTreeMap::new();
+    let mut applied: BTreeMap<(GroupId, MemberId), u64> = BTreeMap::new();
+    for status in statuses {
+        for replica in &status.groups {
+            let shard = shards.entry(replica.group).or_insert_with(|| Shard {
+                group: replica.group,
+                leader: None,
+                term: replica.term,
+                commit: 0,
+                lag: BTreeMap::new(),
+            });
+            if replica.term > shard.term {
+                shard.term = replica.term;
+                shard.leader = None;
+            }
+            if replica.role == Role::Leader && replica.term == shard.term {
+                shard.leader = Some(status.member);
+            }
+            shard.commit = shard.commit.max(replica.commit.0);
+            applied.insert((replica.group, status.member), replica.applied.0);
+        }
+    }
+    for ((group, member), applied) in applied {
+        if let Some(shard) = shards.get_mut(&group) {
+            shard
+                .lag
+                .insert(member, shard.commit.saturating_sub(applied));
+        }
+    }
+    shards.into_values().collect()
+}
+
+/// Moves a terminal's cursor home and clears what it shows.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+#[cfg(test)]
+mod tests {
+    use libring::{GroupStatus, LogIndex, ReplicaId};
+
+    use super::*;
+
+    fn says(member: u64, term: u64, role: Role, commit: u64, applied: u64) -> MemberStatus {
+        MemberStatus {
+            member: MemberId(member),
+            groups: vec![GroupStatus {
+                group: GroupId(1),
+                replica: ReplicaId(member),
+                term: Term(term),
+                role,
+                leader: None,
+                last: LogIndex(commit),
+                commit: LogIndex(commit),
+                applied: LogIndex(applied),
+            }],
+            ..MemberStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_leader_is_that_of_the_highest_term() {
+        let cut_off = says(1, 4, Role::Leader, 7, 7);
+        let leader = says(2, 5, Role::Leader, 9, 8);
+        let follower = says(3, 5, Role::Follower, 8, 5);
+        let expected = Shard {
+            group: GroupId(1),
+            leader: Some(MemberId(2)),
+            term: Term(5),
+            commit: 9,
+            lag: [(MemberId(1), 2), (MemberId(2), 1), (MemberId(3), 4)].into(),
+        };
+        assert_eq!(
+            shards([&cut_off, &leader, &follower].into_iter()),
+            [expected]
+        );
+    }
+
+    #[test]
+    fn a_leader_of_the_past_is_none() {
+        let cut_off = says(1, 4, Role::Leader, 7, 7);
+        let candidate = says(2, 5, Role::Candidate, 7, 7);
+        for order in [[&cut_off, &candidate], [&candidate, &cut_off]] {
+            let shards = shards(order.into_iter());
+            assert_eq!(shards.first().and_then(|shard| shard.leader), None);
+        }
+    }
+}
