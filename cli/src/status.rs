@@ -139,7 +139,7 @@ impl Report {
             match status {
                 Ok(status) => row.extend([
                     String::from("up"),
-                    status.boot.0.to_string(),
+                    status.boot.count().to_string(),
                     out::span(Duration::from_nanos(status.uptime)),
                     self.name_all(&status.connected),
                     status.clients.to_string(),
@@ -205,7 +205,7 @@ impl Report {
                 "id": founder.id.0,
                 "address": founder.address,
                 "up": true,
-                "boot": status.boot.0,
+                "boot": status.boot.count(),
                 "uptime_ms": status.uptime / 1_000_000,
                 "connected": status.connected.iter().map(|m| m.0).collect::<Vec<_>>(),
                 "clients": status.clients,

@@ -50,11 +50,7 @@ impl Genesis {
     pub fn membership(&self, group: GroupId) -> Membership {
         let mut voters: Vec<Replica> = self.replicas(group).collect();
         voters.sort_unstable();
-        Membership {
-            voters,
-            outgoing: Vec::new(),
-            learners: Vec::new(),
-        }
+        Membership { voters, outgoing: Vec::new(), learners: Vec::new() }
     }
 
     /// The member that should lead a group while it lives.
@@ -70,10 +66,7 @@ impl Genesis {
         (0..count).filter_map(move |k| {
             let place = usize::try_from((shard + k) % members).ok()?;
             let member = self.members.get(place)?.id;
-            Some(Replica {
-                id: ReplicaId(shard * u64::from(self.replication) + k + 1),
-                member,
-            })
+            Some(Replica { id: ReplicaId(shard * u64::from(self.replication) + k + 1), member })
         })
     }
 }

@@ -7,9 +7,7 @@ use core::mem;
 
 use bytes::Bytes;
 
-use crate::ids::{
-    GroupId, LogIndex, LogSeq, MemberId, ReadId, Seq, SessionId, len_u64,
-};
+use crate::ids::{GroupId, LogIndex, LogSeq, MemberId, ReadId, Seq, SessionId, len_u64};
 use crate::raft::message::EntryBody;
 use crate::raft::{Effects, ProposeRefused, Raft};
 use crate::shard::command::{Item, ItemOutcome, Payload, Query};
@@ -336,4 +334,3 @@ impl Group {
 fn stamp_of(data: &[u8]) -> Option<u64> {
     postcard::take_from_bytes::<(u8, u64)>(data).ok().map(|((_, stamp), _)| stamp)
 }
-

@@ -65,7 +65,8 @@ id! {
     Seq(u64), "#";
     /// The number of the last change of a value; rises by one with each change in a shard.
     Revision(u64), "v";
-    /// How often a member was started on its directory; rises with each start.
+    /// One start of a member on its directory: a counter that rises with each start in the upper half, a drawn
+    /// number in the lower, so that two histories that counted to the same number are told apart.
     Boot(u64), "b";
     /// Which installation of a group's state the keys in the store belong to.
     Epoch(u32), "e";
@@ -75,6 +76,26 @@ id! {
     CursorId(u64), "cursor-";
     /// A snapshot of a group that its leader sends.
     SnapshotId(u64), "snap-";
+}
+
+impl Boot {
+    /// Which start it was, counted from 1; 0 before the first.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// The next start.
+    #[must_use]
+    pub fn following(self, drawn: u64) -> Self {
+        Self(((self.count() + 1) << 32) | (drawn & 0xffff_ffff))
+    }
+
+    /// True when a peer that was seen in start `seen` and now says it is in this one has lost what it did since.
+    #[must_use]
+    pub fn is_rolled_back_from(self, seen: Self) -> bool {
+        self != seen && self.count() <= seen.count()
+    }
 }
 
 impl GroupId {

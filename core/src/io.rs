@@ -152,7 +152,6 @@ impl Outbox {
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
     }
-
 }
 
 /// Carries an outbox out and empties it. The only loop that does so, for every world.
@@ -386,10 +385,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { what, limit } => {
-                write!(
-                    f,
-                    "{what} is full (limit {limit}): wait for calls to end and try again"
-                )
+                write!(f, "{what} is full (limit {limit}): wait for calls to end and try again")
             }
             Self::TooLarge { what, len, limit } => {
                 write!(f, "{what} is {len} long, the limit is {limit}")
@@ -499,20 +495,18 @@ pub enum Halt {
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Log { problem } => write!(
-                f,
-                "the log failed: {problem}; mend the disk and start this member again"
-            ),
-            Self::Store { problem } => write!(
-                f,
-                "the store failed: {problem}; mend the disk and start this member again"
-            ),
+            Self::Log { problem } => {
+                write!(f, "the log failed: {problem}; mend the disk and start this member again")
+            }
+            Self::Store { problem } => {
+                write!(f, "the store failed: {problem}; mend the disk and start this member again")
+            }
             Self::RolledBack { seen } => write!(
                 f,
                 "this data directory is older than what a peer has seen of it (start {}): a backup was \
                  restored or a disk rolled back, and promises made since are lost; bring back the newer \
                  directory, or replace this member by a new one on an empty directory",
-                seen.0
+                seen.count()
             ),
             Self::Wiped => write!(
                 f,

@@ -39,9 +39,15 @@ struct Conn {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// The handshake must be over by then.
-    Handshake { until: Instant },
+    Handshake {
+        until: Instant,
+    },
     /// Checked; up when this batch is durable.
-    Pending { who: MemberId, seq: LogSeq, welcome: Option<Box<Welcome>> },
+    Pending {
+        who: MemberId,
+        seq: LogSeq,
+        welcome: Option<Box<Welcome>>,
+    },
     Up(MemberId),
 }
 
@@ -126,7 +132,7 @@ impl Judge<'_> {
             return Err(Refusal::Wiped);
         }
         match self.boots.get(&who.member) {
-            Some(&seen) if who.boot < seen => Err(Refusal::RolledBack { seen }),
+            Some(&seen) if who.boot.is_rolled_back_from(seen) => Err(Refusal::RolledBack { seen }),
             Some(_) | None => Ok(()),
         }
     }
@@ -272,7 +278,7 @@ impl Links {
         }
         let seen = judge.boots.get(&who.member).copied().unwrap_or_default();
         let founded = judge.members.get(&who.member).is_some_and(|(_, birth)| birth.is_some());
-        let new_boot = (founded && who.boot > seen).then_some(who.boot);
+        let new_boot = (founded && who.boot != seen).then_some(who.boot);
         Some(Handshake::Accepted(Box::new(Accepted { who: who.clone(), new_boot, welcome })))
     }
 

@@ -55,10 +55,7 @@ mod tests {
             }
             let fair = 100_000 / shards;
             assert_eq!(counts[0], 0, "group 0 is the directory's");
-            assert!(
-                counts[1..].iter().all(|c| *c > fair / 2 && *c < fair * 2),
-                "{counts:?}"
-            );
+            assert!(counts[1..].iter().all(|c| *c > fair / 2 && *c < fair * 2), "{counts:?}");
         }
     }
 }

@@ -122,10 +122,21 @@ struct Ask {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum What {
-    Query { group: GroupId, query: Query, linearizable: bool },
+    Query {
+        group: GroupId,
+        query: Query,
+        linearizable: bool,
+    },
     /// A later page of a scan: only where the scan began, and only once.
-    Page { group: GroupId, member: MemberId, cursor: CursorId, query: Query },
-    Status { member: MemberId },
+    Page {
+        group: GroupId,
+        member: MemberId,
+        cursor: CursorId,
+        query: Query,
+    },
+    Status {
+        member: MemberId,
+    },
 }
 
 /// A scan that may go on.
@@ -670,7 +681,8 @@ impl Router {
 
     /// The node has halted: every call ends.
     pub(crate) fn close(&mut self, out: &mut Vec<Output>) {
-        let calls: Vec<(RequestId, At)> = self.calls.iter().map(|(&id, call)| (id, call.at)).collect();
+        let calls: Vec<(RequestId, At)> =
+            self.calls.iter().map(|(&id, call)| (id, call.at)).collect();
         for (request, at) in calls {
             let maybe = match at {
                 At::Window(group, seq) => {

@@ -112,7 +112,8 @@ impl Node {
             appends_in_flight: limits.appends_in_flight,
         };
         let rng = self.rng.fork(u64::from(id.0) + 16);
-        let mut raft = Raft::new(id, replica, settings, durable, &store, rng, now);
+        let mut fx = Effects::default();
+        let mut raft = Raft::new((id, replica), settings, durable, &store, rng, now, &mut fx);
         if self.genesis.as_ref().and_then(|g| g.preferred_leader(id)) == Some(self.me) {
             raft.stand_early(now);
         }
@@ -120,6 +121,7 @@ impl Node {
         self.deadlines.insert((group.raft.deadline(), id));
         self.groups.insert(id, group);
         self.dirty.insert(id);
+        self.absorb(now, id, fx);
         Ok(())
     }
 
@@ -397,7 +399,8 @@ impl Node {
         self.persist.under_way = false;
         let tail_bytes = self.config.limits.log_tail_bytes;
         let too_long = self.log.bytes() > self.config.limits.log_bytes;
-        let pinning: Vec<GroupId> = if too_long { self.log.pinning().collect() } else { Vec::new() };
+        let pinning: Vec<GroupId> =
+            if too_long { self.log.pinning().collect() } else { Vec::new() };
         for state in states {
             let id = state.group;
             if !self.groups.contains_key(&id) {

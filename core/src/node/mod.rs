@@ -187,7 +187,7 @@ impl Node {
             if config.client { 0 } else { config.limits.clients },
         );
         let router = Router::new(config.timers.clone(), &config.limits, rng.fork(1));
-        let boot = recovered.boot.next();
+        let boot = recovered.boot.following(rng.next());
         let mut node = Self {
             me,
             boot,
@@ -236,13 +236,32 @@ impl Node {
             }
             return Ok(());
         }
+        // The first batch opens a segment and holds this start's counter; nothing is said before it is durable.
+        // It tells what the log held so far; what the store knows beyond that follows in records of its own.
+        let mut checkpoint = self.checkpoint();
+        checkpoint.groups = self.recovered_groups(&recovered);
+        self.log.open_segment(checkpoint);
+        self.awake_at = Some(self.log.next_seq());
         if recovered.founded {
             self.restore_groups(now, recovered)?;
         }
-        // The first batch opens a segment and holds this start's counter; nothing is said before it is durable.
-        self.log.open_segment(self.checkpoint());
-        self.awake_at = Some(self.log.next_seq());
         Ok(())
+    }
+
+    /// The groups as the log has them; none of them is in `self.groups` yet.
+    fn recovered_groups(&self, recovered: &Recovered) -> Vec<GroupCheckpoint> {
+        let groups = recovered.groups.iter().map(|(&group, log)| GroupCheckpoint {
+            group,
+            replica: log.replica,
+            term: log.term,
+            vote: log.vote,
+            commit: log.commit,
+            cut_index: log.cut_index,
+            cut_term: log.cut_term,
+            membership: log.membership.clone(),
+            last_index: log.entries.last().map_or(log.cut_index, |entry| entry.index),
+        });
+        groups.collect()
     }
 
     /// The only way for the world to act on the node. Never fails, never blocks.
@@ -330,7 +349,7 @@ impl Node {
             }
             StoreDone::Installed { state, id: _ } => self.on_installed(now, &state),
             StoreDone::InstallRefused { group, id, problem: _ } => {
-                self.with_group(now, group, |group, fx| group.raft.on_install_refused(id, fx));
+                self.with_group(now, group, |group, _| group.raft.on_install_refused(id));
             }
             StoreDone::Failed { problem } => self.halt(Halt::Store { problem }),
         }
@@ -364,16 +383,14 @@ impl Node {
 }
 
 /// The directory must belong to this member of this cluster.
-fn check_identity(
-    config: &Config,
-    recovered: &Recovered,
-    me: MemberId,
-) -> Result<(), ConfigError> {
+fn check_identity(config: &Config, recovered: &Recovered, me: MemberId) -> Result<(), ConfigError> {
     let Some(genesis) = &recovered.genesis else { return Ok(()) };
     let wrong = |field, problem| Err(ConfigError { field, problem });
     if genesis.name != config.cluster {
-        let problem =
-            format!("the data directory belongs to cluster {:?}, not {:?}", genesis.name, config.cluster);
+        let problem = format!(
+            "the data directory belongs to cluster {:?}, not {:?}",
+            genesis.name, config.cluster
+        );
         return wrong("cluster", problem);
     }
     let mine = genesis.members.iter().find(|founder| founder.birth == recovered.birth);

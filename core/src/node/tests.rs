@@ -8,8 +8,8 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::io::{Action, Call, Consistency, Dial, Failure, Outbox, Reply, World, carry_out};
 use crate::ids::{ConnId, RequestId, Revision, SegmentId};
+use crate::io::{Action, Call, Consistency, Dial, Failure, Outbox, Reply, World, carry_out};
 use crate::shard::Worker;
 use crate::storage::record::Batch;
 use crate::store::{MemoryStore, StoreTask};
@@ -111,8 +111,7 @@ impl Cluster {
     fn start(count: usize) -> Self {
         let names: Vec<String> = (0..count).map(|i| alloc::format!("m{i}")).collect();
         let now = Now { instant: Instant(1_000_000_000), wall_ms: 0 };
-        let mut cluster =
-            Self { now, members: Vec::new(), net: Net::default(), next_request: 1 };
+        let mut cluster = Self { now, members: Vec::new(), net: Net::default(), next_request: 1 };
         for (i, name) in names.iter().enumerate() {
             let seed = crate::ids::len_u64(i) + 100;
             let config = config(&names, name);

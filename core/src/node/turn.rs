@@ -114,19 +114,20 @@ impl Node {
         }
     }
 
-    /// Hands this turn's records to the log, in a new segment when the last one is full.
+    /// Hands this turn's records to the log; a full segment is followed by a new one at once, while what the
+    /// replicas hold is exactly what was handed over.
     fn seal(&mut self) {
-        if self.log.wants_segment() && !self.records.is_empty() {
-            let checkpoint = self.checkpoint();
-            self.log.open_segment(checkpoint);
-        }
         for record in self.records.drain(..) {
             self.log.push(record);
         }
-        if let Some(batch) = self.log.seal() {
-            // First of all, so that the disk works while the rest is carried out.
-            self.outputs.0.insert(0, Output::Append(batch));
+        let mut batches: Vec<Output> = self.log.seal().map(Output::Append).into_iter().collect();
+        if self.log.wants_segment() {
+            let checkpoint = self.checkpoint();
+            self.log.open_segment(checkpoint);
+            batches.extend(self.log.seal().map(Output::Append));
         }
+        // First of all, so that the disk works while the rest is carried out.
+        self.outputs.0.splice(0..0, batches);
     }
 
     fn send_beats(&mut self) {
@@ -194,4 +195,3 @@ impl Node {
         }
     }
 }
-

@@ -37,13 +37,10 @@ impl Raft {
             return;
         }
         self.state = State::PreCandidate { grants };
-        let body = Body::PreVote {
-            last_index: self.log.last_index(),
-            last_term: self.log.last_term(),
-        };
+        let body =
+            Body::PreVote { last_index: self.log.last_index(), last_term: self.log.last_term() };
         for voter in self.other_voters() {
-            fx.sends
-                .push(self.message(voter, self.term.next(), body.clone()));
+            fx.sends.push(self.message(voter, self.term.next(), body.clone()));
         }
     }
 
@@ -58,9 +55,7 @@ impl Raft {
         self.term = self.term.next();
         self.vote = Some(self.id);
         self.record_vote(fx);
-        self.state = State::Candidate {
-            grants: BTreeSet::new(),
-        };
+        self.state = State::Candidate { grants: BTreeSet::new() };
         let body = Body::Vote {
             last_index: self.log.last_index(),
             last_term: self.log.last_term(),
@@ -83,8 +78,7 @@ impl Raft {
             && !self.hears_leader(now)
             && self.log.is_up_to_date(last_index, last_term);
         let term = if granted { asked } else { self.term };
-        fx.sends
-            .push(self.message(sender, term, Body::PreVoteAnswer { granted }));
+        fx.sends.push(self.message(sender, term, Body::PreVoteAnswer { granted }));
     }
 
     pub(super) fn on_pre_vote_answer(
@@ -176,11 +170,7 @@ impl Raft {
             transfer: None,
         });
         self.receiving = None;
-        self.leader = self
-            .membership()
-            .replicas()
-            .into_iter()
-            .find(|r| r.id == self.id);
+        self.leader = self.membership().replicas().into_iter().find(|r| r.id == self.id);
         self.heard = None;
         fx.leader_changed = true;
         self.rebuild_progress(now, fx);
@@ -212,11 +202,7 @@ impl Raft {
         if !voter {
             return Err(Refused::BadMembership);
         }
-        leader.transfer = Some(super::Transfer {
-            to,
-            until,
-            told: false,
-        });
+        leader.transfer = Some(super::Transfer { to, until, told: false });
         self.drive_transfer(fx);
         Ok(())
     }
@@ -259,12 +245,8 @@ impl Raft {
 
     fn other_voters(&self) -> Vec<Replica> {
         let membership = self.membership();
-        let mut voters: Vec<Replica> = membership
-            .voters
-            .iter()
-            .chain(&membership.outgoing)
-            .copied()
-            .collect();
+        let mut voters: Vec<Replica> =
+            membership.voters.iter().chain(&membership.outgoing).copied().collect();
         voters.sort_unstable();
         voters.dedup();
         voters.retain(|voter| voter.id != self.id);

@@ -67,17 +67,13 @@ impl Log {
     /// The last index.
     #[must_use]
     pub fn last_index(&self) -> LogIndex {
-        self.entries
-            .back()
-            .map_or(self.cut_index, |entry| entry.index)
+        self.entries.back().map_or(self.cut_index, |entry| entry.index)
     }
 
     /// Its term.
     #[must_use]
     pub fn last_term(&self) -> Term {
-        self.entries
-            .back()
-            .map_or(self.cut_term, |entry| entry.term)
+        self.entries.back().map_or(self.cut_term, |entry| entry.term)
     }
 
     /// Up to here the entries are durable on this member.
@@ -162,15 +158,10 @@ impl Log {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        assert_eq!(
-            entry.index,
-            self.last_index().next(),
-            "entries are contiguous"
-        );
+        assert_eq!(entry.index, self.last_index().next(), "entries are contiguous");
         assert!(entry.term >= self.last_term(), "terms never fall");
         if let EntryBody::Membership(membership) = &entry.body {
-            self.memberships
-                .push_back((entry.index, membership.clone()));
+            self.memberships.push_back((entry.index, membership.clone()));
         }
         self.bytes += entry.body.size();
         self.entries.push_back(entry);
@@ -179,11 +170,7 @@ impl Log {
     /// Drops everything from `index` on.
     pub(super) fn truncate_from(&mut self, index: LogIndex) {
         assert!(index > self.cut_index, "what is cut is committed");
-        while self
-            .entries
-            .back()
-            .is_some_and(|entry| entry.index >= index)
-        {
+        while self.entries.back().is_some_and(|entry| entry.index >= index) {
             let entry = self.entries.pop_back().expect("looked at just now");
             self.bytes -= entry.body.size();
         }
@@ -231,11 +218,7 @@ impl Log {
     }
 
     fn drop_front(&mut self, index: LogIndex, term: Term) {
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.index <= index)
-        {
+        while self.entries.front().is_some_and(|entry| entry.index <= index) {
             let entry = self.entries.pop_front().expect("looked at just now");
             self.bytes -= entry.body.size();
         }
@@ -251,9 +234,6 @@ impl Log {
             "5: entries are contiguous"
         );
         assert!(self.stored >= self.cut_index, "2: the cut is durable");
-        assert!(
-            !self.memberships.is_empty(),
-            "a membership is always in force"
-        );
+        assert!(!self.memberships.is_empty(), "a membership is always in force");
     }
 }

@@ -44,7 +44,7 @@ use crate::time::Instant;
 use crate::wire::message::Role;
 use log::Log;
 use message::{Body, Entry, EntryBody, Membership, Message, Replica};
-use snapshot::{Receiving, Sending};
+use snapshot::{Installing, Receiving, Sending};
 
 /// What a replica may wait for and hold, taken from the node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +109,7 @@ pub struct Raft {
     /// Records whose durability this replica waits for; without a seq until the node has staged them.
     unstored: VecDeque<(Option<LogSeq>, Waiting)>,
     receiving: Option<Receiving>,
+    installing: Installing,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -256,26 +257,20 @@ impl Raft {
     /// When the store stands before the log's cut; the node has refused such a directory.
     #[must_use]
     pub fn new(
-        group: GroupId,
-        id: ReplicaId,
+        (group, id): (GroupId, ReplicaId),
         settings: Settings,
         durable: Durable,
         store: &StoreState,
         rng: Rng,
         now: Instant,
+        fx: &mut Effects,
     ) -> Self {
-        let mut log = Log::new(
-            durable.cut_index,
-            durable.cut_term,
-            durable.membership,
-            durable.entries,
-        );
+        let mut log =
+            Log::new(durable.cut_index, durable.cut_term, durable.membership, durable.entries);
         let applied = store.index;
-        assert!(
-            log.cut_index() <= applied,
-            "the store holds what is cut off the log"
-        );
-        if log.term_at(applied) != Some(store.term) {
+        assert!(log.cut_index() <= applied, "the store holds what is cut off the log");
+        let ahead = log.term_at(applied) != Some(store.term);
+        if ahead {
             log.reset(applied, store.term, store.membership.clone());
         }
         let commit = durable.commit.max(applied).min(log.last_index());
@@ -286,11 +281,7 @@ impl Raft {
             rng,
             // A store ahead of the log may know of a later term than the log does.
             term: durable.term.max(log.last_term()),
-            vote: if durable.term < log.last_term() {
-                None
-            } else {
-                durable.vote
-            },
+            vote: if durable.term < log.last_term() { None } else { durable.vote },
             log,
             commit,
             handed: applied,
@@ -300,8 +291,13 @@ impl Raft {
             deadline: now,
             unstored: VecDeque::new(),
             receiving: None,
+            installing: Installing::default(),
         };
         raft.reset_election_deadline(now);
+        if ahead {
+            fx.records.push(raft.cut_record());
+            raft.unstored.push_back((None, Waiting::Cut));
+        }
         raft
     }
 
@@ -403,13 +399,10 @@ impl Raft {
     /// Committed entries that the store has not been given yet, at most about `bytes`; none while a snapshot is
     /// about to replace what they would be applied to.
     pub fn take_committed(&mut self, bytes: usize) -> Vec<Entry> {
-        if self.receiving.as_ref().is_some_and(Receiving::is_closing) || self.handed >= self.commit
-        {
+        if self.installing.is_closing() || self.handed >= self.commit {
             return Vec::new();
         }
-        let entries = self
-            .log
-            .slice(self.handed.next(), self.commit, usize::MAX, bytes);
+        let entries = self.log.slice(self.handed.next(), self.commit, usize::MAX, bytes);
         if let Some(last) = entries.last() {
             self.handed = last.index;
         }
@@ -519,23 +512,13 @@ impl Raft {
         assert!(self.log.cut_index() <= self.handed, "1: cut <= handed");
         assert!(self.handed <= self.commit, "1: handed <= commit");
         assert!(self.commit <= self.log.last_index(), "1: commit <= last");
-        assert!(
-            self.log.stored() <= self.log.last_index(),
-            "2: stored <= last"
-        );
+        assert!(self.log.stored() <= self.log.last_index(), "2: stored <= last");
         if let State::Leader(leader) = &self.state {
-            assert_eq!(
-                self.log.last_term(),
-                self.term,
-                "3: a leader's log ends in its term"
-            );
+            assert_eq!(self.log.last_term(), self.term, "3: a leader's log ends in its term");
             assert_eq!(self.vote, Some(self.id), "3: a leader voted for itself");
             for progress in leader.progress.values() {
                 assert!(progress.matched < progress.next, "4: matched < next");
-                assert!(
-                    progress.matched <= self.log.last_index(),
-                    "4: matched <= last"
-                );
+                assert!(progress.matched <= self.log.last_index(), "4: matched <= last");
             }
         }
         self.log.check();
@@ -544,24 +527,11 @@ impl Raft {
     /// True when this replica votes in the membership in force.
     fn is_voter(&self) -> bool {
         let membership = self.membership();
-        membership
-            .voters
-            .iter()
-            .chain(&membership.outgoing)
-            .any(|r| r.id == self.id)
+        membership.voters.iter().chain(&membership.outgoing).any(|r| r.id == self.id)
     }
 
     fn message(&self, to: Replica, term: Term, body: Body) -> (MemberId, Message) {
-        (
-            to.member,
-            Message {
-                group: self.group,
-                from: self.id,
-                to: to.id,
-                term,
-                body,
-            },
-        )
+        (to.member, Message { group: self.group, from: self.id, to: to.id, term, body })
     }
 
     fn send(&self, to: Replica, body: Body, fx: &mut Effects) {
@@ -584,9 +554,7 @@ impl Raft {
             // A question about a term, or the answer to one, changes no term (section 9.6).
             Body::PreVote { .. } | Body::PreVoteAnswer { granted: true } => true,
             // Who hears a leader does not let others depose it (section 4.2.3), unless the leader asked for it.
-            Body::Vote {
-                transfer: false, ..
-            } if self.hears_leader(now) => false,
+            Body::Vote { transfer: false, .. } if self.hears_leader(now) => false,
             Body::Append { .. } | Body::Beat(_) | Body::Snapshot { .. } => {
                 self.become_follower(now, message.term, Some(sender), fx);
                 true
@@ -615,11 +583,7 @@ impl Raft {
             Body::Append { .. } | Body::Snapshot { .. } | Body::Beat(_) => {
                 let last_index = self.log.last_index();
                 let round = 0;
-                self.send(
-                    sender,
-                    Body::BeatAnswer(message::BeatAnswer { round, last_index }),
-                    fx,
-                );
+                self.send(sender, Body::BeatAnswer(message::BeatAnswer { round, last_index }), fx);
             }
             Body::PreVote { .. } => {
                 self.send(sender, Body::PreVoteAnswer { granted: false }, fx);
@@ -721,22 +685,17 @@ impl Raft {
 
     fn hears_leader(&self, now: Instant) -> bool {
         self.is_leader()
-            || self
-                .heard
-                .is_some_and(|heard| now.since(heard) < self.settings.election_min)
+            || self.heard.is_some_and(|heard| now.since(heard) < self.settings.election_min)
     }
 
     fn reset_election_deadline(&mut self, now: Instant) {
-        self.deadline = now
-            + self
-                .rng
-                .duration(self.settings.election_min, self.settings.election_max);
+        self.deadline =
+            now + self.rng.duration(self.settings.election_min, self.settings.election_max);
     }
 
     /// Where the store stands after it installed a snapshot; see `snapshot.rs`.
     fn adopt(&mut self, state: &StoreState, fx: &mut Effects) {
-        self.log
-            .reset(state.index, state.term, state.membership.clone());
+        self.log.reset(state.index, state.term, state.membership.clone());
         self.commit = self.commit.max(state.index);
         self.handed = state.index;
         fx.records.push(self.cut_record());
@@ -747,11 +706,7 @@ impl Raft {
 /// Appends an entry to a replica's own log.
 impl Raft {
     fn append_own(&mut self, body: EntryBody, fx: &mut Effects) -> LogIndex {
-        let entry = Entry {
-            index: self.log.last_index().next(),
-            term: self.term,
-            body,
-        };
+        let entry = Entry { index: self.log.last_index().next(), term: self.term, body };
         let index = entry.index;
         self.log.push(entry.clone());
         self.record_entries(alloc::vec![entry], fx);
@@ -760,15 +715,8 @@ impl Raft {
 
     fn record_entries(&mut self, entries: Vec<Entry>, fx: &mut Effects) {
         let last = entries.last().expect("a record has entries");
-        let waiting = Waiting::Entries {
-            last: last.index,
-            term: last.term,
-        };
+        let waiting = Waiting::Entries { last: last.index, term: last.term };
         self.unstored.push_back((None, waiting));
-        fx.records.push(Record::Entries {
-            group: self.group,
-            replica: self.id,
-            entries,
-        });
+        fx.records.push(Record::Entries { group: self.group, replica: self.id, entries });
     }
 }

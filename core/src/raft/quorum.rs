@@ -23,27 +23,16 @@ impl Membership {
             let mut indexes: Vec<LogIndex> = voters.iter().map(|voter| reached(voter.id)).collect();
             indexes.sort_unstable();
             // Of n sorted ascending, everything from (n - 1) / 2 on is a majority.
-            indexes
-                .get((indexes.len().saturating_sub(1)) / 2)
-                .copied()
-                .unwrap_or_default()
+            indexes.get((indexes.len().saturating_sub(1)) / 2).copied().unwrap_or_default()
         };
         let index = majority(&self.voters);
-        if self.outgoing.is_empty() {
-            index
-        } else {
-            index.min(majority(&self.outgoing))
-        }
+        if self.outgoing.is_empty() { index } else { index.min(majority(&self.outgoing)) }
     }
 
     /// Everyone who receives the log, each once, sorted by id.
     #[must_use]
     pub fn replicas(&self) -> Vec<Replica> {
-        let all = self
-            .voters
-            .iter()
-            .chain(&self.outgoing)
-            .chain(&self.learners);
+        let all = self.voters.iter().chain(&self.outgoing).chain(&self.learners);
         let mut replicas: Vec<Replica> = all.copied().collect();
         replicas.sort_unstable();
         replicas.dedup();
@@ -53,11 +42,7 @@ impl Membership {
     /// The replica that lives on a member, if one does.
     #[must_use]
     pub fn on_member(&self, member: crate::ids::MemberId) -> Option<Replica> {
-        let mut all = self
-            .voters
-            .iter()
-            .chain(&self.outgoing)
-            .chain(&self.learners);
+        let mut all = self.voters.iter().chain(&self.outgoing).chain(&self.learners);
         all.find(|replica| replica.member == member).copied()
     }
 
@@ -90,12 +75,7 @@ mod tests {
     use crate::ids::MemberId;
 
     fn replicas(ids: &[u64]) -> Vec<Replica> {
-        ids.iter()
-            .map(|&id| Replica {
-                id: ReplicaId(id),
-                member: MemberId(id),
-            })
-            .collect()
+        ids.iter().map(|&id| Replica { id: ReplicaId(id), member: MemberId(id) }).collect()
     }
 
     /// The definition, by counting: an index is reached by a quorum if a majority of each set has it.

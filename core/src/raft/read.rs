@@ -47,11 +47,7 @@ impl Raft {
         }
         let reads = core::mem::take(&mut leader.reads_waiting);
         let round = leader.round + 1;
-        leader.reads_asked.push_back(ReadRound {
-            round,
-            index: commit,
-            reads,
-        });
+        leader.reads_asked.push_back(ReadRound { round, index: commit, reads });
         self.beat(fx);
         self.finish_reads(fx);
     }
@@ -67,10 +63,7 @@ impl Raft {
         while let Some(front) = leader.reads_asked.front() {
             let answered = |replica| {
                 replica == id
-                    || leader
-                        .progress
-                        .get(&replica)
-                        .is_some_and(|p| p.round >= front.round)
+                    || leader.progress.get(&replica).is_some_and(|p| p.round >= front.round)
             };
             if !membership.has_quorum(answered) {
                 break;
@@ -82,14 +75,7 @@ impl Raft {
             match read {
                 ReadFrom::Here(read) => fx.reads.push((read, Some(index))),
                 ReadFrom::Replica(to, read) => {
-                    self.send(
-                        to,
-                        Body::ReadIndexAnswer {
-                            read,
-                            index: Some(index),
-                        },
-                        fx,
-                    );
+                    self.send(to, Body::ReadIndexAnswer { read, index: Some(index) }, fx);
                 }
             }
         }

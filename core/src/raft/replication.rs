@@ -56,16 +56,8 @@ impl Raft {
         }
         voters.sort_unstable();
         learners.sort_unstable();
-        let outgoing = if voters == present.voters {
-            Vec::new()
-        } else {
-            present.voters.clone()
-        };
-        let membership = Membership {
-            voters,
-            outgoing,
-            learners,
-        };
+        let outgoing = if voters == present.voters { Vec::new() } else { present.voters.clone() };
+        let membership = Membership { voters, outgoing, learners };
         if !membership.is_sound() || membership == *present {
             return Err(ProposeRefused::BadMembership);
         }
@@ -103,13 +95,7 @@ impl Raft {
             .progress
             .values()
             .map(|progress| {
-                (
-                    progress.replica,
-                    Beat {
-                        commit: commit.min(progress.matched),
-                        round,
-                    },
-                )
+                (progress.replica, Beat { commit: commit.min(progress.matched), round })
             })
             .collect();
         for (to, beat) in beats {
@@ -127,8 +113,7 @@ impl Raft {
         fx: &mut Effects,
     ) {
         if !is_contiguous(prev_index, prev_term, &entries, self.term) {
-            fx.faults
-                .push("an append whose entries do not follow each other");
+            fx.faults.push("an append whose entries do not follow each other");
             return;
         }
         let last_new = entries.last().map_or(prev_index, |entry| entry.index);
@@ -138,15 +123,7 @@ impl Raft {
             prev_index = self.commit;
         } else if self.log.term_at(prev_index) != Some(prev_term) {
             let (hint_index, hint_term) = self.log.agree_at_most(prev_index, prev_term);
-            self.send(
-                sender,
-                Body::Rejected {
-                    prev_index,
-                    hint_index,
-                    hint_term,
-                },
-                fx,
-            );
+            self.send(sender, Body::Rejected { prev_index, hint_index, hint_term }, fx);
             return;
         }
         let last_new = last_new.max(prev_index);
@@ -173,15 +150,11 @@ impl Raft {
     pub(super) fn on_beat(&mut self, sender: Replica, beat: Beat, fx: &mut Effects) {
         let last_index = self.log.last_index();
         if beat.commit > last_index {
-            fx.faults
-                .push("a beat that commits what this log does not have");
+            fx.faults.push("a beat that commits what this log does not have");
             return;
         }
         self.commit = self.commit.max(beat.commit);
-        let answer = BeatAnswer {
-            round: beat.round,
-            last_index,
-        };
+        let answer = BeatAnswer { round: beat.round, last_index };
         self.send(sender, Body::BeatAnswer(answer), fx);
     }
 
@@ -234,16 +207,7 @@ impl Raft {
             return;
         };
         let (commit, entries) = (self.commit, Vec::new());
-        self.send(
-            to,
-            Body::Append {
-                prev_index,
-                prev_term,
-                commit,
-                entries,
-            },
-            fx,
-        );
+        self.send(to, Body::Append { prev_index, prev_term, commit, entries }, fx);
     }
 
     pub(super) fn on_accepted(
@@ -271,9 +235,7 @@ impl Raft {
         match &mut progress.mode {
             Mode::Probe { .. } => {
                 progress.next = progress.matched.next();
-                progress.mode = Mode::Replicate {
-                    flight: VecDeque::new(),
-                };
+                progress.mode = Mode::Replicate { flight: VecDeque::new() };
             }
             Mode::Replicate { flight } => {
                 while flight.front().is_some_and(|&last| last <= index) {
@@ -285,9 +247,7 @@ impl Raft {
                 if sending.index.is_some_and(|upto| index >= upto) || index >= cut {
                     fx.unloads.push(sending.id);
                     progress.next = progress.matched.next();
-                    progress.mode = Mode::Replicate {
-                        flight: VecDeque::new(),
-                    };
+                    progress.mode = Mode::Replicate { flight: VecDeque::new() };
                 }
             }
         }
@@ -374,12 +334,7 @@ impl Raft {
                     Mode::Snapshot(_) => {}
                 }
                 let commit = self.commit;
-                let body = Body::Append {
-                    prev_index,
-                    prev_term,
-                    commit,
-                    entries,
-                };
+                let body = Body::Append { prev_index, prev_term, commit, entries };
                 self.send(progress.replica, body, fx);
             }
         }
@@ -415,10 +370,7 @@ impl Raft {
             if id == self.id {
                 stored
             } else {
-                leader
-                    .progress
-                    .get(&id)
-                    .map_or(LogIndex(0), |progress| progress.matched)
+                leader.progress.get(&id).map_or(LogIndex(0), |progress| progress.matched)
             }
         };
         let index = self.membership().quorum_index(reached);
@@ -434,10 +386,7 @@ impl Raft {
     fn on_membership_committed(&mut self, now: Instant, fx: &mut Effects) {
         let membership = self.membership();
         if membership.is_joint() {
-            let next = Membership {
-                outgoing: Vec::new(),
-                ..membership.clone()
-            };
+            let next = Membership { outgoing: Vec::new(), ..membership.clone() };
             self.append_own(EntryBody::Membership(next), fx);
             self.rebuild_progress(now, fx);
             return;
@@ -453,12 +402,7 @@ impl Raft {
         let heir = membership
             .voters
             .iter()
-            .find(|v| {
-                leader
-                    .progress
-                    .get(&v.id)
-                    .is_some_and(|p| p.matched == last)
-            })
+            .find(|v| leader.progress.get(&v.id).is_some_and(|p| p.matched == last))
             .copied();
         if let Some(heir) = heir {
             self.send(heir, Body::TimeoutNow, fx);
@@ -470,11 +414,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        if leader
-            .transfer
-            .as_ref()
-            .is_some_and(|transfer| transfer.until <= now)
-        {
+        if leader.transfer.as_ref().is_some_and(|transfer| transfer.until <= now) {
             leader.transfer = None;
         }
         let (id, patience) = (self.id, self.settings.election_max);

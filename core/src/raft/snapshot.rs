@@ -30,26 +30,36 @@ pub(super) struct Sending {
 pub(super) struct Receiving {
     id: SnapshotId,
     from: Replica,
-    /// The last chunk is with the store: until it answers nothing may be applied, because what it would be
-    /// applied to is about to be replaced.
+}
+
+/// Chunks that the store has not answered, of whichever snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub(super) struct Installing {
+    tasks: u64,
+    /// A last chunk is among them: until all are answered nothing may be applied, because what it would be
+    /// applied to may be about to be replaced. (A repeated chunk's answer must not end this early.)
     closing: bool,
 }
 
-impl Receiving {
+impl Installing {
     pub(super) fn is_closing(&self) -> bool {
         self.closing
+    }
+
+    fn begin(&mut self, last: bool) {
+        self.tasks += 1;
+        self.closing |= last;
+    }
+
+    fn end(&mut self) {
+        self.tasks = self.tasks.checked_sub(1).expect("an answer for each task");
+        self.closing &= self.tasks > 0;
     }
 }
 
 impl Sending {
     pub(super) fn new(id: SnapshotId) -> Self {
-        Self {
-            id,
-            index: None,
-            term: Term(0),
-            chunk: 0,
-            data: None,
-        }
+        Self { id, index: None, term: Term(0), chunk: 0, data: None }
     }
 
     pub(super) fn chunk_message(&self) -> Option<Body> {
@@ -81,23 +91,22 @@ impl Raft {
             return;
         };
         let round = leader.round;
-        let wanted = leader
-            .progress
-            .values_mut()
-            .find_map(|progress| match &mut progress.mode {
-                Mode::Snapshot(sending) if sending.id == id => {
-                    progress.sent_round = round;
-                    Some((progress.replica, sending))
-                }
-                Mode::Snapshot(_) | Mode::Probe { .. } | Mode::Replicate { .. } => None,
-            });
+        let wanted = leader.progress.values_mut().find_map(|progress| match &mut progress.mode {
+            Mode::Snapshot(sending) if sending.id == id => {
+                progress.sent_round = round;
+                Some((progress.replica, sending))
+            }
+            Mode::Snapshot(_) | Mode::Probe { .. } | Mode::Replicate { .. } => None,
+        });
         let Some((to, sending)) = wanted else {
             fx.unloads.push(id);
             return;
         };
-        if sending.chunk != chunk {
+        // A store that lost the snapshot begins a new one under the same name.
+        if sending.chunk != chunk && chunk != 0 {
             return;
         }
+        sending.chunk = chunk;
         sending.index = Some(state.index);
         sending.term = state.term;
         sending.data = Some((data, last));
@@ -157,73 +166,53 @@ impl Raft {
             self.promise(sender, Body::Accepted { index: self.commit }, fx);
             return;
         }
+        if self.installing.closing {
+            return;
+        }
         match &mut self.receiving {
-            Some(receiving) if receiving.closing => return,
-            Some(receiving) if receiving.id == install.id => {
-                receiving.from = sender;
-                receiving.closing = install.last;
-            }
+            Some(receiving) if receiving.id == install.id => receiving.from = sender,
             Some(_) | None if install.chunk == 0 => {
-                let closing = install.last;
-                self.receiving = Some(Receiving {
-                    id: install.id,
-                    from: sender,
-                    closing,
-                });
+                self.receiving = Some(Receiving { id: install.id, from: sender });
             }
             Some(_) | None => {
-                self.send(
-                    sender,
-                    Body::SnapshotNext {
-                        id: install.id,
-                        chunk: 0,
-                    },
-                    fx,
-                );
+                self.send(sender, Body::SnapshotNext { id: install.id, chunk: 0 }, fx);
                 return;
             }
         }
+        self.installing.begin(install.last);
         fx.installs.push(install);
     }
 
     /// The store has put a chunk aside, or wants another one.
     pub fn on_staged(&mut self, id: SnapshotId, next: u64, fx: &mut Effects) {
-        let Some(receiving) = &mut self.receiving else {
-            return;
-        };
+        self.installing.end();
+        let Some(receiving) = &mut self.receiving else { return };
         if receiving.id != id {
             return;
         }
-        receiving.closing = false;
         let to = receiving.from;
         self.send(to, Body::SnapshotNext { id, chunk: next }, fx);
     }
 
-    /// The store has made a snapshot its state.
+    /// The store has made a snapshot its state, or had done so before.
     pub fn on_installed(&mut self, state: &StoreState, fx: &mut Effects) {
+        self.installing.end();
+        // A repeated chunk of a finished snapshot is answered with where the store stands by now.
+        if state.index <= self.handed {
+            return;
+        }
         let from = self.receiving.take().map(|receiving| receiving.from);
-        assert!(state.index > self.handed, "a snapshot never goes back");
         self.adopt(state, fx);
         if let Some(leader) = self.leader.or(from) {
-            self.promise(
-                leader,
-                Body::Accepted {
-                    index: self.commit.min(state.index),
-                },
-                fx,
-            );
+            self.promise(leader, Body::Accepted { index: state.index }, fx);
         }
     }
 
-    /// The store could not make sense of a snapshot.
-    pub fn on_install_refused(&mut self, id: SnapshotId, fx: &mut Effects) {
-        if self
-            .receiving
-            .as_ref()
-            .is_some_and(|receiving| receiving.id == id)
-        {
+    /// The store could not make sense of a snapshot, or it was late.
+    pub fn on_install_refused(&mut self, id: SnapshotId) {
+        self.installing.end();
+        if self.receiving.as_ref().is_some_and(|receiving| receiving.id == id) {
             self.receiving = None;
-            fx.faults.push("a snapshot that makes no sense");
         }
     }
 }

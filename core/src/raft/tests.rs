@@ -60,7 +60,15 @@ fn with_log(membership: Membership, term: u64, terms: &[u64]) -> Raft {
         digest: 0,
         epoch: crate::ids::Epoch(0),
     };
-    Raft::new(GROUP, ReplicaId(1), settings(), durable, &store, Rng::new(1), at(0))
+    Raft::new(
+        (GROUP, ReplicaId(1)),
+        settings(),
+        durable,
+        &store,
+        Rng::new(1),
+        at(0),
+        &mut Effects::default(),
+    )
 }
 
 fn three(term: u64, terms: &[u64]) -> Raft {
@@ -198,8 +206,7 @@ fn who_hears_a_leader_deposes_no_one() {
     let ask = Body::PreVote { last_index: LogIndex(1), last_term: Term(1) };
     let fx = step(&mut raft, at(499), from(3, 2, ask.clone()));
     assert_eq!(fx.sends, [to(3, 1, Body::PreVoteAnswer { granted: false })]);
-    let vote =
-        |transfer| Body::Vote { last_index: LogIndex(1), last_term: Term(1), transfer };
+    let vote = |transfer| Body::Vote { last_index: LogIndex(1), last_term: Term(1), transfer };
     assert_eq!(step(&mut raft, at(499), from(3, 2, vote(false))), Effects::default());
     assert_eq!(raft.term(), Term(1));
 
@@ -269,19 +276,13 @@ fn an_append_is_accepted_after_its_record() {
 fn an_append_behind_a_gap_is_rejected_with_a_hint() {
     let mut raft = three(3, &[1, 1, 2]);
     let fx = step(&mut raft, at(0), from(2, 3, append((7, 3), 0, vec![entry(8, 3)])));
-    let rejected = Body::Rejected {
-        prev_index: LogIndex(7),
-        hint_index: LogIndex(3),
-        hint_term: Term(2),
-    };
+    let rejected =
+        Body::Rejected { prev_index: LogIndex(7), hint_index: LogIndex(3), hint_term: Term(2) };
     assert_eq!(fx.sends, [to(2, 3, rejected)]);
     // A conflict in term 2: the logs may agree at the end of term 1.
     let fx = step(&mut raft, at(0), from(2, 3, append((3, 1), 0, vec![])));
-    let rejected = Body::Rejected {
-        prev_index: LogIndex(3),
-        hint_index: LogIndex(2),
-        hint_term: Term(1),
-    };
+    let rejected =
+        Body::Rejected { prev_index: LogIndex(3), hint_index: LogIndex(2), hint_term: Term(1) };
     assert_eq!(fx.sends, [to(2, 3, rejected)]);
 }
 
@@ -597,6 +598,24 @@ fn a_snapshot_is_accepted_when_installed_and_recorded() {
     raft.check();
 }
 
+/// The answer to a repeated chunk must not let entries be applied to a state that is about to be replaced.
+#[test]
+fn a_repeated_chunk_does_not_end_the_closing() {
+    let mut raft = three(2, &[]);
+    let committed = append((0, 0), 1, vec![entry(1, 2)]);
+    step(&mut raft, at(0), from(2, 2, snapshot(0, false)));
+    step(&mut raft, at(0), from(2, 2, snapshot(0, false)));
+    step(&mut raft, at(0), from(2, 2, committed));
+    step(&mut raft, at(0), from(2, 2, snapshot(1, true)));
+    let mut fx = Effects::default();
+    raft.on_staged(SnapshotId(9), 1, &mut fx);
+    raft.on_staged(SnapshotId(9), 1, &mut fx);
+    assert!(raft.take_committed(usize::MAX).is_empty());
+    raft.on_installed(&state(5, 2), &mut fx);
+    assert_eq!(raft.handed(), LogIndex(5));
+    raft.check();
+}
+
 /// TRAPS R19: an old snapshot does not replace a log that holds more.
 #[test]
 fn a_late_snapshot_is_not_installed() {
@@ -633,11 +652,8 @@ fn a_follower_behind_the_cut_gets_a_snapshot() {
     raft.take_committed(usize::MAX);
     let mut fx = Effects::default();
     raft.cut(LogIndex(3), &mut fx);
-    let rejected = Body::Rejected {
-        prev_index: LogIndex(2),
-        hint_index: LogIndex(0),
-        hint_term: Term(0),
-    };
+    let rejected =
+        Body::Rejected { prev_index: LogIndex(2), hint_index: LogIndex(0), hint_term: Term(0) };
     let fx = step(&mut raft, at(0), from(3, 2, rejected));
     let [(id, 0)] = fx.loads[..] else { panic!("{fx:?}") };
     let mut fx = Effects::default();
@@ -670,12 +686,18 @@ fn a_store_ahead_of_the_log_takes_its_place() {
     };
     let new = |store: &StoreState| {
         let rng = Rng::new(1);
-        Raft::new(GROUP, ReplicaId(1), settings(), durable.clone(), store, rng, at(0))
+        let mut fx = Effects::default();
+        let durable = durable.clone();
+        let raft =
+            Raft::new((GROUP, ReplicaId(1)), settings(), durable, store, rng, at(0), &mut fx);
+        (raft, fx.records.len())
     };
-    let raft = new(&state(5, 2));
+    let (raft, cuts) = new(&state(5, 2));
+    assert_eq!(cuts, 1, "the log must say so before anything follows");
     assert_eq!((raft.commit(), raft.log().last_index()), (LogIndex(5), LogIndex(5)));
-    let raft = new(&state(1, 1));
+    let (raft, cuts) = new(&state(1, 1));
+    assert_eq!(cuts, 0);
     assert_eq!((raft.commit(), raft.log().last_index()), (LogIndex(1), LogIndex(2)));
-    let raft = new(&state(2, 2));
+    let (raft, _) = new(&state(2, 2));
     assert_eq!((raft.log().last_index(), raft.log().last_term()), (LogIndex(2), Term(2)));
 }

@@ -54,14 +54,8 @@ pub(super) fn apply(
     entries: &[Entry],
     answers: bool,
 ) -> Result<Vec<Vec<ItemOutcome>>, Stop> {
-    let mut applier = Applier {
-        state,
-        view,
-        pending,
-        outcomes: Vec::new(),
-        gone: Vec::new(),
-        trail: Vec::new(),
-    };
+    let mut applier =
+        Applier { state, view, pending, outcomes: Vec::new(), gone: Vec::new(), trail: Vec::new() };
     let mut outcomes = Vec::with_capacity(if answers { entries.len() } else { 0 });
     for entry in entries {
         applier.apply_entry(entry)?;
@@ -141,9 +135,7 @@ impl<V: View> Applier<'_, V> {
         let meta = &mut self.state.meta;
         meta.stamp = meta.stamp.max(payload.stamp);
         self.trail.extend_from_slice(&meta.stamp.to_be_bytes());
-        self.state
-            .sessions
-            .expire(meta.stamp, &meta.rules, &mut self.gone);
+        self.state.sessions.expire(meta.stamp, &meta.rules, &mut self.gone);
         self.outcomes.reserve(payload.items.len());
         for item in &payload.items {
             let outcome = self.apply_item(item)?;
@@ -157,32 +149,26 @@ impl<V: View> Applier<'_, V> {
         let meta = &mut self.state.meta;
         let sessions = &mut self.state.sessions;
         match *item {
-            Item::Open {
-                member: _,
-                nonce: _,
-            } => {
+            Item::Open { member: _, nonce: _ } => {
                 let id = meta.next_session;
                 meta.next_session = id.next();
                 sessions.open(id, meta.stamp, &meta.rules, &mut self.gone);
                 Ok(ItemOutcome::Opened(id))
             }
-            Item::Command {
-                session,
-                seq,
-                first,
-                command,
-            } => match sessions.turn(session, seq, meta.stamp) {
-                Turn::Unknown => Ok(ItemOutcome::Expired),
-                Turn::Gap { next } => Ok(ItemOutcome::Gap { next }),
-                Turn::Before(Some(outcome)) => Ok(ItemOutcome::Done(outcome)),
-                Turn::Before(None) => Ok(ItemOutcome::Forgotten),
-                Turn::Now => {
-                    let outcome = self.apply_command(command)?;
-                    let State { sessions, meta, .. } = &mut *self.state;
-                    sessions.record(session, first, outcome.clone(), &meta.rules);
-                    Ok(ItemOutcome::Done(outcome))
+            Item::Command { session, seq, first, command } => {
+                match sessions.turn(session, seq, meta.stamp) {
+                    Turn::Unknown => Ok(ItemOutcome::Expired),
+                    Turn::Gap { next } => Ok(ItemOutcome::Gap { next }),
+                    Turn::Before(Some(outcome)) => Ok(ItemOutcome::Done(outcome)),
+                    Turn::Before(None) => Ok(ItemOutcome::Forgotten),
+                    Turn::Now => {
+                        let outcome = self.apply_command(command)?;
+                        let State { sessions, meta, .. } = &mut *self.state;
+                        sessions.record(session, first, outcome.clone(), &meta.rules);
+                        Ok(ItemOutcome::Done(outcome))
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -195,22 +181,15 @@ impl<V: View> Applier<'_, V> {
         }
         match command {
             Command::Skip => Ok(Outcome::Skipped),
-            Command::Put {
-                partition,
-                key,
-                value,
-            } => {
+            Command::Put { partition, key, value } => {
                 let revision = self.next_revision();
                 self.write(partition, key, Some(value), revision);
                 Ok(Outcome::Written { revision })
             }
             Command::Delete { partition, key } => self.delete(partition, key),
-            Command::CompareAndSet {
-                partition,
-                key,
-                expect,
-                value,
-            } => self.compare_and_set(partition, key, &expect, value),
+            Command::CompareAndSet { partition, key, expect, value } => {
+                self.compare_and_set(partition, key, &expect, value)
+            }
             Command::Batch { partition, changes } => Ok(self.batch(partition, &changes)),
         }
     }
@@ -221,10 +200,7 @@ impl<V: View> Applier<'_, V> {
             let revision = self.next_revision();
             self.write(partition, key, None, revision);
         }
-        Ok(Outcome::Deleted {
-            existed,
-            revision: self.state.meta.revision,
-        })
+        Ok(Outcome::Deleted { existed, revision: self.state.meta.revision })
     }
 
     fn compare_and_set(
@@ -235,9 +211,7 @@ impl<V: View> Applier<'_, V> {
         value: Option<&[u8]>,
     ) -> Result<Outcome, Stop> {
         let present = self.read(partition, key)?;
-        let revision = present
-            .as_ref()
-            .map_or(Revision(0), |(revision, _)| *revision);
+        let revision = present.as_ref().map_or(Revision(0), |(revision, _)| *revision);
         let is_expected = match expect {
             Expect::Revision(expected) => *expected == revision,
             Expect::Value(expected) => {
@@ -245,10 +219,7 @@ impl<V: View> Applier<'_, V> {
             }
         };
         if !is_expected {
-            return Ok(Outcome::Compared {
-                swapped: false,
-                revision,
-            });
+            return Ok(Outcome::Compared { swapped: false, revision });
         }
         // Removing what is not there changes nothing and takes no revision.
         if value.is_some() || present.is_some() {
@@ -259,10 +230,7 @@ impl<V: View> Applier<'_, V> {
             Some(_) => self.state.meta.revision,
             None => Revision(0),
         };
-        Ok(Outcome::Compared {
-            swapped: true,
-            revision,
-        })
+        Ok(Outcome::Compared { swapped: true, revision })
     }
 
     fn batch(&mut self, partition: &[u8], changes: &[Change<&[u8]>]) -> Outcome {
@@ -272,9 +240,7 @@ impl<V: View> Applier<'_, V> {
                 self.write(partition, change.key, change.value, revision);
             }
         }
-        Outcome::Written {
-            revision: self.state.meta.revision,
-        }
+        Outcome::Written { revision: self.state.meta.revision }
     }
 
     fn next_revision(&mut self) -> Revision {
@@ -316,9 +282,7 @@ impl<V: View> Applier<'_, V> {
         hasher.write(&self.trail);
         for (key, value) in &self.pending.writes()[begin..] {
             let suffix = &key[key::PREFIX..];
-            let value_len = value
-                .as_ref()
-                .map_or(u64::MAX, |value| len_u64(value.len()));
+            let value_len = value.as_ref().map_or(u64::MAX, |value| len_u64(value.len()));
             hasher.write(&len_u64(suffix.len()).to_be_bytes());
             hasher.write(&value_len.to_be_bytes());
             hasher.write(suffix);
@@ -346,23 +310,12 @@ fn is_within_limits(command: &Command<&[u8]>) -> bool {
     };
     match command {
         Command::Skip => true,
-        Command::Put {
-            partition,
-            key,
-            value,
-        } => fits(partition, key, Some(value)),
+        Command::Put { partition, key, value } => fits(partition, key, Some(value)),
         Command::Delete { partition, key } => fits(partition, key, None),
-        Command::CompareAndSet {
-            partition,
-            key,
-            expect: _,
-            value,
-        } => fits(partition, key, *value),
+        Command::CompareAndSet { partition, key, expect: _, value } => fits(partition, key, *value),
         Command::Batch { partition, changes } => {
             fits(partition, &[], None)
-                && changes
-                    .iter()
-                    .all(|change| fits(partition, change.key, change.value))
+                && changes.iter().all(|change| fits(partition, change.key, change.value))
         }
     }
 }

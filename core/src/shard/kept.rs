@@ -14,11 +14,7 @@ pub(super) struct Kept<K, V> {
 
 impl<K: Ord + Copy, V> Kept<K, V> {
     pub(super) fn new(max: usize) -> Self {
-        Self {
-            max,
-            clock: 0,
-            items: BTreeMap::new(),
-        }
+        Self { max, clock: 0, items: BTreeMap::new() }
     }
 
     /// Keeps a value, in place of another under the same key.
@@ -71,10 +67,6 @@ mod tests {
         assert_eq!(kept.get_mut(1), Some(&mut "a"));
         assert_eq!(kept.get_mut(3), Some(&mut "c"));
         kept.insert(3, "d");
-        assert_eq!(
-            kept.get_mut(1),
-            Some(&mut "a"),
-            "replacing makes nobody leave"
-        );
+        assert_eq!(kept.get_mut(1), Some(&mut "a"), "replacing makes nobody leave");
     }
 }

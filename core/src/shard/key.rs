@@ -42,10 +42,7 @@ pub(super) struct Pointer {
 
 impl Default for Pointer {
     fn default() -> Self {
-        Self {
-            current: Epoch(0),
-            next: Epoch(1),
-        }
+        Self { current: Epoch(0), next: Epoch(1) }
     }
 }
 
@@ -132,8 +129,7 @@ pub(super) fn split_data(suffix: &[u8]) -> Option<(&[u8], &[u8])> {
     let [DATA, len, rest @ ..] = suffix else {
         return None;
     };
-    rest.split_at_checked(usize::from(*len))
-        .filter(|(name, _)| !name.is_empty())
+    rest.split_at_checked(usize::from(*len)).filter(|(name, _)| !name.is_empty())
 }
 
 /// A stored value: its revision, then its bytes.
@@ -179,10 +175,7 @@ mod tests {
             *b"\x02\0\0\x0a\x0b\0\0\0\x03\x02\x02abkey"
         );
         assert_eq!(value(Revision(258), b"v"), *b"\0\0\0\0\0\0\x01\x02v");
-        let pointer = Pointer {
-            current: Epoch(1),
-            next: Epoch(2),
-        };
+        let pointer = Pointer { current: Epoch(1), next: Epoch(2) };
         assert_eq!(pointer.encode(), [0, 0, 0, 1, 0, 0, 0, 2]);
     }
 
@@ -191,27 +184,17 @@ mod tests {
         let prefix = epoch(GroupId(7), Epoch(1));
         let full = data(&prefix, b"name", b"key").expect("a valid name");
 
-        assert_eq!(
-            split_data(&full[PREFIX..]),
-            Some((&b"name"[..], &b"key"[..]))
-        );
+        assert_eq!(split_data(&full[PREFIX..]), Some((&b"name"[..], &b"key"[..])));
         assert_eq!(session_id(&session(SessionId(9))), Some(SessionId(9)));
         assert_eq!(pointer_group(&pointer(GroupId(7))), Some(GroupId(7)));
-        assert_eq!(
-            split_value(&value(Revision(4), b"v")),
-            Some((Revision(4), &b"v"[..]))
-        );
+        assert_eq!(split_value(&value(Revision(4), b"v")), Some((Revision(4), &b"v"[..])));
     }
 
     #[test]
     fn what_is_damaged_is_not_read() {
         assert_eq!(Pointer::decode(&[0; 7]), None);
         assert_eq!(Pointer::decode(&[0; 9]), None);
-        assert_eq!(
-            Pointer::decode(&[0, 0, 0, 2, 0, 0, 0, 2]),
-            None,
-            "next is above"
-        );
+        assert_eq!(Pointer::decode(&[0, 0, 0, 2, 0, 0, 0, 2]), None, "next is above");
         assert_eq!(split_value(&[0; 7]), None);
         assert_eq!(split_data(&[DATA]), None);
         assert_eq!(split_data(&[DATA, 0, 1]), None, "no name");

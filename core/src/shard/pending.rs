@@ -54,8 +54,6 @@ impl Pending {
         self.index.clear();
         self.indexed = 0;
         let room = self.writes.len();
-        WriteBatch {
-            writes: mem::replace(&mut self.writes, Vec::with_capacity(room)),
-        }
+        WriteBatch { writes: mem::replace(&mut self.writes, Vec::with_capacity(room)) }
     }
 }

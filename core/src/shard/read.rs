@@ -66,10 +66,7 @@ impl<S: Store> Reader<S> {
             }
             Query::ScanClose { cursor } => {
                 self.close(*cursor);
-                Ok(Answer::Page(Page {
-                    revision: state.meta.revision,
-                    ..Page::default()
-                }))
+                Ok(Answer::Page(Page { revision: state.meta.revision, ..Page::default() }))
             }
             Query::Info { partition } => info(state, store, partition),
         }
@@ -82,10 +79,7 @@ impl<S: Store> Reader<S> {
     fn scan(&mut self, state: &State, store: &S, scan: &Scan) -> Result<Answer, StoreError> {
         let revision = state.meta.revision;
         let Some(partition) = key::data(&state.prefix, &scan.partition, &[]) else {
-            return Ok(Answer::Page(Page {
-                revision,
-                ..Page::default()
-            }));
+            return Ok(Answer::Page(Page { revision, ..Page::default() }));
         };
         let bound = |key: &[u8]| [&partition[..], key].concat();
         let range = Range {
@@ -102,20 +96,10 @@ impl<S: Store> Reader<S> {
         if let Some(rest) = rest {
             let snapshot = store.snapshot(); // nothing was written since the page was read
             let group = state.meta.group;
-            let cursor = Cursor {
-                group,
-                snapshot,
-                rest,
-                revision,
-                page: 1,
-            };
+            let cursor = Cursor { group, snapshot, rest, revision, page: 1 };
             self.cursors.insert(scan.cursor, cursor);
         }
-        Ok(Answer::Page(Page {
-            items,
-            more,
-            revision,
-        }))
+        Ok(Answer::Page(Page { items, more, revision }))
     }
 
     fn scan_next(
@@ -132,30 +116,14 @@ impl<S: Store> Reader<S> {
         let Some(cursor) = self.cursors.take_if(id, is_wanted) else {
             return Ok(Answer::NoCursor);
         };
-        let Cursor {
-            group,
-            snapshot,
-            rest,
-            revision,
-            page,
-        } = cursor;
+        let Cursor { group, snapshot, rest, revision, page } = cursor;
         let (items, rest) = self.page(&snapshot, rest, limit)?;
         let more = rest.is_some();
         if let Some(rest) = rest {
-            let cursor = Cursor {
-                group,
-                snapshot,
-                rest,
-                revision,
-                page: page + 1,
-            };
+            let cursor = Cursor { group, snapshot, rest, revision, page: page + 1 };
             self.cursors.insert(id, cursor);
         }
-        Ok(Answer::Page(Page {
-            items,
-            more,
-            revision,
-        }))
+        Ok(Answer::Page(Page { items, more, revision }))
     }
 
     /// One page of a range, at least one key of it; what is left of the range, if anything.
@@ -170,26 +138,21 @@ impl<S: Store> Reader<S> {
         let mut bytes = 0;
         let mut stopped_at = None;
         let mut problem = None;
-        view.scan(
-            &range.from,
-            &range.to,
-            range.reverse,
-            &mut |full, stored| {
-                let Some((revision, value)) = key::split_value(stored) else {
-                    problem = Some(damaged(full));
-                    return false;
-                };
-                let key = &full[range.strip..];
-                bytes += key.len() + value.len();
-                if items.len() == limit || (bytes > self.page_bytes && !items.is_empty()) {
-                    stopped_at = Some(full.to_vec());
-                    return false;
-                }
-                let copy = Bytes::copy_from_slice;
-                items.push((copy(key), copy(value), revision));
-                true
-            },
-        )?;
+        view.scan(&range.from, &range.to, range.reverse, &mut |full, stored| {
+            let Some((revision, value)) = key::split_value(stored) else {
+                problem = Some(damaged(full));
+                return false;
+            };
+            let key = &full[range.strip..];
+            bytes += key.len() + value.len();
+            if items.len() == limit || (bytes > self.page_bytes && !items.is_empty()) {
+                stopped_at = Some(full.to_vec());
+                return false;
+            }
+            let copy = Bytes::copy_from_slice;
+            items.push((copy(key), copy(value), revision));
+            true
+        })?;
         if let Some(problem) = problem {
             return Err(problem);
         }
@@ -220,10 +183,7 @@ fn get(
         return Ok(Answer::Value(None));
     };
     let (revision, _) = key::split_value(&stored).ok_or_else(|| damaged(&full))?;
-    Ok(Answer::Value(Some((
-        stored.slice(key::REVISION..),
-        revision,
-    ))))
+    Ok(Answer::Value(Some((stored.slice(key::REVISION..), revision))))
 }
 
 fn info(state: &State, store: &impl View, partition: &[u8]) -> Result<Answer, StoreError> {

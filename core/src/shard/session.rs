@@ -25,20 +25,12 @@ pub(super) struct Rules {
 }
 
 /// The rules of a new group.
-pub(super) const RULES: Rules = Rules {
-    sessions: 4096,
-    session_ttl: 60_000_000_000,
-    session_replies: 4096,
-    replies: 262_144,
-};
+pub(super) const RULES: Rules =
+    Rules { sessions: 4096, session_ttl: 60_000_000_000, session_replies: 4096, replies: 262_144 };
 
 /// What a peer may ask for at most in a snapshot.
-const RULES_MAX: Rules = Rules {
-    sessions: 1 << 16,
-    session_ttl: u64::MAX,
-    session_replies: 1 << 16,
-    replies: 1 << 20,
-};
+const RULES_MAX: Rules =
+    Rules { sessions: 1 << 16, session_ttl: u64::MAX, session_replies: 1 << 16, replies: 1 << 20 };
 
 impl Rules {
     pub(super) fn are_sane(&self) -> bool {
@@ -166,12 +158,8 @@ impl Sessions {
         if self.map.is_empty() {
             self.idle_since = now;
         }
-        let session = Session {
-            next: Seq(1),
-            active: now,
-            replies: VecDeque::new(),
-            touched: true,
-        };
+        let session =
+            Session { next: Seq(1), active: now, replies: VecDeque::new(), touched: true };
         let before = self.map.insert(id, session);
         assert!(before.is_none(), "{id} was used before");
         self.touched.push(id);
@@ -230,9 +218,8 @@ impl Sessions {
 
     /// The session idle for longest (of those, the oldest) loses its replies.
     fn shed(&mut self) {
-        let id = self
-            .idlest(|session| !session.replies.is_empty())
-            .expect("somebody holds the replies");
+        let id =
+            self.idlest(|session| !session.replies.is_empty()).expect("somebody holds the replies");
         let session = self.map.get_mut(&id).expect("just found");
         self.replies -= session.forget(session.replies.len());
         if !session.touched {

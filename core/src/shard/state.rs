@@ -59,12 +59,7 @@ impl Meta {
     /// No run comes near the end of these counters. A peer could say otherwise, and the next step
     /// would panic.
     fn can_go_on(&self) -> bool {
-        let counters = [
-            self.index.0,
-            self.term.0,
-            self.revision.0,
-            self.next_session.0,
-        ];
+        let counters = [self.index.0, self.term.0, self.revision.0, self.next_session.0];
         counters.iter().all(|counter| *counter < COUNTER_MAX)
     }
 

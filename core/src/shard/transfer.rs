@@ -59,10 +59,7 @@ struct Sending<V> {
 
 impl<S: Store> Sender<S> {
     pub(super) fn new(chunk_bytes: usize) -> Self {
-        Self {
-            snapshots: Kept::new(SNAPSHOTS_MAX),
-            chunk_bytes,
-        }
+        Self { snapshots: Kept::new(SNAPSHOTS_MAX), chunk_bytes }
     }
 
     /// Reads a chunk of the snapshot `id`. Nothing of the group may wait to be written.
@@ -134,20 +131,19 @@ impl<V: View> Sending<V> {
         let begin = data.len();
         let mut stopped_at = None;
         let end = key::after(&key::epoch(self.state.group, self.state.epoch));
-        self.snapshot
-            .scan(&self.from, &end, false, &mut |full, value| {
-                let suffix = &full[key::PREFIX..];
-                // Ten bytes are more than the two lengths take. A pair beyond all bounds goes
-                // alone.
-                let size = suffix.len() + value.len() + 10;
-                if data.len() > begin && data.len() + size > chunk_bytes {
-                    stopped_at = Some(full.to_vec());
-                    return false;
-                }
-                let pair = postcard::to_extend(&(suffix, value), core::mem::take(&mut data));
-                data = pair.expect("memory does not fail");
-                true
-            })?;
+        self.snapshot.scan(&self.from, &end, false, &mut |full, value| {
+            let suffix = &full[key::PREFIX..];
+            // Ten bytes are more than the two lengths take. A pair beyond all bounds goes
+            // alone.
+            let size = suffix.len() + value.len() + 10;
+            if data.len() > begin && data.len() + size > chunk_bytes {
+                stopped_at = Some(full.to_vec());
+                return false;
+            }
+            let pair = postcard::to_extend(&(suffix, value), core::mem::take(&mut data));
+            data = pair.expect("memory does not fail");
+            true
+        })?;
         self.next = stopped_at.map(|key| (key, XxHash64::oneshot(self.chain, &data)));
         Ok(Bytes::from(data))
     }
@@ -189,15 +185,8 @@ impl Receiving {
         if meta.group != group || meta.index != head.index || meta.digest != head.digest {
             return Err(String::from("the state is not the one it says it is"));
         }
-        let mut receiving = Self {
-            id,
-            epoch,
-            next: 0,
-            meta,
-            chain: 0,
-            last: Vec::new(),
-            sessions: 0,
-        };
+        let mut receiving =
+            Self { id, epoch, next: 0, meta, chain: 0, last: Vec::new(), sessions: 0 };
         receiving.accept(data, pending)?;
         Ok(receiving)
     }
@@ -225,14 +214,10 @@ impl Receiving {
             if suffix <= &self.last[..] {
                 return Err(format!("key {suffix:02x?} is out of order"));
             }
-            self.check(suffix, value)
-                .map_err(|what| format!("{what} at key {suffix:02x?}"))?;
+            self.check(suffix, value).map_err(|what| format!("{what} at key {suffix:02x?}"))?;
             self.last.clear();
             self.last.extend_from_slice(suffix);
-            pending.push(
-                key::join(&prefix, suffix),
-                Some(Bytes::copy_from_slice(value)),
-            );
+            pending.push(key::join(&prefix, suffix), Some(Bytes::copy_from_slice(value)));
         }
         self.chain = XxHash64::oneshot(self.chain, data);
         self.next += 1;
@@ -298,9 +283,7 @@ pub(super) fn first_hash(data: &[u8]) -> u64 {
 
 fn decode_head(data: &[u8]) -> Result<(Head, &[u8]), String> {
     if data.first() != Some(&VERSION) {
-        return Err(String::from(
-            "the snapshot's version is not known to this library",
-        ));
+        return Err(String::from("the snapshot's version is not known to this library"));
     }
     postcard::take_from_bytes(data).map_err(|_| String::from("a chunk's head is damaged"))
 }
@@ -317,13 +300,8 @@ mod tests {
 
     #[test]
     fn the_head_is_frozen() {
-        let head = Head {
-            version: 1,
-            group: GroupId(2),
-            index: LogIndex(300),
-            digest: 1,
-            chain: 128,
-        };
+        let head =
+            Head { version: 1, group: GroupId(2), index: LogIndex(300), digest: 1, chain: 128 };
         let bytes = postcard::to_allocvec(&head).expect("memory does not fail");
         assert_eq!(bytes, [1, 2, 0xac, 2, 1, 0x80, 1]);
     }

@@ -83,15 +83,7 @@ impl<S: Store> Worker<S> {
                 Epoch(0) => None,
                 current => Some(State::load(&store, group, current)?),
             };
-            groups.insert(
-                group,
-                Group {
-                    pointer,
-                    state,
-                    receiving: None,
-                    installed: None,
-                },
-            );
+            groups.insert(group, Group { pointer, state, receiving: None, installed: None });
         }
         let worker = Self {
             store,
@@ -111,10 +103,7 @@ impl<S: Store> Worker<S> {
     /// Where each group stands, sorted by group.
     #[must_use]
     pub fn states(&self) -> Vec<StoreState> {
-        let states = self
-            .groups
-            .values()
-            .filter_map(|group| group.state.as_ref());
+        let states = self.groups.values().filter_map(|group| group.state.as_ref());
         states.map(State::store_state).collect()
     }
 
@@ -151,11 +140,7 @@ impl<S: Store> Worker<S> {
                 self.create(group, membership);
                 return Ok(());
             }
-            StoreTask::Apply {
-                group,
-                entries,
-                answers,
-            } => {
+            StoreTask::Apply { group, entries, answers } => {
                 let state = state_of(&mut self.groups, group);
                 let (store, pending) = (&self.store, &mut self.pending);
                 let outcomes = apply::apply(state, store, pending, &entries, answers)?;
@@ -184,9 +169,7 @@ impl<S: Store> Worker<S> {
             StoreTask::Persist => {
                 self.flush(done)?;
                 self.store.sync()?;
-                StoreDone::Persisted {
-                    groups: self.states(),
-                }
+                StoreDone::Persisted { groups: self.states() }
             }
             StoreTask::Load { group, id, chunk } => {
                 self.flush(done)?;
@@ -197,13 +180,7 @@ impl<S: Store> Worker<S> {
                 self.sender.close(id);
                 return Ok(());
             }
-            StoreTask::Install {
-                group,
-                id,
-                chunk,
-                data,
-                last,
-            } => {
+            StoreTask::Install { group, id, chunk, data, last } => {
                 self.flush(done)?;
                 self.install(group, id, chunk, &data, last)?
             }
@@ -218,13 +195,9 @@ impl<S: Store> Worker<S> {
             return;
         }
         let epoch = slot.pointer.next;
-        slot.pointer = Pointer {
-            current: epoch,
-            next: epoch.next(),
-        };
+        slot.pointer = Pointer { current: epoch, next: epoch.next() };
         let pointer = Bytes::copy_from_slice(&slot.pointer.encode());
-        self.pending
-            .push(key::pointer(group).to_vec(), Some(pointer));
+        self.pending.push(key::pointer(group).to_vec(), Some(pointer));
         let mut state = State::new(group, epoch, membership);
         state.touch();
         self.touched.push(group);
@@ -243,9 +216,7 @@ impl<S: Store> Worker<S> {
             self.flush(done)?;
         }
         let state = state_of(&mut self.groups, group);
-        let answer = self
-            .reader
-            .answer(state, &self.store, &mut self.pending, query)?;
+        let answer = self.reader.answer(state, &self.store, &mut self.pending, query)?;
         self.answers.push(StoreDone::Read { read, answer });
         Ok(())
     }
@@ -340,10 +311,7 @@ impl<S: Store> Worker<S> {
         self.store.sync()?;
         let state = State::load(&self.store, group, receiving.epoch)?;
         let id = receiving.id;
-        let answer = StoreDone::Installed {
-            state: state.store_state(),
-            id,
-        };
+        let answer = StoreDone::Installed { state: state.store_state(), id };
         slot.state = Some(state);
         slot.installed = Some((id, receiving.hash()));
         if before != Epoch(0) {

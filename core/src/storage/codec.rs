@@ -149,10 +149,7 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Its records, in order; the last item is an error if one cannot be read.
     pub(super) fn records(&self) -> Records<'a> {
-        Records {
-            left: self.count,
-            bytes: self.records,
-        }
+        Records { left: self.count, bytes: self.records }
     }
 }
 
@@ -167,9 +164,7 @@ pub(super) fn frame(
         .ok()
         .and_then(|start| bytes.get(start..))
         .ok_or(Broken(Flaw::Short))?;
-    let (head, after) = rest
-        .split_first_chunk::<HEADER>()
-        .ok_or(Broken(Flaw::Short))?;
+    let (head, after) = rest.split_first_chunk::<HEADER>().ok_or(Broken(Flaw::Short))?;
     if head[..4] != MAGIC {
         return Err(Broken(Flaw::Magic));
     }
@@ -201,16 +196,11 @@ pub(super) fn frame(
     let opens = match flags {
         0 => None,
         FLAG_OPENS => Some(Opening::default()),
-        FLAG_OPENS_AFTER => Some(Opening {
-            previous: Some(SegmentId(previous)),
-            previous_len,
-        }),
+        FLAG_OPENS_AFTER => Some(Opening { previous: Some(SegmentId(previous)), previous_len }),
         _ => return Err(Malformed("unknown flags")),
     };
     if flags != FLAG_OPENS_AFTER && (previous, previous_len) != (0, 0) {
-        return Err(Malformed(
-            "names a segment before without a flag that says so",
-        ));
+        return Err(Malformed("names a segment before without a flag that says so"));
     }
     if opens.is_some() != (offset == 0) {
         return Err(Malformed("exactly the first batch of a segment opens it"));
@@ -317,19 +307,11 @@ fn u16_at(head: &[u8; HEADER], at: usize) -> u16 {
 }
 
 fn u32_at(head: &[u8; HEADER], at: usize) -> u32 {
-    u32::from_le_bytes(
-        *head[at..]
-            .first_chunk()
-            .expect("fields lie within the header"),
-    )
+    u32::from_le_bytes(*head[at..].first_chunk().expect("fields lie within the header"))
 }
 
 fn u64_at(head: &[u8; HEADER], at: usize) -> u64 {
-    u64::from_le_bytes(
-        *head[at..]
-            .first_chunk()
-            .expect("fields lie within the header"),
-    )
+    u64::from_le_bytes(*head[at..].first_chunk().expect("fields lie within the header"))
 }
 
 /// Bytes before the body.

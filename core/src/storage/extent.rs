@@ -71,9 +71,8 @@ impl Extent {
         entries: &[Entry],
     ) -> Result<Change, &'static str> {
         let first = entries.first().ok_or("no entries in a record of entries")?;
-        let contiguous = entries
-            .windows(2)
-            .all(|pair| pair[0].index.0.checked_add(1) == Some(pair[1].index.0));
+        let contiguous =
+            entries.windows(2).all(|pair| pair[0].index.0.checked_add(1) == Some(pair[1].index.0));
         if !contiguous || first.index == LogIndex(0) {
             return Err("entries do not follow one another");
         }
@@ -88,11 +87,7 @@ impl Extent {
         self.terms.retain(|(first, _)| *first < from);
         let change = self.forget_from(from);
         for entry in entries.iter().filter(|entry| entry.index >= from) {
-            if self
-                .terms
-                .last()
-                .is_none_or(|(_, term)| *term != entry.term)
-            {
+            if self.terms.last().is_none_or(|(_, term)| *term != entry.term) {
                 self.terms.push((entry.index, entry.term));
             }
             self.last_index = entry.index;
@@ -111,9 +106,7 @@ impl Extent {
         }
         if index == self.cut_index {
             let same = term == self.cut_term;
-            return same
-                .then(Change::default)
-                .ok_or("one index was cut with two terms");
+            return same.then(Change::default).ok_or("one index was cut with two terms");
         }
         let oldest = self.spans.first().map(|(segment, _)| *segment);
         let void = index > self.last_index || self.term_at(index).is_some_and(|held| held != term);
@@ -123,10 +116,7 @@ impl Extent {
             self.terms.clear();
             self.spans.clear();
             self.last_index = index;
-            return Ok(Change {
-                freed: oldest,
-                ambiguous: void && behind,
-            });
+            return Ok(Change { freed: oldest, ambiguous: void && behind });
         }
         let next = LogIndex(index.0.saturating_add(1));
         let begun = self.terms.partition_point(|(first, _)| *first <= next);
@@ -136,10 +126,7 @@ impl Extent {
         }
         let begun = self.spans.partition_point(|(_, first)| *first <= next);
         let freed = self.spans.drain(..begun.saturating_sub(1)).next();
-        Ok(Change {
-            freed: freed.map(|(segment, _)| segment),
-            ambiguous: false,
-        })
+        Ok(Change { freed: freed.map(|(segment, _)| segment), ambiguous: false })
     }
 
     /// A checkpoint says where the log of this same replica ends. Entries that it does not count
@@ -159,10 +146,7 @@ impl Extent {
         self.terms.retain(|(first, _)| *first < from);
         let end = self.forget_from(from);
         self.last_index = says.last_index;
-        Ok(Change {
-            freed: cut.freed.into_iter().chain(end.freed).min(),
-            ambiguous: cut.ambiguous,
-        })
+        Ok(Change { freed: cut.freed.into_iter().chain(end.freed).min(), ambiguous: cut.ambiguous })
     }
 
     /// Drops the spans that hold nothing before an index but what is cut off.
@@ -172,10 +156,7 @@ impl Extent {
             false => self.spans.partition_point(|(_, first)| *first < index),
         };
         let freed = self.spans.drain(kept..).next();
-        Change {
-            freed: freed.map(|(segment, _)| segment),
-            ambiguous: false,
-        }
+        Change { freed: freed.map(|(segment, _)| segment), ambiguous: false }
     }
 }
 

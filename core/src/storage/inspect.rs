@@ -36,14 +36,8 @@ pub fn inspect(source: &mut dyn SegmentSource) -> Report {
     };
     let mut ids = source.segments();
     ids.sort_unstable();
-    let segments = ids
-        .into_iter()
-        .map(|id| inspect_segment(source, id, counted.get(&id)));
-    Report {
-        groups,
-        segments: segments.collect(),
-        damage,
-    }
+    let segments = ids.into_iter().map(|id| inspect_segment(source, id, counted.get(&id)));
+    Report { groups, segments: segments.collect(), damage }
 }
 
 /// What a log directory holds.
@@ -100,10 +94,7 @@ fn inspect_segment(
     segment: SegmentId,
     counted: Option<&u64>,
 ) -> SegmentReport {
-    let mut report = SegmentReport {
-        segment,
-        ..SegmentReport::default()
-    };
+    let mut report = SegmentReport { segment, ..SegmentReport::default() };
     let bytes = match source.read(segment) {
         Ok(bytes) => bytes,
         Err(problem) => {

@@ -95,21 +95,11 @@ impl Log {
                 self.extent(*group, *replica);
                 (Some(*group), Ok(Change::default()))
             }
-            Record::Entries {
-                group,
-                replica,
-                entries,
-            } => {
+            Record::Entries { group, replica, entries } => {
                 let extent = self.extent(*group, *replica);
                 (Some(*group), extent.on_entries(segment, entries))
             }
-            Record::Cut {
-                group,
-                replica,
-                index,
-                term,
-                ..
-            } => {
+            Record::Cut { group, replica, index, term, .. } => {
                 let extent = self.extent(*group, *replica);
                 (Some(*group), extent.on_cut(*index, *term))
             }
@@ -143,10 +133,7 @@ impl Log {
     pub fn open_segment(&mut self, checkpoint: Checkpoint) {
         assert!(self.staged.is_empty(), "only a fresh batch opens a segment");
         let (previous, previous_len) = self.last.unzip();
-        self.staged_opening = Some(Opening {
-            previous,
-            previous_len: previous_len.unwrap_or(0),
-        });
+        self.staged_opening = Some(Opening { previous, previous_len: previous_len.unwrap_or(0) });
         let segment = self.next_segment;
         self.next_segment = segment.next();
         self.last = Some((segment, 0));
@@ -166,13 +153,7 @@ impl Log {
             };
             match extent.on_cut(says.cut_index, says.cut_term) {
                 // The checkpoint itself tells where the log ends: not ambiguous.
-                Ok(change) => self.free(
-                    segment,
-                    Change {
-                        ambiguous: false,
-                        ..change
-                    },
-                ),
+                Ok(change) => self.free(segment, Change { ambiguous: false, ..change }),
                 Err(what) => panic!("{what}: {group}"),
             }
             assert_eq!(
@@ -249,10 +230,7 @@ impl Log {
         if *oldest >= opened {
             return None;
         }
-        let needed = self
-            .groups
-            .values()
-            .filter_map(|extent| extent.spans.first());
+        let needed = self.groups.values().filter_map(|extent| extent.spans.first());
         let below = needed
             .map(|(segment, _)| *segment)
             .chain(self.freeing.iter().map(|(_, segment)| *segment))
@@ -276,9 +254,7 @@ impl Log {
         let present = self.last.filter(|_| self.open).map(|(segment, _)| segment);
         self.groups.iter().filter_map(move |(group, extent)| {
             let (oldest, _) = extent.spans.first()?;
-            present
-                .is_none_or(|present| *oldest < present)
-                .then_some(*group)
+            present.is_none_or(|present| *oldest < present).then_some(*group)
         })
     }
 
@@ -299,17 +275,12 @@ impl Log {
 
     /// The group's extent; a replica that is new to the log begins anew.
     fn extent(&mut self, group: GroupId, replica: ReplicaId) -> &mut Extent {
-        let other = self
-            .groups
-            .get(&group)
-            .filter(|extent| extent.replica != replica);
+        let other = self.groups.get(&group).filter(|extent| extent.replica != replica);
         if let Some(other) = other.cloned() {
             self.free_all(self.writable(), &other);
             self.groups.remove(&group);
         }
-        self.groups
-            .entry(group)
-            .or_insert_with(|| Extent::new(replica))
+        self.groups.entry(group).or_insert_with(|| Extent::new(replica))
     }
 
     fn free_all(&mut self, segment: SegmentId, extent: &Extent) {

@@ -70,9 +70,7 @@ pub fn segment_name(segment: SegmentId) -> String {
 #[must_use]
 pub fn parse_segment_name(name: &str) -> Option<SegmentId> {
     let digits = name.strip_suffix(".log")?;
-    let plain = digits
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let segment = u64::from_str_radix(digits, 16).ok()?;
     (plain && digits.len() == 16).then_some(SegmentId(segment))
 }
@@ -139,43 +137,25 @@ impl fmt::Display for RecoveryError {
                 "log file {} cannot be read: {problem}; mend the disk and start this member again",
                 segment_name(*segment)
             ),
-            Self::Damaged {
-                segment,
-                offset,
-                what,
-            } => write!(
+            Self::Damaged { segment, offset, what } => write!(
                 f,
                 "log file {} is damaged at byte {offset}, before its durable end: {what}; \
                  {WAY_OUT}",
                 segment_name(*segment)
             ),
-            Self::Missing {
-                segment,
-                group,
-                index,
-            } => write!(
+            Self::Missing { segment, group, index } => write!(
                 f,
                 "log file {} is missing: group {group} needs its log from index {index} on; \
                  {WAY_OUT}",
                 segment_name(*segment)
             ),
-            Self::Version {
-                segment,
-                offset,
-                version,
-            } => write!(
+            Self::Version { segment, offset, version } => write!(
                 f,
                 "log file {} has format {version} at byte {offset}, which this version does not \
                  know: start this member with the version that wrote it, or a later one",
                 segment_name(*segment)
             ),
-            Self::Contradiction {
-                segment,
-                offset,
-                group,
-                index,
-                what,
-            } => {
+            Self::Contradiction { segment, offset, group, index, what } => {
                 write!(
                     f,
                     "log file {} contradicts what stands before byte {offset}: {what}",
@@ -188,10 +168,7 @@ impl fmt::Display for RecoveryError {
                     }
                     write!(f, ")")?;
                 }
-                write!(
-                    f,
-                    "; keep a copy of the directory and report this; {WAY_OUT}"
-                )
+                write!(f, "; keep a copy of the directory and report this; {WAY_OUT}")
             }
         }
     }
@@ -212,28 +189,13 @@ impl RecoveryError {
 
     fn nonsense(place: Place, what: &'static str) -> Self {
         let (group, missing) = (None, None);
-        Self::contradiction(
-            place,
-            Conflict {
-                group,
-                missing,
-                what,
-            },
-        )
+        Self::contradiction(place, Conflict { group, missing, what })
     }
 
     fn of_batch((segment, offset): Place, error: BatchError) -> Self {
         match error {
-            BatchError::Broken(what) => Self::Damaged {
-                segment,
-                offset,
-                what,
-            },
-            BatchError::Version(version) => Self::Version {
-                segment,
-                offset,
-                version,
-            },
+            BatchError::Broken(what) => Self::Damaged { segment, offset, what },
+            BatchError::Version(version) => Self::Version { segment, offset, version },
             BatchError::Malformed(what) => Self::nonsense((segment, offset), what),
         }
     }
@@ -266,10 +228,7 @@ pub(super) fn read_chain(
     }
     let next_segment = highest.next();
     let chain = find_chain(source, &ids)?;
-    let mut cursor = Cursor {
-        next_seq: None,
-        replay,
-    };
+    let mut cursor = Cursor { next_seq: None, replay };
     let mut lens: BTreeMap<SegmentId, u64> = ids.iter().map(|id| (*id, 0)).collect();
     for (place, (segment, opening)) in chain.iter().enumerate() {
         if place == 0 && opening.previous.is_none() {
@@ -357,9 +316,7 @@ fn read_opening(
 }
 
 fn read(source: &mut dyn SegmentSource, segment: SegmentId) -> Result<Bytes, RecoveryError> {
-    source
-        .read(segment)
-        .map_err(|problem| RecoveryError::Read { segment, problem })
+    source.read(segment).map_err(|problem| RecoveryError::Read { segment, problem })
 }
 
 /// The state that a whole log adds up to.
@@ -367,18 +324,13 @@ pub(super) fn conclude(walked: Walked, replay: Replay) -> Result<Recovered, Reco
     let mut recovered = replay.finish().map_err(|conflict| {
         let Conflict { group, missing, .. } = conflict;
         match (walked.hole, group, missing) {
-            (Some(segment), Some(group), Some(index)) => RecoveryError::Missing {
-                segment,
-                group,
-                index,
-            },
+            (Some(segment), Some(group), Some(index)) => {
+                RecoveryError::Missing { segment, group, index }
+            }
             _ => RecoveryError::contradiction(walked.end, conflict),
         }
     })?;
-    recovered.tail = Tail {
-        extents: recovered.tail.extents,
-        ..walked.tail
-    };
+    recovered.tail = Tail { extents: recovered.tail.extents, ..walked.tail };
     Ok(recovered)
 }
 
@@ -388,11 +340,7 @@ fn check_orphan(segment: SegmentId, bytes: &[u8], next_seq: LogSeq) -> Result<()
     match frame(bytes, segment, 0) {
         Err(BatchError::Broken(what)) if knows(bytes, segment, 8, next_seq) => {
             let offset = 0;
-            Err(RecoveryError::Damaged {
-                segment,
-                offset,
-                what,
-            })
+            Err(RecoveryError::Damaged { segment, offset, what })
         }
         Ok(_) | Err(_) => Ok(()),
     }

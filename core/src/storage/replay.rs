@@ -30,34 +30,17 @@ impl Replay {
                 let seen = self.facts.peers.entry(member).or_default();
                 *seen = boot.max(*seen);
             }
-            Record::Vote {
-                group,
-                replica,
-                term,
-                vote,
-            } => {
+            Record::Vote { group, replica, term, vote } => {
                 let held = self.group(group, replica);
                 (held.term, held.vote) = (term, vote);
             }
-            Record::Entries {
-                group,
-                replica,
-                entries,
-            } => {
+            Record::Entries { group, replica, entries } => {
                 let held = self.group(group, replica);
-                held.on_entries(segment, entries)
-                    .map_err(|what| Conflict::of(group, what))?;
+                held.on_entries(segment, entries).map_err(|what| Conflict::of(group, what))?;
             }
-            Record::Cut {
-                group,
-                replica,
-                index,
-                term,
-                membership,
-            } => {
+            Record::Cut { group, replica, index, term, membership } => {
                 let held = self.group(group, replica);
-                held.on_cut(index, term, membership)
-                    .map_err(|what| Conflict::of(group, what))?;
+                held.on_cut(index, term, membership).map_err(|what| Conflict::of(group, what))?;
             }
             Record::Checkpoint(checkpoint) => self.on_checkpoint(checkpoint)?,
         }
@@ -80,14 +63,7 @@ impl Replay {
                     what: "an entry is missing that its log must have",
                 });
             }
-            let Group {
-                extent,
-                term,
-                vote,
-                commit,
-                membership,
-                entries,
-            } = held;
+            let Group { extent, term, vote, commit, membership, entries } = held;
             let restored = RecoveredGroup {
                 replica: extent.replica,
                 term,
@@ -106,18 +82,13 @@ impl Replay {
 
     /// By group: replica, term, commit, cut, last index.
     pub(super) fn extents(&self) -> impl Iterator<Item = (GroupId, Term, LogIndex, &Extent)> {
-        self.groups
-            .iter()
-            .map(|(group, held)| (*group, held.term, held.commit, &held.extent))
+        self.groups.iter().map(|(group, held)| (*group, held.term, held.commit, &held.extent))
     }
 
     /// A record of another replica means that the group began anew on this member: nothing of the
     /// old one counts.
     fn group(&mut self, group: GroupId, replica: ReplicaId) -> &mut Group {
-        let held = self
-            .groups
-            .entry(group)
-            .or_insert_with(|| Group::new(Extent::new(replica)));
+        let held = self.groups.entry(group).or_insert_with(|| Group::new(Extent::new(replica)));
         if held.extent.replica != replica {
             *held = Group::new(Extent::new(replica));
         }
@@ -125,14 +96,7 @@ impl Replay {
     }
 
     fn on_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Conflict> {
-        let Checkpoint {
-            birth,
-            genesis,
-            founded,
-            boot,
-            peers,
-            groups,
-        } = checkpoint;
+        let Checkpoint { birth, genesis, founded, boot, peers, groups } = checkpoint;
         self.facts.birth = birth;
         self.facts.genesis = genesis;
         self.facts.founded = founded;
@@ -151,8 +115,7 @@ impl Replay {
                         false => Extent::of_checkpoint(&says),
                     })
                 });
-            held.on_checkpoint(says)
-                .map_err(|what| Conflict::of(group, what))?;
+            held.on_checkpoint(says).map_err(|what| Conflict::of(group, what))?;
             self.groups.insert(group, held);
         }
         Ok(())
@@ -170,11 +133,7 @@ pub(super) struct Conflict {
 
 impl Conflict {
     fn of(group: GroupId, what: &'static str) -> Self {
-        Self {
-            group: Some(group),
-            missing: None,
-            what,
-        }
+        Self { group: Some(group), missing: None, what }
     }
 }
 
@@ -247,18 +206,10 @@ impl Group {
 
     /// Drops the entries that the extent does not count.
     fn trim(&mut self) {
-        let Extent {
-            cut_index,
-            last_index,
-            ..
-        } = self.extent;
-        let end = self
-            .entries
-            .partition_point(|entry| entry.index <= last_index);
+        let Extent { cut_index, last_index, .. } = self.extent;
+        let end = self.entries.partition_point(|entry| entry.index <= last_index);
         self.entries.truncate(end);
-        let begin = self
-            .entries
-            .partition_point(|entry| entry.index <= cut_index);
+        let begin = self.entries.partition_point(|entry| entry.index <= cut_index);
         self.entries.drain(..begin);
     }
 }

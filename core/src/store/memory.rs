@@ -52,9 +52,7 @@ impl View for MemoryStore {
         if from >= to {
             return Ok(()); // the map's own range would panic
         }
-        let mut range = self
-            .map
-            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        let mut range = self.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
         if reverse {
             while let Some((key, value)) = range.next_back() {
                 if !visit(key, value) {
@@ -105,10 +103,7 @@ mod tests {
     fn batch(writes: &[(&'static str, Option<&'static str>)]) -> WriteBatch {
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
         WriteBatch {
-            writes: writes
-                .iter()
-                .map(|(key, value)| (bytes(key), value.map(bytes)))
-                .collect(),
+            writes: writes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect(),
         }
     }
 
@@ -126,12 +121,7 @@ mod tests {
     fn later_writes_of_a_batch_win() {
         let mut store = MemoryStore::new();
         store
-            .write(batch(&[
-                ("a", Some("1")),
-                ("a", Some("2")),
-                ("b", Some("3")),
-                ("b", None),
-            ]))
+            .write(batch(&[("a", Some("1")), ("a", Some("2")), ("b", Some("3")), ("b", None)]))
             .expect("memory does not fail");
 
         assert_eq!(store.get(b"a"), Ok(Some(Bytes::from_static(b"2"))));
@@ -155,13 +145,9 @@ mod tests {
     #[test]
     fn a_snapshot_does_not_see_later_writes() {
         let mut store = MemoryStore::new();
-        store
-            .write(batch(&[("a", Some("1"))]))
-            .expect("memory does not fail");
+        store.write(batch(&[("a", Some("1"))])).expect("memory does not fail");
         let snapshot = store.snapshot();
-        store
-            .write(batch(&[("a", None), ("b", Some("2"))]))
-            .expect("memory does not fail");
+        store.write(batch(&[("a", None), ("b", Some("2"))])).expect("memory does not fail");
 
         assert_eq!(keys(&snapshot, "a", "z", false), vec!["a"]);
         assert_eq!(keys(&store, "a", "z", false), vec!["b"]);

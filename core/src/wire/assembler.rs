@@ -106,10 +106,7 @@ impl Assembler {
         let len = partial.data.len() + chunk.data.len();
         if len > total || last != (len == total) {
             partial.close();
-            return Err(WireError::ChunkTotal {
-                stream: chunk.stream,
-                total,
-            });
+            return Err(WireError::ChunkTotal { stream: chunk.stream, total });
         }
         partial.add(chunk.data, total);
         if !last {
@@ -160,28 +157,17 @@ fn follows(a: u32, b: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 
     const LIMIT: usize = 100;
 
     fn first(stream: u32, total: usize, data: &[u8]) -> Chunk<'_> {
-        Chunk {
-            stream,
-            number: 0,
-            total: Some(total),
-            data,
-        }
+        Chunk { stream, number: 0, total: Some(total), data }
     }
 
     fn later(stream: u32, number: u32, data: &[u8]) -> Chunk<'_> {
-        Chunk {
-            stream,
-            number,
-            total: None,
-            data,
-        }
+        Chunk { stream, number, total: None, data }
     }
 
     fn whole(bytes: &[u8]) -> Accepted {
@@ -211,10 +197,7 @@ mod tests {
         let mut a = Assembler::new();
         assert_eq!(a.bulk(&first(1, 2, b"a"), false).unwrap(), Accepted::More);
         let urgent = first(2, 1, b"u");
-        assert_eq!(
-            a.accept(Lane::Urgent, &urgent, true, LIMIT).unwrap(),
-            whole(b"u")
-        );
+        assert_eq!(a.accept(Lane::Urgent, &urgent, true, LIMIT).unwrap(), whole(b"u"));
         assert_eq!(a.bulk(&later(1, 1, b"b"), true).unwrap(), whole(b"ab"));
     }
 

@@ -76,7 +76,6 @@ fn reserve<T>(count: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
     use alloc::vec;
@@ -88,10 +87,7 @@ mod tests {
     #[test]
     fn a_list_at_its_bound_is_decoded_and_one_beyond_is_not() {
         assert_eq!(decode::<3>(&[3, 7, 8, 9]).unwrap(), vec![7, 8, 9]);
-        assert_eq!(
-            decode::<2>(&[3, 7, 8, 9]),
-            Err(postcard::Error::SerdeDeCustom)
-        );
+        assert_eq!(decode::<2>(&[3, 7, 8, 9]), Err(postcard::Error::SerdeDeCustom));
         assert_eq!(decode::<0>(&[0]).unwrap(), Vec::<u64>::new());
     }
 
@@ -99,14 +95,8 @@ mod tests {
     #[test]
     fn a_list_longer_than_what_follows_is_refused_before_its_first_element() {
         let bytes = [0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3];
-        assert_eq!(
-            decode::<{ usize::MAX }>(&bytes),
-            Err(postcard::Error::SerdeDeCustom)
-        );
-        assert_eq!(
-            decode::<{ usize::MAX }>(&[3, 7, 8]),
-            Err(postcard::Error::SerdeDeCustom)
-        );
+        assert_eq!(decode::<{ usize::MAX }>(&bytes), Err(postcard::Error::SerdeDeCustom));
+        assert_eq!(decode::<{ usize::MAX }>(&[3, 7, 8]), Err(postcard::Error::SerdeDeCustom));
     }
 
     #[test]

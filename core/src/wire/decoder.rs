@@ -117,10 +117,7 @@ impl Decoder {
     /// # Errors
     /// Whatever is wrong with the bytes. The same error comes again and again: close the
     /// connection. Its memory is given back.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator would end at the first pause"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator would end at the first pause")]
     pub fn next(&mut self) -> Result<Option<Message>, WireError> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
@@ -212,10 +209,7 @@ fn take_chunk(
     last: bool,
     limit: usize,
 ) -> Result<Option<Message>, WireError> {
-    let order = WireError::ChunkOrder {
-        stream: chunk.stream,
-        number: chunk.number,
-    };
+    let order = WireError::ChunkOrder { stream: chunk.stream, number: chunk.number };
     let lost = assembler.lost();
     let message = match assembler.accept(lane, chunk, last, limit)? {
         Accepted::More => None,
@@ -282,11 +276,7 @@ fn decode_all(mut body: &[u8], out: &mut Vec<Message>) -> Result<(), WireError> 
 
 fn decode_whole(bytes: &[u8]) -> Result<Message, WireError> {
     let (message, rest) = decode(bytes)?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(WireError::Trailing { bytes: rest.len() })
-    }
+    if rest.is_empty() { Ok(message) } else { Err(WireError::Trailing { bytes: rest.len() }) }
 }
 
 fn decode(bytes: &[u8]) -> Result<(Message, &[u8]), WireError> {

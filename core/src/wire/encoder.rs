@@ -53,11 +53,7 @@ impl Encoder {
     /// [`WireError::MessageTooLong`] if it takes more than [`MESSAGE_BYTES_MAX`]; nothing was
     /// queued.
     pub fn push(&mut self, message: &Message) -> Result<(), WireError> {
-        if message.urgent() {
-            self.urgent.push(message)
-        } else {
-            self.bulk.push(message)
-        }
+        if message.urgent() { self.urgent.push(message) } else { self.bulk.push(message) }
     }
 
     /// Appends the next frame to `out`; false if nothing is queued. Small messages of one lane
@@ -88,17 +84,12 @@ impl Queue {
     fn push(&mut self, message: &Message) -> Result<(), WireError> {
         self.make_room();
         let start = self.bytes.len();
-        let tail = Tail {
-            bytes: &mut self.bytes,
-            end: start + MESSAGE_BYTES_MAX,
-        };
+        let tail = Tail { bytes: &mut self.bytes, end: start + MESSAGE_BYTES_MAX };
         if postcard::serialize_with_flavor(message, tail).is_err() {
             // A message serializes unless it is too long: no list in it hides its length, and
             // nothing fails by hand.
             self.bytes.truncate(start);
-            return Err(WireError::MessageTooLong {
-                limit: MESSAGE_BYTES_MAX,
-            });
+            return Err(WireError::MessageTooLong { limit: MESSAGE_BYTES_MAX });
         }
         let len = u32::try_from(self.bytes.len() - start).expect("at most MESSAGE_BYTES_MAX");
         self.lens.push_back(len);

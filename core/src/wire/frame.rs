@@ -81,20 +81,12 @@ impl Header {
         let kind = match (kind, flags) {
             (0, 0) => Kind::Messages,
             (1, 0..=3) => Kind::Chunk {
-                lane: if flags & FLAG_URGENT == 0 {
-                    Lane::Bulk
-                } else {
-                    Lane::Urgent
-                },
+                lane: if flags & FLAG_URGENT == 0 { Lane::Bulk } else { Lane::Urgent },
                 last: flags & FLAG_LAST != 0,
             },
             _ => return Err(WireError::Kind { kind, flags }),
         };
-        Ok(Some(Self {
-            kind,
-            body,
-            crc: u32::from_le_bytes([c0, c1, c2, c3]),
-        }))
+        Ok(Some(Self { kind, body, crc: u32::from_le_bytes([c0, c1, c2, c3]) }))
     }
 
     /// Bytes of the whole frame.
@@ -104,11 +96,7 @@ impl Header {
 
     /// Checks the CRC of the whole frame.
     pub(super) fn check(&self, frame: &[u8]) -> Result<(), WireError> {
-        if crc32fast::hash(&frame[CRC_FROM..]) == self.crc {
-            Ok(())
-        } else {
-            Err(WireError::Crc)
-        }
+        if crc32fast::hash(&frame[CRC_FROM..]) == self.crc { Ok(()) } else { Err(WireError::Crc) }
     }
 }
 
@@ -157,11 +145,7 @@ impl<'a> Chunk<'a> {
 
     /// Most bytes of data in the chunk with this number.
     pub(super) fn room(number: u32) -> usize {
-        let head = if number == 0 {
-            Self::FIRST_HEAD_BYTES
-        } else {
-            Self::HEAD_BYTES
-        };
+        let head = if number == 0 { Self::FIRST_HEAD_BYTES } else { Self::HEAD_BYTES };
         BODY_BYTES_MAX - head
     }
 
@@ -177,12 +161,7 @@ impl<'a> Chunk<'a> {
         if data.is_empty() {
             return Err(WireError::ChunkShort);
         }
-        Ok(Self {
-            stream,
-            number,
-            total,
-            data,
-        })
+        Ok(Self { stream, number, total, data })
     }
 
     /// Appends the frame.
@@ -289,10 +268,9 @@ impl fmt::Display for WireError {
             Self::Kind { kind, flags } => {
                 write!(f, "unknown kind of frame {kind} with flags {flags:#06x}")
             }
-            Self::FrameTooLong { body, limit } => write!(
-                f,
-                "a frame with a body of {body} bytes, frames may have {limit} bytes"
-            ),
+            Self::FrameTooLong { body, limit } => {
+                write!(f, "a frame with a body of {body} bytes, frames may have {limit} bytes")
+            }
             Self::FrameLength { len } => {
                 write!(f, "a frame of {len} bytes does not have the length it says")
             }

@@ -28,9 +28,7 @@ enum Step {
 impl Disk {
     fn step(&mut self, step: Step) -> Result<(), StoreError> {
         if let Some(left) = &mut self.good_for {
-            *left = left
-                .checked_sub(1)
-                .ok_or_else(|| StoreError("the disk is full".into()))?;
+            *left = left.checked_sub(1).ok_or_else(|| StoreError("the disk is full".into()))?;
         }
         self.journal.borrow_mut().push(step);
         Ok(())
@@ -157,15 +155,9 @@ proptest! {
 fn after_the_first_failure_nothing_is_done() {
     let put = |index, seq| apply(&[entry(index, data(0, vec![item(1, seq, 1, &put("k", "v"))]))]);
     for good_for in 0..4 {
-        let disk = Disk {
-            good_for: Some(good_for),
-            ..Disk::default()
-        };
+        let disk = Disk { good_for: Some(good_for), ..Disk::default() };
         let (mut worker, _) = Worker::new(disk, &small_limits()).unwrap();
-        let mut done = run(
-            &mut worker,
-            [create(), apply(&[entry(1, data(0, vec![open()]))])],
-        );
+        let mut done = run(&mut worker, [create(), apply(&[entry(1, data(0, vec![open()]))])]);
         done.extend(run(&mut worker, [put(2, 1), StoreTask::Persist, put(3, 2)]));
         done.extend(run(&mut worker, [StoreTask::Persist]));
 
@@ -191,10 +183,7 @@ fn many_groups_and_tasks_are_one_batch() {
     let journal = disk.journal.clone();
     let (mut worker, _) = Worker::new(disk, &small_limits()).unwrap();
     let group = |n| GroupId(n);
-    let create = |n| StoreTask::Create {
-        group: group(n),
-        membership: membership(1),
-    };
+    let create = |n| StoreTask::Create { group: group(n), membership: membership(1) };
     let apply = |n, index, items| StoreTask::Apply {
         group: group(n),
         entries: vec![entry(index, data(0, items))],
@@ -246,13 +235,7 @@ fn tidying_is_bounded_and_comes_to_an_end() {
         lengths.push(worker.store().len());
     }
     let whole_again = lengths.last() == Some(&whole);
-    assert!(
-        whole_again && lengths[0] > whole,
-        "in steps, to the end: {lengths:?}"
-    );
-    assert!(
-        lengths.windows(2).all(|pair| pair[0] - pair[1] <= 256),
-        "{lengths:?}"
-    );
+    assert!(whole_again && lengths[0] > whole, "in steps, to the end: {lengths:?}");
+    assert!(lengths.windows(2).all(|pair| pair[0] - pair[1] <= 256), "{lengths:?}");
     assert_eq!(model::contents(&mut worker).len(), 600);
 }

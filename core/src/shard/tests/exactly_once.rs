@@ -17,10 +17,7 @@ fn a_repeated_command_changes_nothing_and_gets_its_first_reply() {
 fn a_command_that_comes_too_early_is_not_applied() {
     let mut shard = Shard::with_session();
 
-    assert_eq!(
-        shard.command(2, &put("k", "b")),
-        ItemOutcome::Gap { next: Seq(1) }
-    );
+    assert_eq!(shard.command(2, &put("k", "b")), ItemOutcome::Gap { next: Seq(1) });
     assert_eq!(get(&mut shard.worker, "k"), None);
     assert_eq!(shard.command(1, &put("k", "a")), written(1));
     assert_eq!(shard.command(2, &put("k", "b")), written(2));
@@ -77,19 +74,11 @@ fn sessions_end_when_idle_for_longer_than_the_limit_in_shard_time() {
     shard.apply(65 * SECOND, vec![item(1, 1, 1, &Command::Skip)]); // just in time
     let late = 65 * SECOND + 1;
 
-    let outcomes = shard.apply(
-        late,
-        vec![item(1, 2, 1, &Command::Skip), item(2, 1, 1, &Command::Skip)],
-    );
+    let outcomes =
+        shard.apply(late, vec![item(1, 2, 1, &Command::Skip), item(2, 1, 1, &Command::Skip)]);
 
-    assert_eq!(
-        outcomes,
-        [ItemOutcome::Done(Outcome::Skipped), ItemOutcome::Expired]
-    );
-    assert_eq!(
-        shard.apply(0, vec![open()]),
-        [ItemOutcome::Opened(SessionId(3))]
-    );
+    assert_eq!(outcomes, [ItemOutcome::Done(Outcome::Skipped), ItemOutcome::Expired]);
+    assert_eq!(shard.apply(0, vec![open()]), [ItemOutcome::Opened(SessionId(3))]);
     assert_eq!(shard.state().stamp, late, "shard time never falls");
 }
 
@@ -106,45 +95,23 @@ fn the_session_idle_for_longest_gives_way() {
     shard.apply(1, (0..4096).map(|_| open()).collect());
     shard.apply(2, vec![item(1, 1, 1, &Command::Skip)]);
 
-    assert_eq!(
-        shard.apply(2, vec![open()]),
-        [ItemOutcome::Opened(SessionId(4097))]
-    );
+    assert_eq!(shard.apply(2, vec![open()]), [ItemOutcome::Opened(SessionId(4097))]);
 
     let outcomes = shard.apply(2, (1..=3).map(|s| item(s, 2, 1, &Command::Skip)).collect());
     let gap = ItemOutcome::Gap { next: Seq(1) };
-    assert_eq!(
-        outcomes,
-        [
-            ItemOutcome::Done(Outcome::Skipped),
-            ItemOutcome::Expired,
-            gap
-        ]
-    );
+    assert_eq!(outcomes, [ItemOutcome::Done(Outcome::Skipped), ItemOutcome::Expired, gap]);
     let mut shard = shard.reopen();
     let outcomes = shard.apply(2, vec![item(2, 1, 1, &Command::Skip)]);
-    assert_eq!(
-        outcomes,
-        [ItemOutcome::Expired],
-        "the store has forgotten it too"
-    );
+    assert_eq!(outcomes, [ItemOutcome::Expired], "the store has forgotten it too");
 }
 
 #[test]
 fn a_session_keeps_a_bounded_number_of_replies() {
     let mut shard = Shard::with_session();
-    shard.apply(
-        0,
-        (1..=4097)
-            .map(|seq| item(1, seq, 1, &Command::Skip))
-            .collect(),
-    );
+    shard.apply(0, (1..=4097).map(|seq| item(1, seq, 1, &Command::Skip)).collect());
 
     assert_eq!(shard.command(1, &Command::Skip), ItemOutcome::Forgotten);
-    assert_eq!(
-        shard.command(2, &Command::Skip),
-        ItemOutcome::Done(Outcome::Skipped)
-    );
+    assert_eq!(shard.command(2, &Command::Skip), ItemOutcome::Done(Outcome::Skipped));
 }
 
 #[test]
@@ -162,9 +129,7 @@ fn a_group_keeps_a_bounded_number_of_replies() {
     shard.apply(70, vec![item(65, 1, 1, &Command::Skip)]);
     let mut shard = shard.reopen(); // the store has forgotten them too
 
-    let retries = (1..=3)
-        .map(|session| item(session, 1, 1, &Command::Skip))
-        .collect();
+    let retries = (1..=3).map(|session| item(session, 1, 1, &Command::Skip)).collect();
     let outcomes = shard.apply(70, retries);
     assert_eq!(outcomes, [ItemOutcome::Forgotten, skipped.clone(), skipped]);
 }
@@ -179,20 +144,14 @@ fn sessions_and_replies_survive_a_restart() {
 
     assert_eq!(shard.command(1, &put("k", "a")), written(1));
     assert_eq!(shard.command(3, &put("k", "c")), written(3));
-    assert_eq!(
-        shard.apply(0, vec![open()]),
-        [ItemOutcome::Opened(SessionId(2))]
-    );
+    assert_eq!(shard.apply(0, vec![open()]), [ItemOutcome::Opened(SessionId(2))]);
 }
 
 #[test]
 fn a_delete_of_nothing_takes_no_revision() {
     let mut shard = Shard::with_session();
     let deleted = |existed, revision| {
-        ItemOutcome::Done(Outcome::Deleted {
-            existed,
-            revision: Revision(revision),
-        })
+        ItemOutcome::Done(Outcome::Deleted { existed, revision: Revision(revision) })
     };
     let items = vec![
         item(1, 1, 1, &delete("k")),
@@ -202,12 +161,7 @@ fn a_delete_of_nothing_takes_no_revision() {
     ];
     assert_eq!(
         shard.apply(0, items),
-        [
-            deleted(false, 0),
-            written(1),
-            deleted(true, 2),
-            deleted(false, 2)
-        ],
+        [deleted(false, 0), written(1), deleted(true, 2), deleted(false, 2)],
         "each sees what stands before it in the same batch"
     );
 }
@@ -226,11 +180,7 @@ fn compare_and_set_decides_on_value_or_revision() {
     let value = |text| Expect::Value(Some(bytes(text)));
     let revision = |n| Expect::Revision(Revision(n));
 
-    assert_eq!(
-        swap(&mut shard, Expect::Value(None), None),
-        (true, 0),
-        "still nothing"
-    );
+    assert_eq!(swap(&mut shard, Expect::Value(None), None), (true, 0), "still nothing");
     assert_eq!(swap(&mut shard, revision(0), Some("a")), (true, 1));
     assert_eq!(swap(&mut shard, Expect::Value(None), Some("x")), (false, 1));
     assert_eq!(swap(&mut shard, value("b"), Some("x")), (false, 1));
@@ -240,24 +190,14 @@ fn compare_and_set_decides_on_value_or_revision() {
     assert_eq!(swap(&mut shard, value("c"), None), (true, 0));
     assert_eq!(get(&mut shard.worker, "k"), None);
     assert_eq!(swap(&mut shard, value("c"), Some("x")), (false, 0));
-    assert_eq!(
-        swap(&mut shard, Expect::Value(None), Some("d")),
-        (true, 5),
-        "4 was the removal"
-    );
+    assert_eq!(swap(&mut shard, Expect::Value(None), Some("d")), (true, 5), "4 was the removal");
 }
 
 #[test]
 fn a_batch_has_one_revision_and_its_later_changes_win() {
     let mut shard = Shard::with_session();
     shard.command(1, &put("c", "old"));
-    let changes = [
-        ("a", Some("1")),
-        ("b", Some("2")),
-        ("a", Some("3")),
-        ("c", None),
-        ("b", None),
-    ];
+    let changes = [("a", Some("1")), ("b", Some("2")), ("a", Some("3")), ("c", None), ("b", None)];
 
     assert_eq!(shard.command(2, &batch(&changes)), written(2));
     assert_eq!(shard.command(3, &batch(&[])), written(2), "nothing changed");
@@ -300,11 +240,7 @@ fn malformed_commands_take_their_place_and_change_nothing() {
         raw(9, &[4, 1, b'p', 0xff, 0xff, 0xff, 0xff, 15]), // 4 Gi changes
     ];
     assert_eq!(shard.apply(0, items), vec![malformed; 5]);
-    assert_eq!(
-        shard.command(10, &put(255, 64 << 10, 16 << 20)),
-        written(1),
-        "just within"
-    );
+    assert_eq!(shard.command(10, &put(255, 64 << 10, 16 << 20)), written(1), "just within");
 }
 
 #[test]
@@ -317,10 +253,7 @@ fn names_of_partitions_do_not_run_into_keys() {
     };
     shard.command(1, &put("p", "ak"));
     shard.command(2, &put("pa", "k"));
-    let get = |partition, key| Query::Get {
-        partition: bytes(partition),
-        key: bytes(key),
-    };
+    let get = |partition, key| Query::Get { partition: bytes(partition), key: bytes(key) };
 
     let at = |revision| Answer::Value(Some((bytes("v"), Revision(revision))));
     assert_eq!(ask(&mut shard.worker, get("p", "ak")), at(1));
@@ -332,10 +265,7 @@ fn names_of_partitions_do_not_run_into_keys() {
 fn membership_is_kept_with_what_is_applied() {
     let mut shard = Shard::new();
     let body = EntryBody::Membership(membership(5));
-    run(
-        &mut shard.worker,
-        [apply(&[entry(1, EntryBody::Noop), entry(2, body)])],
-    );
+    run(&mut shard.worker, [apply(&[entry(1, EntryBody::Noop), entry(2, body)])]);
 
     let state = shard.reopen().state();
     assert_eq!((state.index, state.term), (LogIndex(2), Term(1)));
@@ -350,21 +280,11 @@ fn a_newer_payload_stops_the_worker_for_good() {
         let good = entry(2, data(0, vec![item(1, 1, 1, &put("k", "a"))]));
         let bad = entry(3, EntryBody::Data(Bytes::copy_from_slice(payload)));
 
-        let done = run(
-            &mut shard.worker,
-            [apply(&[good]), apply(&[bad]), StoreTask::Persist],
-        );
+        let done = run(&mut shard.worker, [apply(&[good]), apply(&[bad]), StoreTask::Persist]);
 
         assert!(matches!(&done[..], [StoreDone::Failed { .. }]), "{done:?}");
-        assert_eq!(
-            run(&mut shard.worker, [StoreTask::Persist, create()]),
-            vec![]
-        );
-        assert_eq!(
-            shard.worker.store().len(),
-            before.len(),
-            "nothing was written"
-        );
+        assert_eq!(run(&mut shard.worker, [StoreTask::Persist, create()]), vec![]);
+        assert_eq!(shard.worker.store().len(), before.len(), "nothing was written");
     }
 }
 
@@ -381,25 +301,12 @@ fn answers_come_in_the_order_of_the_tasks() {
     let get = |n| StoreTask::Read {
         read: ReadId(n),
         group: GROUP,
-        query: Query::Get {
-            partition: bytes("p"),
-            key: bytes("k"),
-        },
+        query: Query::Get { partition: bytes("p"), key: bytes("k") },
     };
     let put = |index, seq, value| {
-        apply(&[entry(
-            index,
-            data(0, vec![item(1, seq, 1, &put("k", value))]),
-        )])
+        apply(&[entry(index, data(0, vec![item(1, seq, 1, &put("k", value))]))])
     };
-    let tasks = [
-        get(1),
-        put(2, 1, "a"),
-        get(2),
-        put(3, 2, "b"),
-        get(3),
-        StoreTask::Persist,
-    ];
+    let tasks = [get(1), put(2, 1, "a"), get(2), put(3, 2, "b"), get(3), StoreTask::Persist];
 
     let done = run(&mut shard.worker, tasks);
 
@@ -411,12 +318,7 @@ fn answers_come_in_the_order_of_the_tasks() {
     assert_eq!(done[0], value(1, None));
     assert_eq!(done[2], value(2, Some(("a", 1))));
     assert_eq!(done[4], value(3, Some(("b", 2))));
-    assert_eq!(
-        done[5],
-        StoreDone::Persisted {
-            groups: vec![shard.state()]
-        }
-    );
+    assert_eq!(done[5], StoreDone::Persisted { groups: vec![shard.state()] });
 }
 
 #[test]
@@ -432,12 +334,6 @@ fn outcomes_are_left_out_when_nobody_wants_them() {
     let (index, digest, stamp) = (LogIndex(2), state.digest, 7);
     assert_eq!(
         done,
-        vec![StoreDone::Applied {
-            group: GROUP,
-            index,
-            outcomes: vec![],
-            digest,
-            stamp
-        }]
+        vec![StoreDone::Applied { group: GROUP, index, outcomes: vec![], digest, stamp }]
     );
 }

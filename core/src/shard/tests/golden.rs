@@ -11,28 +11,14 @@ fn encoded(what: &impl serde::Serialize) -> Vec<u8> {
 
 #[test]
 fn payloads_are_frozen() {
-    let command = Item::Command {
-        session: SessionId(300),
-        seq: Seq(5),
-        first: Seq(4),
-        command: bytes("c"),
-    };
-    let open = Item::Open {
-        member: MemberId(2),
-        nonce: 128,
-    };
-    let payload = Payload {
-        version: 1,
-        stamp: 256,
-        items: vec![open, command],
-    };
+    let command =
+        Item::Command { session: SessionId(300), seq: Seq(5), first: Seq(4), command: bytes("c") };
+    let open = Item::Open { member: MemberId(2), nonce: 128 };
+    let payload = Payload { version: 1, stamp: 256, items: vec![open, command] };
 
     let bytes = encoded(&payload);
 
-    assert_eq!(
-        bytes,
-        [1, 0x80, 2, 2, 0, 2, 0x80, 1, 1, 0xac, 2, 5, 4, 1, b'c']
-    );
+    assert_eq!(bytes, [1, 0x80, 2, 2, 0, 2, 0x80, 1, 1, 0xac, 2, 5, 4, 1, b'c']);
     let borrowed: Payload<&[u8]> = postcard::from_bytes(&bytes).unwrap();
     assert_eq!(encoded(&borrowed), bytes, "borrowed and owned encode alike");
 }
@@ -43,14 +29,8 @@ fn commands_are_frozen() {
     assert_eq!(encoded(&Command::<Bytes>::Skip), [0]);
     assert_eq!(encoded(&put("k", "v")), *b"\x01\x01p\x01k\x01v");
     assert_eq!(encoded(&delete("k")), *b"\x02\x01p\x01k");
-    assert_eq!(
-        encoded(&swap("k", value("o"), Some("n"))),
-        *b"\x03\x01p\x01k\0\x01\x01o\x01\x01n"
-    );
-    assert_eq!(
-        encoded(&swap("k", Expect::Value(None), None)),
-        *b"\x03\x01p\x01k\0\0\0"
-    );
+    assert_eq!(encoded(&swap("k", value("o"), Some("n"))), *b"\x03\x01p\x01k\0\x01\x01o\x01\x01n");
+    assert_eq!(encoded(&swap("k", Expect::Value(None), None)), *b"\x03\x01p\x01k\0\0\0");
     assert_eq!(
         encoded(&swap("k", Expect::Revision(Revision(7)), None)),
         *b"\x03\x01p\x01k\x01\x07\0"
@@ -66,20 +46,8 @@ fn outcomes_are_frozen() {
     let revision = Revision(200);
     assert_eq!(encoded(&Outcome::Skipped), [0]);
     assert_eq!(encoded(&Outcome::Written { revision }), [1, 0xc8, 1]);
-    assert_eq!(
-        encoded(&Outcome::Deleted {
-            existed: true,
-            revision
-        }),
-        [2, 1, 0xc8, 1]
-    );
-    assert_eq!(
-        encoded(&Outcome::Compared {
-            swapped: false,
-            revision
-        }),
-        [3, 0, 0xc8, 1]
-    );
+    assert_eq!(encoded(&Outcome::Deleted { existed: true, revision }), [2, 1, 0xc8, 1]);
+    assert_eq!(encoded(&Outcome::Compared { swapped: false, revision }), [3, 0, 0xc8, 1]);
     assert_eq!(encoded(&Outcome::Malformed), [4]);
     assert_eq!(encoded(&ItemOutcome::Opened(SessionId(1))), [0, 1]);
     assert_eq!(encoded(&ItemOutcome::Done(Outcome::Skipped)), [1, 0]);
@@ -103,10 +71,7 @@ fn the_state_is_frozen() {
 
     let mut endless = state.meta.clone();
     endless.next_session = SessionId(u64::MAX);
-    assert!(
-        Meta::decode(&endless.encode()).is_err(),
-        "a counter at its end"
-    );
+    assert!(Meta::decode(&endless.encode()).is_err(), "a counter at its end");
 
     bytes[0] = 2;
     assert!(Meta::decode(&bytes).is_err(), "another version");
@@ -126,15 +91,8 @@ fn sessions_are_frozen() {
     sessions.write(|id, session| written.push((id, session.unwrap())));
 
     assert_eq!(written, vec![(SessionId(1), vec![3, 0x80, 1, 2, 0, 1, 9])]);
-    assert_eq!(
-        Session::decode(&written[0].1).unwrap().encode(),
-        written[0].1
-    );
-    assert_eq!(
-        Session::decode(&[1, 0, 1, 0]),
-        None,
-        "a reply to what was never asked"
-    );
+    assert_eq!(Session::decode(&written[0].1).unwrap().encode(), written[0].1);
+    assert_eq!(Session::decode(&[1, 0, 1, 0]), None, "a reply to what was never asked");
     assert_eq!(Session::decode(&[0, 0, 0]), None, "seqs begin at 1");
     let mut endless = vec![0xff; 9];
     endless.extend([1, 0, 0]);
@@ -146,10 +104,7 @@ fn sessions_are_frozen() {
 #[test]
 fn digests_are_frozen() {
     let mut shard = Shard::with_session();
-    shard.apply(
-        1,
-        vec![item(1, 1, 1, &put("k", "a")), item(1, 2, 1, &delete("k"))],
-    );
+    shard.apply(1, vec![item(1, 1, 1, &put("k", "a")), item(1, 2, 1, &delete("k"))]);
     shard.apply(61 * SECOND, vec![open(), item(1, 3, 1, &put("k", "a"))]);
     assert_eq!(shard.state().digest, 16_013_814_664_777_777_678);
 }

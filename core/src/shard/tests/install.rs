@@ -15,11 +15,7 @@ pub(super) fn install_all<S: Store>(
     for (chunk, data) in (0..).zip(chunks) {
         let last = chunk + 1 == count;
         match &run(worker, [install(id, chunk, data, last)])[..] {
-            [
-                StoreDone::Staged {
-                    group: GROUP, next, ..
-                },
-            ] if !last && *next == chunk + 1 => {}
+            [StoreDone::Staged { group: GROUP, next, .. }] if !last && *next == chunk + 1 => {}
             [StoreDone::Installed { state, .. }] if last => return state.clone(),
             other => panic!("{other:?}"),
         }
@@ -28,22 +24,12 @@ pub(super) fn install_all<S: Store>(
 }
 
 fn staged(id: u64, next: u64) -> Vec<StoreDone> {
-    vec![StoreDone::Staged {
-        group: GROUP,
-        id: SnapshotId(id),
-        next,
-    }]
+    vec![StoreDone::Staged { group: GROUP, id: SnapshotId(id), next }]
 }
 
 fn refused<S: Store>(worker: &mut Worker<S>, task: StoreTask) -> String {
     match &run(worker, [task])[..] {
-        [
-            StoreDone::InstallRefused {
-                group: GROUP,
-                problem,
-                ..
-            },
-        ] => problem.clone(),
+        [StoreDone::InstallRefused { group: GROUP, problem, .. }] => problem.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -51,13 +37,8 @@ fn refused<S: Store>(worker: &mut Worker<S>, task: StoreTask) -> String {
 fn sender() -> Shard {
     let mut shard = Shard::with_session();
     for seq in 1..=9 {
-        shard.command(
-            seq,
-            &put(
-                &format!("k{seq}"),
-                &"v".repeat(usize::try_from(seq).unwrap() * 9),
-            ),
-        );
+        shard
+            .command(seq, &put(&format!("k{seq}"), &"v".repeat(usize::try_from(seq).unwrap() * 9)));
     }
     shard
 }
@@ -107,56 +88,20 @@ fn an_installation_tells_which_chunk_it_wants() {
     let mut shard = Shard::new();
     let worker = &mut shard.worker;
 
-    assert_eq!(
-        run(worker, [install(1, 3, &chunks[3], false)]),
-        staged(1, 0)
-    );
-    assert_eq!(
-        run(worker, [install(1, 0, &chunks[0], false)]),
-        staged(1, 1)
-    );
-    assert_eq!(
-        run(worker, [install(1, 0, &chunks[0], false)]),
-        staged(1, 1),
-        "repeated"
-    );
-    assert_eq!(
-        run(worker, [install(1, 2, &chunks[2], false)]),
-        staged(1, 1),
-        "too early"
-    );
-    assert_eq!(
-        run(worker, [install(1, 1, &chunks[1], false)]),
-        staged(1, 2)
-    );
-    assert_eq!(
-        run(worker, [install(1, 1, &chunks[1], false)]),
-        staged(1, 2),
-        "too late"
-    );
-    assert_eq!(
-        run(worker, [install(2, 2, &chunks[2], false)]),
-        staged(2, 0),
-        "another one"
-    );
-    assert_eq!(
-        run(worker, [install(1, 2, &chunks[2], false)]),
-        staged(1, 3)
-    );
-    assert_eq!(
-        run(worker, [install(1, 0, &chunks[0], false)]),
-        staged(1, 1),
-        "begun anew"
-    );
+    assert_eq!(run(worker, [install(1, 3, &chunks[3], false)]), staged(1, 0));
+    assert_eq!(run(worker, [install(1, 0, &chunks[0], false)]), staged(1, 1));
+    assert_eq!(run(worker, [install(1, 0, &chunks[0], false)]), staged(1, 1), "repeated");
+    assert_eq!(run(worker, [install(1, 2, &chunks[2], false)]), staged(1, 1), "too early");
+    assert_eq!(run(worker, [install(1, 1, &chunks[1], false)]), staged(1, 2));
+    assert_eq!(run(worker, [install(1, 1, &chunks[1], false)]), staged(1, 2), "too late");
+    assert_eq!(run(worker, [install(2, 2, &chunks[2], false)]), staged(2, 0), "another one");
+    assert_eq!(run(worker, [install(1, 2, &chunks[2], false)]), staged(1, 3));
+    assert_eq!(run(worker, [install(1, 0, &chunks[0], false)]), staged(1, 1), "begun anew");
     let state = install_all(worker, 2, &chunks);
 
     assert_eq!(state.index, LogIndex(10));
     let sent = sender().worker.store().len();
-    assert_eq!(
-        shard.worker.store().len(),
-        sent,
-        "what was cut short is dropped"
-    );
+    assert_eq!(shard.worker.store().len(), sent, "what was cut short is dropped");
 }
 
 #[test]
@@ -193,20 +138,13 @@ fn a_snapshot_never_takes_back_what_is_applied() {
         shard.command(seq, &put("mine", "v")); // now at the snapshot's index
     }
 
-    let problem = refused(
-        &mut shard.worker,
-        install(1, last, chunks.last().unwrap(), true),
-    );
+    let problem = refused(&mut shard.worker, install(1, last, chunks.last().unwrap(), true));
     assert!(problem.contains("not newer than i10"), "{problem}");
     let problem = refused(&mut shard.worker, install(2, 0, &chunks[0], false));
     assert!(problem.contains("not newer than i10"), "{problem}");
 
     assert_eq!(model::contents(&mut shard.worker).len(), 1);
-    assert_eq!(
-        shard.worker.store().len(),
-        4,
-        "what was written aside is dropped"
-    );
+    assert_eq!(shard.worker.store().len(), 4, "what was written aside is dropped");
 }
 
 #[test]
@@ -219,10 +157,7 @@ fn a_group_that_the_store_does_not_have_can_be_installed() {
     run(&mut worker, [create()]); // has one already
 
     assert_eq!(worker.states()[0].digest, from.state().digest);
-    assert_eq!(
-        get(&mut worker, "k1"),
-        Some((bytes("vvvvvvvvv"), Revision(1)))
-    );
+    assert_eq!(get(&mut worker, "k1"), Some((bytes("vvvvvvvvv"), Revision(1))));
 }
 
 #[test]
@@ -236,10 +171,7 @@ fn chunks_of_two_snapshots_are_never_mixed() {
 
     let problem = refused(&mut shard.worker, install(1, 1, &new[1], false));
     assert!(problem.contains("another snapshot"), "{problem}");
-    assert_eq!(
-        run(&mut shard.worker, [install(1, 1, &old[1], false)]),
-        staged(1, 0)
-    );
+    assert_eq!(run(&mut shard.worker, [install(1, 1, &old[1], false)]), staged(1, 0));
     assert_eq!(install_all(&mut shard.worker, 1, &new).index, LogIndex(11));
 }
 
@@ -247,20 +179,14 @@ fn chunks_of_two_snapshots_are_never_mixed() {
 fn two_cuts_of_one_state_are_never_mixed() {
     let from = sender();
     let fine = chunks(&mut sender().worker, 1);
-    let limits = Limits {
-        chunk_bytes: 200,
-        ..Limits::default()
-    };
+    let limits = Limits { chunk_bytes: 200, ..Limits::default() };
     let (mut coarse, _) = Worker::new(from.worker.store().clone(), &limits).unwrap();
     let coarse = chunks(&mut coarse, 1);
     let mut shard = Shard::new();
     run(&mut shard.worker, [install(1, 0, &fine[0], false)]);
 
     let problem = refused(&mut shard.worker, install(1, 1, &coarse[1], false));
-    assert!(
-        problem.contains("another snapshot"),
-        "keys would be missing: {problem}"
-    );
+    assert!(problem.contains("another snapshot"), "keys would be missing: {problem}");
 }
 
 #[test]
@@ -272,32 +198,20 @@ fn a_chunk_that_comes_again_after_the_end_is_told_so() {
     let state = install_all(&mut shard.worker, 1, &many);
     let again = |shard: &mut Shard, task| run(&mut shard.worker, [task]);
 
-    let installed = vec![StoreDone::Installed {
-        state,
-        id: SnapshotId(1),
-    }];
-    assert_eq!(
-        again(&mut shard, install(1, last, &many[many.len() - 1], true)),
-        installed
-    );
+    let installed = vec![StoreDone::Installed { state, id: SnapshotId(1) }];
+    assert_eq!(again(&mut shard, install(1, last, &many[many.len() - 1], true)), installed);
     assert_eq!(again(&mut shard, install(1, 1, &many[1], false)), installed);
     assert!(matches!(
         again(&mut shard, install(1, 0, &many[0], false))[..],
         [StoreDone::InstallRefused { .. }]
     ));
-    assert_eq!(
-        again(&mut shard, install(2, 1, &many[1], false)),
-        staged(2, 0)
-    );
+    assert_eq!(again(&mut shard, install(2, 1, &many[1], false)), staged(2, 0));
 
     let (mut big, _) = Worker::new(from.worker.store().clone(), &Limits::default()).unwrap();
     let one = chunks(&mut big, 3);
     let mut shard = Shard::new();
     let state = install_all(&mut shard.worker, 3, &one);
-    let installed = vec![StoreDone::Installed {
-        state,
-        id: SnapshotId(3),
-    }];
+    let installed = vec![StoreDone::Installed { state, id: SnapshotId(3) }];
     assert_eq!(again(&mut shard, install(3, 0, &one[0], true)), installed);
 }
 
@@ -310,10 +224,7 @@ fn a_later_state_can_be_installed_under_the_same_id() {
 
     let state = install_all(&mut shard.worker, 1, &chunks(&mut from.worker, 1));
 
-    assert_eq!(
-        (state.index, state.digest),
-        (LogIndex(11), from.state().digest)
-    );
+    assert_eq!((state.index, state.digest), (LogIndex(11), from.state().digest));
 }
 
 /// Every single flipped bit and every shortening of every chunk is refused, or makes a value of its
@@ -370,14 +281,8 @@ fn what_a_hostile_snapshot_says_is_checked() {
         (&b"\x01\x03\x00"[..], "unknown kind"),
         (b"\x04\x02\x09ab\x00", "no partition"),
         (b"\x04\x02\x01zk\x03abc", "damaged value"),
-        (
-            b"\x04\x02\x01zk\x08\0\0\0\0\0\0\0\x0a",
-            "revision from the future",
-        ),
-        (
-            b"\x04\x02\x01zk\x08\0\0\0\0\0\0\0\0",
-            "revision from the future",
-        ),
+        (b"\x04\x02\x01zk\x08\0\0\0\0\0\0\0\x0a", "revision from the future"),
+        (b"\x04\x02\x01zk\x08\0\0\0\0\0\0\0\0", "revision from the future"),
         (b"\xff\xff\xff\xff\x0f", "chunk is damaged"),
         (
             b"\x04\x02\x01zk\x08\0\0\0\0\0\0\0\x01\x04\x02\x01zk\x08\0\0\0\0\0\0\0\x02",
@@ -390,22 +295,7 @@ fn what_a_hostile_snapshot_says_is_checked() {
     }
     let other = GroupId(2);
     let (id, chunk, last) = (SnapshotId(1), 0, false);
-    let task = StoreTask::Install {
-        group: other,
-        id,
-        chunk,
-        data: good[0].clone(),
-        last,
-    };
+    let task = StoreTask::Install { group: other, id, chunk, data: good[0].clone(), last };
     let done = run(&mut shard.worker, [task]);
-    assert!(
-        matches!(
-            &done[..],
-            [StoreDone::InstallRefused {
-                group: GroupId(2),
-                ..
-            }]
-        ),
-        "{done:?}"
-    );
+    assert!(matches!(&done[..], [StoreDone::InstallRefused { group: GroupId(2), .. }]), "{done:?}");
 }

@@ -1,7 +1,6 @@
 //! The shard machine against its rules, an obvious slow twin, crashes and hostile peers.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
     reason = "a test may panic at what it does not expect"
 )]
@@ -38,99 +37,53 @@ fn bytes(text: &str) -> Bytes {
 }
 
 fn membership(voters: u64) -> Membership {
-    let replica = |n| Replica {
-        id: ReplicaId(n),
-        member: MemberId(n),
-    };
-    Membership {
-        voters: (1..=voters).map(replica).collect(),
-        ..Membership::default()
-    }
+    let replica = |n| Replica { id: ReplicaId(n), member: MemberId(n) };
+    Membership { voters: (1..=voters).map(replica).collect(), ..Membership::default() }
 }
 
 fn put(key: &str, value: &str) -> Command<Bytes> {
-    Command::Put {
-        partition: bytes("p"),
-        key: bytes(key),
-        value: bytes(value),
-    }
+    Command::Put { partition: bytes("p"), key: bytes(key), value: bytes(value) }
 }
 
 fn delete(key: &str) -> Command<Bytes> {
-    Command::Delete {
-        partition: bytes("p"),
-        key: bytes(key),
-    }
+    Command::Delete { partition: bytes("p"), key: bytes(key) }
 }
 
 fn swap(key: &str, expect: Expect<Bytes>, value: Option<&str>) -> Command<Bytes> {
     let value = value.map(bytes);
-    Command::CompareAndSet {
-        partition: bytes("p"),
-        key: bytes(key),
-        expect,
-        value,
-    }
+    Command::CompareAndSet { partition: bytes("p"), key: bytes(key), expect, value }
 }
 
 fn batch(changes: &[(&str, Option<&str>)]) -> Command<Bytes> {
-    let change = |(key, value): &(&str, Option<&str>)| Change {
-        key: bytes(key),
-        value: value.map(bytes),
-    };
-    Command::Batch {
-        partition: bytes("p"),
-        changes: changes.iter().map(change).collect(),
-    }
+    let change =
+        |(key, value): &(&str, Option<&str>)| Change { key: bytes(key), value: value.map(bytes) };
+    Command::Batch { partition: bytes("p"), changes: changes.iter().map(change).collect() }
 }
 
 fn open() -> Item<Bytes> {
-    Item::Open {
-        member: MemberId(1),
-        nonce: 1,
-    }
+    Item::Open { member: MemberId(1), nonce: 1 }
 }
 
 fn item(session: u64, seq: u64, first: u64, command: &Command<Bytes>) -> Item<Bytes> {
     let command = Bytes::from(postcard::to_allocvec(command).unwrap());
-    Item::Command {
-        session: SessionId(session),
-        seq: Seq(seq),
-        first: Seq(first),
-        command,
-    }
+    Item::Command { session: SessionId(session), seq: Seq(seq), first: Seq(first), command }
 }
 
 fn data(stamp: u64, items: Vec<Item<Bytes>>) -> EntryBody {
-    let payload = Payload {
-        version: 1,
-        stamp,
-        items,
-    };
+    let payload = Payload { version: 1, stamp, items };
     EntryBody::Data(Bytes::from(postcard::to_allocvec(&payload).unwrap()))
 }
 
 fn entry(index: u64, body: EntryBody) -> Entry {
-    Entry {
-        index: LogIndex(index),
-        term: Term(1),
-        body,
-    }
+    Entry { index: LogIndex(index), term: Term(1), body }
 }
 
 fn apply(entries: &[Entry]) -> StoreTask {
-    StoreTask::Apply {
-        group: GROUP,
-        entries: entries.to_vec(),
-        answers: true,
-    }
+    StoreTask::Apply { group: GROUP, entries: entries.to_vec(), answers: true }
 }
 
 fn create() -> StoreTask {
-    StoreTask::Create {
-        group: GROUP,
-        membership: membership(3),
-    }
+    StoreTask::Create { group: GROUP, membership: membership(3) }
 }
 
 fn run<S: Store>(
@@ -143,60 +96,35 @@ fn run<S: Store>(
 }
 
 fn ask<S: Store>(worker: &mut Worker<S>, query: Query) -> Answer {
-    let task = StoreTask::Read {
-        read: ReadId(1),
-        group: GROUP,
-        query,
-    };
+    let task = StoreTask::Read { read: ReadId(1), group: GROUP, query };
     match run(worker, [task]).pop() {
-        Some(StoreDone::Read {
-            read: ReadId(1),
-            answer,
-        }) => answer,
+        Some(StoreDone::Read { read: ReadId(1), answer }) => answer,
         other => panic!("{other:?}"),
     }
 }
 
 fn get<S: Store>(worker: &mut Worker<S>, key: &str) -> Option<(Bytes, Revision)> {
-    match ask(
-        worker,
-        Query::Get {
-            partition: bytes("p"),
-            key: bytes(key),
-        },
-    ) {
+    match ask(worker, Query::Get { partition: bytes("p"), key: bytes(key) }) {
         Answer::Value(value) => value,
         other => panic!("{other:?}"),
     }
 }
 
 fn load<S: Store>(worker: &mut Worker<S>, id: u64, chunk: u64) -> (u64, Bytes, bool) {
-    let task = StoreTask::Load {
-        group: GROUP,
-        id: SnapshotId(id),
-        chunk,
-    };
+    let task = StoreTask::Load { group: GROUP, id: SnapshotId(id), chunk };
     match run(worker, [task]).pop() {
-        Some(StoreDone::Loaded {
-            id: got,
-            chunk,
-            data,
-            last,
-            state: _,
-        }) if got == SnapshotId(id) => (chunk, data, last),
+        Some(StoreDone::Loaded { id: got, chunk, data, last, state: _ })
+            if got == SnapshotId(id) =>
+        {
+            (chunk, data, last)
+        }
         other => panic!("{other:?}"),
     }
 }
 
 fn install(id: u64, chunk: u64, data: &Bytes, last: bool) -> StoreTask {
     let data = data.clone();
-    StoreTask::Install {
-        group: GROUP,
-        id: SnapshotId(id),
-        chunk,
-        data,
-        last,
-    }
+    StoreTask::Install { group: GROUP, id: SnapshotId(id), chunk, data, last }
 }
 
 /// All chunks of a snapshot of the group.
@@ -214,13 +142,7 @@ fn chunks<S: Store>(worker: &mut Worker<S>, id: u64) -> Vec<Bytes> {
 }
 
 fn small_limits() -> Limits {
-    Limits {
-        chunk_bytes: 64,
-        scan_keys: 5,
-        scan_bytes: 100,
-        cursors: 2,
-        ..Limits::default()
-    }
+    Limits { chunk_bytes: 64, scan_keys: 5, scan_bytes: 100, cursors: 2, ..Limits::default() }
 }
 
 /// One replica of one group, fed with one entry at a time.
@@ -240,10 +162,7 @@ impl Shard {
     /// With one open session.
     fn with_session() -> Self {
         let mut shard = Self::new();
-        assert_eq!(
-            shard.apply(0, vec![open()]),
-            [ItemOutcome::Opened(SessionId(1))]
-        );
+        assert_eq!(shard.apply(0, vec![open()]), [ItemOutcome::Opened(SessionId(1))]);
         shard
     }
 
@@ -251,12 +170,7 @@ impl Shard {
         self.last += 1;
         let task = apply(&[entry(self.last, data(stamp, items))]);
         match run(&mut self.worker, [task]).pop() {
-            Some(StoreDone::Applied {
-                group: GROUP,
-                index,
-                mut outcomes,
-                ..
-            }) => {
+            Some(StoreDone::Applied { group: GROUP, index, mut outcomes, .. }) => {
                 assert_eq!((index, outcomes.len()), (LogIndex(self.last), 1));
                 outcomes.remove(0)
             }
@@ -276,17 +190,12 @@ impl Shard {
     fn reopen(self) -> Self {
         let (worker, states) = Worker::new(self.worker.store().clone(), &small_limits()).unwrap();
         assert_eq!(states, self.worker.states());
-        Self {
-            worker,
-            last: self.last,
-        }
+        Self { worker, last: self.last }
     }
 }
 
 fn written(revision: u64) -> ItemOutcome {
-    ItemOutcome::Done(Outcome::Written {
-        revision: Revision(revision),
-    })
+    ItemOutcome::Done(Outcome::Written { revision: Revision(revision) })
 }
 
 fn scan_of(from: &str, to: Option<&str>, reverse: bool, limit: u32, cursor: u64) -> Query {

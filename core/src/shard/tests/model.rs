@@ -28,8 +28,7 @@ impl Twin {
     pub(super) fn apply(&mut self, stamp: u64, items: &[Item<Bytes>]) -> Vec<ItemOutcome> {
         self.stamp = self.stamp.max(stamp);
         let now = self.stamp;
-        self.sessions
-            .retain(|_, session| session.active + 60 * SECOND >= now);
+        self.sessions.retain(|_, session| session.active + 60 * SECOND >= now);
         items.iter().map(|item| self.item(item)).collect()
     }
 
@@ -42,19 +41,11 @@ impl Twin {
         let (session, seq, first, command) = match item {
             Item::Open { .. } => {
                 self.opened += 1;
-                let session = TwinSession {
-                    active: self.stamp,
-                    ..TwinSession::default()
-                };
+                let session = TwinSession { active: self.stamp, ..TwinSession::default() };
                 self.sessions.insert(self.opened, session);
                 return ItemOutcome::Opened(SessionId(self.opened));
             }
-            Item::Command {
-                session,
-                seq,
-                first,
-                command,
-            } => (session.0, seq.0, first.0, command),
+            Item::Command { session, seq, first, command } => (session.0, seq.0, first.0, command),
         };
         let next = self.next(session);
         let Some(known) = self.sessions.get_mut(&session) else {
@@ -74,11 +65,7 @@ impl Twin {
         }
         known.answered = known.answered.max(first.min(seq));
         let outcome = self.command(&postcard::from_bytes(command).unwrap());
-        self.sessions
-            .get_mut(&session)
-            .unwrap()
-            .replies
-            .push(outcome.clone());
+        self.sessions.get_mut(&session).unwrap().replies.push(outcome.clone());
         ItemOutcome::Done(outcome)
     }
 
@@ -87,23 +74,16 @@ impl Twin {
             Command::Skip => Outcome::Skipped,
             Command::Put { key, value, .. } => {
                 self.change(&[(key, Some(value))]);
-                Outcome::Written {
-                    revision: self.revision,
-                }
+                Outcome::Written { revision: self.revision }
             }
             Command::Delete { key, .. } => {
                 let existed = self.data.contains_key(key);
                 if existed {
                     self.change(&[(key, None)]);
                 }
-                Outcome::Deleted {
-                    existed,
-                    revision: self.revision,
-                }
+                Outcome::Deleted { existed, revision: self.revision }
             }
-            Command::CompareAndSet {
-                key, expect, value, ..
-            } => {
+            Command::CompareAndSet { key, expect, value, .. } => {
                 let present = self.data.get(key).cloned();
                 let is_expected = match expect {
                     Expect::Value(value) => present.as_ref().map(|(v, _)| v) == value.as_ref(),
@@ -114,17 +94,12 @@ impl Twin {
                     self.change(&[(key, value.as_ref())]);
                 }
                 let revision = self.data.get(key).map_or(Revision(0), |(_, at)| *at);
-                Outcome::Compared {
-                    swapped: is_expected,
-                    revision,
-                }
+                Outcome::Compared { swapped: is_expected, revision }
             }
             Command::Batch { changes, .. } => {
                 let changes: Vec<_> = changes.iter().map(|c| (&c.key, c.value.as_ref())).collect();
                 self.change(&changes);
-                Outcome::Written {
-                    revision: self.revision,
-                }
+                Outcome::Written { revision: self.revision }
             }
         }
     }
@@ -135,9 +110,7 @@ impl Twin {
         }
         for (key, value) in changes {
             match value {
-                Some(value) => self
-                    .data
-                    .insert((*key).clone(), ((*value).clone(), self.revision)),
+                Some(value) => self.data.insert((*key).clone(), ((*value).clone(), self.revision)),
                 None => self.data.remove(*key),
             };
         }
@@ -206,11 +179,7 @@ pub(super) fn any_history(len: usize) -> impl Strategy<Value = History> {
 
 fn history(ops: &[Op]) -> History {
     let mut twin = Twin::default();
-    let mut history = History {
-        entries: vec![],
-        outcomes: vec![],
-        data: vec![],
-    };
+    let mut history = History { entries: vec![], outcomes: vec![], data: vec![] };
     let mut stamp = 0;
     for ops in ops.split_inclusive(|op| matches!(op, Op::Cut(_))) {
         let mut items = Vec::new();
@@ -233,10 +202,7 @@ fn history(ops: &[Op]) -> History {
         let index = u64::try_from(history.entries.len()).unwrap() + 1;
         history.entries.push(entry(index, data(twin.stamp, items)));
         history.outcomes.push(outcomes);
-        let pairs = twin
-            .data
-            .iter()
-            .map(|(k, (v, r))| (k.clone(), v.clone(), *r));
+        let pairs = twin.data.iter().map(|(k, (v, r))| (k.clone(), v.clone(), *r));
         history.data.push(pairs.collect());
     }
     history
@@ -258,11 +224,7 @@ pub(super) fn contents<S: Store>(worker: &mut Worker<S>) -> Vec<(Bytes, Bytes, R
             other => panic!("{other:?}"),
         }
         pages += 1;
-        query = Query::ScanNext {
-            cursor: CursorId(1),
-            page: pages,
-            limit: 100,
-        };
+        query = Query::ScanNext { cursor: CursorId(1), page: pages, limit: 100 };
     }
 }
 

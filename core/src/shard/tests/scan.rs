@@ -16,18 +16,11 @@ fn page<S: Store>(worker: &mut Worker<S>, query: Query) -> Option<Page> {
 }
 
 fn keys(page: &Page) -> Vec<&str> {
-    page.items
-        .iter()
-        .map(|(key, ..)| core::str::from_utf8(key).unwrap())
-        .collect()
+    page.items.iter().map(|(key, ..)| core::str::from_utf8(key).unwrap()).collect()
 }
 
 fn next(cursor: u64, page: u32, limit: u32) -> Query {
-    Query::ScanNext {
-        cursor: CursorId(cursor),
-        page,
-        limit,
-    }
+    Query::ScanNext { cursor: CursorId(cursor), page, limit }
 }
 
 fn shard_with(count: u64) -> Shard {
@@ -69,25 +62,14 @@ fn pages_come_from_one_snapshot_while_writes_go_on() {
     ];
     shard.apply(0, items);
 
-    assert_eq!(
-        page(&mut shard.worker, next(7, 2, 2)),
-        None,
-        "not this page's turn"
-    );
+    assert_eq!(page(&mut shard.worker, next(7, 2, 2)), None, "not this page's turn");
     let second = page(&mut shard.worker, next(7, 1, 2)).unwrap();
 
     assert_eq!((keys(&second), second.more), (vec!["k03", "k04"], false));
     assert_eq!(second.revision, Revision(4));
-    assert_eq!(
-        page(&mut shard.worker, next(7, 2, 2)),
-        None,
-        "the last page closes it"
-    );
+    assert_eq!(page(&mut shard.worker, next(7, 2, 2)), None, "the last page closes it");
     let fresh = page(&mut shard.worker, scan_of("k03", None, false, 5, 7)).unwrap();
-    assert_eq!(
-        (keys(&fresh), fresh.revision),
-        (vec!["k03", "k05"], Revision(7))
-    );
+    assert_eq!((keys(&fresh), fresh.revision), (vec!["k03", "k05"], Revision(7)));
 }
 
 #[test]
@@ -95,10 +77,7 @@ fn a_page_has_its_bounds_and_at_least_one_key() {
     let mut shard = shard_with(9);
     let worker = &mut shard.worker;
     let count = |worker: &mut _, limit| {
-        page(worker, scan_of("", None, false, limit, 1))
-            .unwrap()
-            .items
-            .len()
+        page(worker, scan_of("", None, false, limit, 1)).unwrap().items.len()
     };
     assert_eq!(count(worker, 100), 5, "the replica's own limit");
     assert_eq!(count(worker, 0), 1);
@@ -109,86 +88,37 @@ fn a_page_has_its_bounds_and_at_least_one_key() {
     let first = page(&mut shard.worker, scan_of("k09", None, false, 5, 1)).unwrap();
     assert_eq!((keys(&first), first.more), (vec!["k09"], true));
     let second = page(&mut shard.worker, next(1, 1, 5)).unwrap();
-    assert_eq!(
-        (keys(&second), second.more),
-        (vec!["k10"], true),
-        "alone beyond the limit"
-    );
+    assert_eq!((keys(&second), second.more), (vec!["k10"], true), "alone beyond the limit");
 }
 
 #[test]
 fn cursors_are_bounded_belong_to_a_group_and_can_be_closed() {
     let mut shard = shard_with(3);
     let other = GroupId(2);
-    run(
-        &mut shard.worker,
-        [StoreTask::Create {
-            group: other,
-            membership: membership(1),
-        }],
-    );
+    run(&mut shard.worker, [StoreTask::Create { group: other, membership: membership(1) }]);
     let worker = &mut shard.worker;
     for cursor in 1..=3 {
-        assert!(
-            page(worker, scan_of("", None, false, 1, cursor))
-                .unwrap()
-                .more
-        );
+        assert!(page(worker, scan_of("", None, false, 1, cursor)).unwrap().more);
     }
     assert_eq!(page(worker, next(1, 1, 1)), None, "two are kept");
 
     let query = next(2, 1, 1);
-    let stolen = StoreTask::Read {
-        read: ReadId(1),
-        group: other,
-        query,
-    };
+    let stolen = StoreTask::Read { read: ReadId(1), group: other, query };
     let answer = Answer::NoCursor;
-    assert_eq!(
-        run(worker, [stolen]),
-        vec![StoreDone::Read {
-            read: ReadId(1),
-            answer
-        }]
-    );
+    assert_eq!(run(worker, [stolen]), vec![StoreDone::Read { read: ReadId(1), answer }]);
     assert_eq!(keys(&page(worker, next(2, 1, 1)).unwrap()), ["k02"]);
 
-    let closed = page(
-        worker,
-        Query::ScanClose {
-            cursor: CursorId(2),
-        },
-    )
-    .unwrap();
-    assert_eq!(
-        closed,
-        Page {
-            revision: Revision(3),
-            ..Page::default()
-        }
-    );
+    let closed = page(worker, Query::ScanClose { cursor: CursorId(2) }).unwrap();
+    assert_eq!(closed, Page { revision: Revision(3), ..Page::default() });
     assert_eq!(page(worker, next(2, 2, 1)), None);
-    assert_eq!(
-        run(
-            worker,
-            [StoreTask::CloseCursor {
-                cursor: CursorId(3)
-            }]
-        ),
-        vec![]
-    );
+    assert_eq!(run(worker, [StoreTask::CloseCursor { cursor: CursorId(3) }]), vec![]);
     assert_eq!(page(worker, next(3, 1, 1)), None);
 }
 
 #[test]
 fn info_counts_one_partition() {
     let mut shard = shard_with(3);
-    let Answer::Info(info) = ask(
-        &mut shard.worker,
-        Query::Info {
-            partition: bytes("p"),
-        },
-    ) else {
+    let Answer::Info(info) = ask(&mut shard.worker, Query::Info { partition: bytes("p") }) else {
         panic!("info answers info");
     };
     assert_eq!((info.keys, info.bytes), (3, 3 * 4));
@@ -197,12 +127,7 @@ fn info_counts_one_partition() {
         (Revision(3), LogIndex(2), Term(1))
     );
     assert_eq!(info.group, GROUP);
-    let Answer::Info(info) = ask(
-        &mut shard.worker,
-        Query::Info {
-            partition: bytes("q"),
-        },
-    ) else {
+    let Answer::Info(info) = ask(&mut shard.worker, Query::Info { partition: bytes("q") }) else {
         panic!("info answers info");
     };
     assert_eq!((info.keys, info.bytes, info.applied), (0, 0, LogIndex(2)));

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -19,10 +17,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn replica(id: u64, member: u64) -> Replica {
-    Replica {
-        id: ReplicaId(id),
-        member: MemberId(member),
-    }
+    Replica { id: ReplicaId(id), member: MemberId(member) }
 }
 
 fn membership() -> Membership {
@@ -77,11 +72,7 @@ fn entries() -> Vec<Entry> {
     ];
     (6..)
         .zip(bodies)
-        .map(|(index, body)| Entry {
-            index: LogIndex(index),
-            term: Term(3),
-            body,
-        })
+        .map(|(index, body)| Entry { index: LogIndex(index), term: Term(3), body })
         .collect()
 }
 
@@ -90,34 +81,13 @@ fn golden() -> Vec<(Record, &'static str)> {
     let (group, replica) = (GroupId(1), ReplicaId(2));
     vec![
         (Record::Birth { birth: 300 }, "00ac02"),
-        (
-            Record::Genesis(genesis()),
-            "0107026162010101780379 3a31ac024003",
-        ),
+        (Record::Genesis(genesis()), "0107026162010101780379 3a31ac024003"),
         (Record::Founded, "02"),
         (Record::Boot(Boot(5)), "0305"),
+        (Record::PeerBoot { member: MemberId(2), boot: Boot(9) }, "040209"),
+        (Record::Vote { group, replica, term: Term(3), vote: Some(ReplicaId(4)) }, "05010203 0104"),
         (
-            Record::PeerBoot {
-                member: MemberId(2),
-                boot: Boot(9),
-            },
-            "040209",
-        ),
-        (
-            Record::Vote {
-                group,
-                replica,
-                term: Term(3),
-                vote: Some(ReplicaId(4)),
-            },
-            "05010203 0104",
-        ),
-        (
-            Record::Entries {
-                group,
-                replica,
-                entries: entries(),
-            },
+            Record::Entries { group, replica, entries: entries() },
             "06010203 060300 070301 02 0101 0202 01 0303 01 0404 080302 02 6869",
         ),
         (
@@ -177,10 +147,7 @@ fn every_record_has_its_golden_bytes() {
 
 #[test]
 fn a_batch_has_its_golden_bytes() {
-    let opens = Opening {
-        previous: Some(SegmentId(0x32)),
-        previous_len: 0x4455,
-    };
+    let opens = Opening { previous: Some(SegmentId(0x32)), previous_len: 0x4455 };
     let opening = batch(0, Some(opens), vec![Record::Founded, Record::Boot(Boot(5))]);
     assert_eq!(
         hex(&encode(&opening)),
@@ -222,10 +189,7 @@ fn no_changed_bit_and_no_missing_byte_goes_unnoticed() {
             let mut bad = bytes.clone();
             bad[at] ^= 1 << bit;
             let answer = decode_batch(&bad, batch.segment, 0);
-            assert!(
-                matches!(answer, Err(BatchError::Broken(_))),
-                "{at}.{bit}: {answer:?}"
-            );
+            assert!(matches!(answer, Err(BatchError::Broken(_))), "{at}.{bit}: {answer:?}");
         }
         let answer = decode_batch(&bytes[..at], batch.segment, 0);
         assert_eq!(answer, Err(BatchError::Broken(Flaw::Short)), "cut at {at}");
@@ -261,26 +225,14 @@ fn intact_nonsense_is_told_apart() {
     let cases: &[(Change, &str)] = &[
         (|bytes| bytes[10] = 9, "unknown flags"),
         (|bytes| bytes[10] = 2, "unknown flags"),
-        (
-            |bytes| bytes[10] = 0,
-            "exactly the first batch of a segment opens it",
-        ),
-        (
-            |bytes| bytes[48] = 1,
-            "names a segment before without a flag that says so",
-        ),
-        (
-            |bytes| bytes[40] = 0x22,
-            "says that it was durable before it was made",
-        ),
+        (|bytes| bytes[10] = 0, "exactly the first batch of a segment opens it"),
+        (|bytes| bytes[48] = 1, "names a segment before without a flag that says so"),
+        (|bytes| bytes[40] = 0x22, "says that it was durable before it was made"),
         (|bytes| bytes[64] = 0, "bytes behind its records"),
         (|bytes| bytes[64] = 2, "a record cannot be decoded"),
         (|bytes| bytes[67] = 0xff, "a record cannot be decoded"),
         (|bytes| bytes[68] = 2, "bytes behind a record"),
-        (
-            |bytes| bytes[71] = 0xff,
-            "a record is longer than its batch",
-        ),
+        (|bytes| bytes[71] = 0xff, "a record is longer than its batch"),
         (|bytes| bytes[72] = 0x77, "a record cannot be decoded"),
         (|bytes| bytes[79] = 1, "bytes behind its records"),
     ];
@@ -292,11 +244,7 @@ fn intact_nonsense_is_told_apart() {
 #[test]
 fn lengths_that_lie_allocate_nothing() {
     // Four billion entries, four billion bytes: the record ends long before.
-    for record in [
-        "060102ffffffff0f",
-        "060102010603 02ffffffff0f",
-        "01 07 ffffffff0f",
-    ] {
+    for record in ["060102ffffffff0f", "060102010603 02ffffffff0f", "01 07 ffffffff0f"] {
         let digits = record.replace(' ', "");
         let body: Vec<u8> = (0..digits.len() / 2)
             .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())

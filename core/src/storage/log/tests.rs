@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -17,11 +15,7 @@ fn entries(group: GroupId, range: core::ops::RangeInclusive<u64>, term: u64) -> 
         term: Term(term),
         body: EntryBody::Noop,
     });
-    Record::Entries {
-        group,
-        replica: ReplicaId(1),
-        entries: entries.collect(),
-    }
+    Record::Entries { group, replica: ReplicaId(1), entries: entries.collect() }
 }
 
 fn cut(group: GroupId, index: u64, term: u64) -> Record {
@@ -35,33 +29,23 @@ fn cut(group: GroupId, index: u64, term: u64) -> Record {
 }
 
 fn vote(group: GroupId, replica: u64) -> Record {
-    Record::Vote {
-        group,
-        replica: ReplicaId(replica),
-        term: Term(1),
-        vote: None,
-    }
+    Record::Vote { group, replica: ReplicaId(replica), term: Term(1), vote: None }
 }
 
 /// A checkpoint of groups with (group, replica, cut index, cut term, last index).
 fn checkpoint(groups: &[(GroupId, u64, u64, u64, u64)]) -> Checkpoint {
-    let groups = groups
-        .iter()
-        .map(|(group, replica, cut, term, last)| GroupCheckpoint {
-            group: *group,
-            replica: ReplicaId(*replica),
-            term: Term(1),
-            vote: None,
-            commit: LogIndex(*cut),
-            cut_index: LogIndex(*cut),
-            cut_term: Term(*term),
-            membership: Membership::default(),
-            last_index: LogIndex(*last),
-        });
-    Checkpoint {
-        groups: groups.collect(),
-        ..Checkpoint::default()
-    }
+    let groups = groups.iter().map(|(group, replica, cut, term, last)| GroupCheckpoint {
+        group: *group,
+        replica: ReplicaId(*replica),
+        term: Term(1),
+        vote: None,
+        commit: LogIndex(*cut),
+        cut_index: LogIndex(*cut),
+        cut_term: Term(*term),
+        membership: Membership::default(),
+        last_index: LogIndex(*last),
+    });
+    Checkpoint { groups: groups.collect(), ..Checkpoint::default() }
 }
 
 /// Seals and stores what is staged.
@@ -107,45 +91,26 @@ fn batches_follow_one_another_and_say_what_was_durable() {
             len: 88,
             durable: LogSeq(0),
             opens: Some(Opening::default()),
-            records: vec![
-                Record::Checkpoint(Checkpoint::default()),
-                Record::Boot(Boot(1))
-            ],
+            records: vec![Record::Checkpoint(Checkpoint::default()), Record::Boot(Boot(1))],
         })
     );
     assert_eq!(log.seal(), None);
 
     assert_eq!(log.push(Record::Founded), LogSeq(2));
     let batch = log.seal().unwrap();
-    assert_eq!(
-        (batch.offset, batch.len, batch.durable),
-        (88, 80, LogSeq(0))
-    );
+    assert_eq!((batch.offset, batch.len, batch.durable), (88, 80, LogSeq(0)));
     log.on_stored(LogSeq(1));
     log.push(Record::Founded);
     let batch = log.seal().unwrap();
-    assert_eq!(
-        (batch.seq, batch.offset, batch.durable),
-        (LogSeq(3), 168, LogSeq(1))
-    );
+    assert_eq!((batch.seq, batch.offset, batch.durable), (LogSeq(3), 168, LogSeq(1)));
     assert_eq!((log.stored(), log.bytes()), (LogSeq(1), 248));
 
     assert!(log.wants_segment());
     log.open_segment(Checkpoint::default());
     let batch = log.seal().unwrap();
-    assert_eq!(
-        (batch.seq, batch.segment, batch.offset),
-        (LogSeq(4), SegmentId(2), 0)
-    );
-    assert_eq!(
-        batch.durable,
-        LogSeq(3),
-        "the world syncs the segment before"
-    );
-    let opens = Opening {
-        previous: Some(SegmentId(1)),
-        previous_len: 248,
-    };
+    assert_eq!((batch.seq, batch.segment, batch.offset), (LogSeq(4), SegmentId(2), 0));
+    assert_eq!(batch.durable, LogSeq(3), "the world syncs the segment before");
+    let opens = Opening { previous: Some(SegmentId(1)), previous_len: 248 };
     assert_eq!(batch.opens, Some(opens));
 }
 
@@ -160,22 +125,13 @@ fn a_recovered_log_goes_on_in_a_new_segment() {
         ..Tail::default()
     };
     let mut log = Log::new(&tail, 1000);
-    assert!(
-        log.wants_segment(),
-        "nothing is written to a segment that was found"
-    );
+    assert!(log.wants_segment(), "nothing is written to a segment that was found");
     assert_eq!((log.stored(), log.bytes()), (LogSeq(8), 192));
 
     log.open_segment(Checkpoint::default());
     let batch = log.seal().unwrap();
-    assert_eq!(
-        (batch.seq, batch.segment, batch.durable),
-        (LogSeq(9), SegmentId(6), LogSeq(8))
-    );
-    let opens = Opening {
-        previous: Some(SegmentId(4)),
-        previous_len: 64,
-    };
+    assert_eq!((batch.seq, batch.segment, batch.durable), (LogSeq(9), SegmentId(6), LogSeq(8)));
+    let opens = Opening { previous: Some(SegmentId(4)), previous_len: 64 };
     assert_eq!(batch.opens, Some(opens));
     assert_eq!(log.discardable(), None);
     log.on_stored(LogSeq(9));
@@ -216,11 +172,7 @@ fn a_segment_goes_when_a_later_opening_is_durable() {
     let batch = log.seal().unwrap();
     assert_eq!(log.discardable(), None, "the checkpoint is not durable");
     log.on_stored(batch.seq);
-    assert_eq!(
-        log.discardable(),
-        Some(SegmentId(2)),
-        "an idle group pins nothing"
-    );
+    assert_eq!(log.discardable(), Some(SegmentId(2)), "an idle group pins nothing");
     assert_eq!(log.discardable(), None);
 }
 
@@ -239,11 +191,7 @@ fn a_segment_stays_while_entries_in_it_are_needed() {
     log.push(cut(G, 3, 1));
     log.push(cut(H, 1, 1));
     store(&mut log);
-    assert_eq!(
-        (log.discardable(), pinning(&log)),
-        (None, vec![G]),
-        "entry 4 is needed"
-    );
+    assert_eq!((log.discardable(), pinning(&log)), (None, vec![G]), "entry 4 is needed");
 
     log.push(cut(G, 4, 1));
     assert_eq!(pinning(&log), []);
@@ -261,11 +209,7 @@ fn replaced_entries_are_not_needed_once_the_new_ones_are_durable() {
     rotate(&mut log, &[(G, 1, 0, 0, 4)]);
     log.push(entries(G, 2..=3, 2));
     store(&mut log);
-    assert_eq!(
-        (log.discardable(), pinning(&log)),
-        (None, vec![G]),
-        "entry 1 is needed"
-    );
+    assert_eq!((log.discardable(), pinning(&log)), (None, vec![G]), "entry 1 is needed");
     log.push(entries(G, 1..=1, 3));
     let batch = log.seal().unwrap();
     assert_eq!((log.discardable(), pinning(&log)), (None, vec![]));
@@ -307,11 +251,7 @@ fn what_shows_that_a_cut_voids_stays_until_a_later_checkpoint() {
     store(&mut log);
     assert_eq!(log.discardable(), None);
     rotate(&mut log, &[(G, 1, 4, 2, 5)]);
-    assert_eq!(
-        log.discardable(),
-        Some(SegmentId(2)),
-        "entry 5 is in segment 2"
-    );
+    assert_eq!(log.discardable(), Some(SegmentId(2)), "entry 5 is in segment 2");
 
     // A snapshot that covers everything leaves no question open.
     log.push(cut(G, 8, 5));
@@ -324,9 +264,7 @@ fn terms_are_known_for_what_is_held() {
     let mut extent = Extent::new(ReplicaId(1));
     let held = |extent: &Extent| {
         let terms = (0..12).map(|index| extent.term_at(LogIndex(index)));
-        terms
-            .map(|term| term.map_or(-1, |term| i64::try_from(term.0).unwrap()))
-            .collect::<Vec<_>>()
+        terms.map(|term| term.map_or(-1, |term| i64::try_from(term.0).unwrap())).collect::<Vec<_>>()
     };
     let write = |extent: &mut Extent, record: Record| {
         let Record::Entries { entries, .. } = record else {
@@ -342,18 +280,9 @@ fn terms_are_known_for_what_is_held() {
     assert_eq!(held(&extent), [0, 1, 1, 1, 1, 2, 2, 3, 3, -1, -1, -1]);
     extent.on_cut(LogIndex(5), Term(2)).unwrap();
     assert_eq!(held(&extent), [-1, -1, -1, -1, -1, 2, 2, 3, 3, -1, -1, -1]);
-    assert_eq!(
-        extent.terms,
-        [(LogIndex(6), Term(2)), (LogIndex(7), Term(3))]
-    );
+    assert_eq!(extent.terms, [(LogIndex(6), Term(2)), (LogIndex(7), Term(3))]);
     extent.on_cut(LogIndex(7), Term(4)).unwrap();
-    assert_eq!(
-        held(&extent),
-        [-1, -1, -1, -1, -1, -1, -1, 4, -1, -1, -1, -1]
-    );
-    assert_eq!(
-        extent.on_cut(LogIndex(7), Term(5)),
-        Err("one index was cut with two terms")
-    );
+    assert_eq!(held(&extent), [-1, -1, -1, -1, -1, -1, -1, 4, -1, -1, -1, -1]);
+    assert_eq!(extent.on_cut(LogIndex(7), Term(5)), Err("one index was cut with two terms"));
     assert_eq!(extent.on_cut(LogIndex(6), Term(5)), Ok(Change::default()));
 }

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod twin;
 
 use alloc::string::ToString;
@@ -22,11 +20,7 @@ struct Writer {
 
 impl Writer {
     fn new(tail: &Tail) -> Self {
-        Self {
-            log: Log::new(tail, 1 << 20),
-            files: BTreeMap::new(),
-            batches: Vec::new(),
-        }
+        Self { log: Log::new(tail, 1 << 20), files: BTreeMap::new(), batches: Vec::new() }
     }
 
     /// Opens a segment: group 1 is at this term and has this log.
@@ -56,9 +50,7 @@ impl Writer {
 
     fn source(&self) -> BTreeMap<SegmentId, Bytes> {
         let files = self.files.iter();
-        files
-            .map(|(id, bytes)| (*id, Bytes::from(bytes.clone())))
-            .collect()
+        files.map(|(id, bytes)| (*id, Bytes::from(bytes.clone()))).collect()
     }
 
     fn recover(&self) -> Result<Recovered, RecoveryError> {
@@ -116,19 +108,13 @@ fn cut(index: u64, term: u64) -> Record {
 
 fn indexes(recovered: &Recovered) -> Vec<(u64, u64)> {
     let entries = &recovered.groups[&G].entries;
-    entries
-        .iter()
-        .map(|entry| (entry.index.0, entry.term.0))
-        .collect()
+    entries.iter().map(|entry| (entry.index.0, entry.term.0)).collect()
 }
 
 /// Three segments; each batch knew the one before it to be durable.
 fn small() -> Writer {
     let mut writer = Writer::new(&Tail::default());
-    writer
-        .open(0, 0)
-        .push(entries(1..=3, 1))
-        .push(entries(4..=4, 1));
+    writer.open(0, 0).push(entries(1..=3, 1)).push(entries(4..=4, 1));
     writer.open(0, 4).push(cut(2, 1)).push(entries(4..=5, 2));
     writer.log.open_segment(Checkpoint {
         groups: vec![GroupCheckpoint {
@@ -153,11 +139,7 @@ fn an_empty_directory_is_a_beginning() {
 #[test]
 fn everything_durable_is_found() {
     let writer = small();
-    let lens: Vec<_> = writer
-        .files
-        .iter()
-        .map(|(id, bytes)| (*id, len_u64(bytes.len())))
-        .collect();
+    let lens: Vec<_> = writer.files.iter().map(|(id, bytes)| (*id, len_u64(bytes.len()))).collect();
     let extent = Extent {
         replica: ReplicaId(1),
         cut_index: LogIndex(2),
@@ -243,9 +225,7 @@ fn a_changed_bit_in_a_durable_batch_is_always_an_error() {
             let mut source = writer.source();
             source.insert(batch.segment, bytes.into());
             match recover(&mut source) {
-                Err(RecoveryError::Damaged {
-                    segment, offset, ..
-                }) => {
+                Err(RecoveryError::Damaged { segment, offset, .. }) => {
                     assert_eq!((segment, offset), (batch.segment, batch.offset));
                 }
                 other => panic!("{} byte {at}: {other:?}", batch.segment),
@@ -294,11 +274,8 @@ fn a_missing_segment_is_an_error_exactly_when_its_entries_are_needed() {
     for gone in [1, 2] {
         let mut source = writer.source();
         source.remove(&SegmentId(gone));
-        let missing = RecoveryError::Missing {
-            segment: SegmentId(gone),
-            group: G,
-            index: LogIndex(3),
-        };
+        let missing =
+            RecoveryError::Missing { segment: SegmentId(gone), group: G, index: LogIndex(3) };
         assert_eq!(recover(&mut source), Err(missing));
     }
 
@@ -310,10 +287,7 @@ fn a_missing_segment_is_an_error_exactly_when_its_entries_are_needed() {
             source.remove(&SegmentId(*gone));
         }
         let recovered = recover(&mut source).unwrap();
-        assert_eq!(
-            (&recovered.groups, recovered.founded),
-            (&whole.groups, true)
-        );
+        assert_eq!((&recovered.groups, recovered.founded), (&whole.groups, true));
         assert_eq!(recovered.tail.next_seq, whole.tail.next_seq);
         assert_eq!(recovered.tail.last, whole.tail.last);
     }
@@ -375,11 +349,8 @@ fn a_hole_that_a_later_batch_knew_to_be_durable_is_damage() {
     let mut bytes = writer.files[&SegmentId(3)].clone();
     bytes[usize::try_from(first.offset).unwrap()] = 0;
     source.insert(SegmentId(3), bytes.into());
-    let damaged = RecoveryError::Damaged {
-        segment: SegmentId(3),
-        offset: first.offset,
-        what: Flaw::Magic,
-    };
+    let damaged =
+        RecoveryError::Damaged { segment: SegmentId(3), offset: first.offset, what: Flaw::Magic };
     assert_eq!(recover(&mut source), Err(damaged));
 }
 
@@ -408,10 +379,7 @@ fn segments_that_never_opened_do_not_count_and_lend_their_ids_to_nobody() {
         assert_eq!(recovered.tail.next_segment, SegmentId(orphan + 1));
         assert_eq!(recovered.tail.next_seq, whole.tail.next_seq);
         assert_eq!(recovered.tail.last, whole.tail.last);
-        assert_eq!(
-            recovered.tail.segments.last(),
-            Some(&(SegmentId(orphan), 0))
-        );
+        assert_eq!(recovered.tail.segments.last(), Some(&(SegmentId(orphan), 0)));
     }
 
     // At last one opens; the orphans before it are passed over.
@@ -433,10 +401,7 @@ fn a_bad_opening_is_damage_when_a_batch_behind_it_knew_it_to_be_durable() {
             false => small(),
         };
         writer.log.open_segment(
-            writer
-                .batches
-                .last()
-                .map_or_else(|| checkpoint(0, 0), |_| Checkpoint::default()),
+            writer.batches.last().map_or_else(|| checkpoint(0, 0), |_| Checkpoint::default()),
         );
         let opening = writer.unsynced();
         writer.log.push(Record::Boot(Boot(2)));
@@ -454,11 +419,8 @@ fn a_bad_opening_is_damage_when_a_batch_behind_it_knew_it_to_be_durable() {
         writer.log.on_stored(opening.seq);
         writer.log.push(Record::Founded);
         writer.unsynced();
-        let damaged = RecoveryError::Damaged {
-            segment: opening.segment,
-            offset: 0,
-            what: Flaw::Checksum,
-        };
+        let damaged =
+            RecoveryError::Damaged { segment: opening.segment, offset: 0, what: Flaw::Checksum };
         assert_eq!(recover(&mut spoil(&writer)), Err(damaged));
     }
 }
@@ -468,16 +430,10 @@ fn a_bad_opening_is_damage_when_a_batch_behind_it_knew_it_to_be_durable() {
 fn discarded_segments_that_come_back_change_nothing() {
     let mut writer = Writer::new(&Tail::default());
     writer.open(0, 0).push(entries(1..=4, 1));
-    writer
-        .open(0, 4)
-        .push(entries(3..=3, 2))
-        .push(entries(1..=3, 3));
+    writer.open(0, 4).push(entries(3..=3, 2)).push(entries(1..=3, 3));
     writer.push(cut(1, 3));
     writer.log.open_segment(Checkpoint {
-        groups: vec![GroupCheckpoint {
-            cut_term: Term(3),
-            ..checkpoint(1, 3).groups.remove(0)
-        }],
+        groups: vec![GroupCheckpoint { cut_term: Term(3), ..checkpoint(1, 3).groups.remove(0) }],
         ..checkpoint(1, 3)
     });
     writer.write().push(entries(2..=2, 4));
@@ -520,15 +476,12 @@ fn a_cut_with_another_term_makes_what_follows_void() {
 #[test]
 fn another_replica_begins_anew() {
     let mut writer = Writer::new(&Tail::default());
-    writer
-        .open(0, 0)
-        .push(entries(1..=4, 1))
-        .push(Record::Vote {
-            group: G,
-            replica: ReplicaId(8),
-            term: Term(1),
-            vote: None,
-        });
+    writer.open(0, 0).push(entries(1..=4, 1)).push(Record::Vote {
+        group: G,
+        replica: ReplicaId(8),
+        term: Term(1),
+        vote: None,
+    });
     let recovered = writer.recover().unwrap();
     let group = RecoveredGroup {
         replica: ReplicaId(8),
@@ -560,59 +513,32 @@ fn intact_batches_that_contradict_one_another_are_told() {
     };
     let told = |batch: Batch| {
         let mut files = writer.files.clone();
-        let records: u64 = batch
-            .records
-            .iter()
-            .map(crate::storage::codec::record_len)
-            .sum();
+        let records: u64 = batch.records.iter().map(crate::storage::codec::record_len).sum();
         let len = crate::storage::codec::batch_len(records);
-        encode_batch(
-            &Batch { len, ..batch },
-            files.get_mut(&SegmentId(1)).unwrap(),
-        );
-        let mut source: BTreeMap<_, _> = files
-            .into_iter()
-            .map(|(id, bytes)| (id, Bytes::from(bytes)))
-            .collect();
+        encode_batch(&Batch { len, ..batch }, files.get_mut(&SegmentId(1)).unwrap());
+        let mut source: BTreeMap<_, _> =
+            files.into_iter().map(|(id, bytes)| (id, Bytes::from(bytes))).collect();
         match recover(&mut source) {
             Ok(_) => "",
-            Err(RecoveryError::Contradiction {
-                segment,
-                offset,
-                what,
-                ..
-            }) => {
+            Err(RecoveryError::Contradiction { segment, offset, what, .. }) => {
                 assert_eq!((segment, offset), (SegmentId(1), place));
                 what
             }
             Err(other) => panic!("{other:?}"),
         }
     };
-    let with = |record| Batch {
-        records: vec![record],
-        ..good.clone()
-    };
+    let with = |record| Batch { records: vec![record], ..good.clone() };
     assert_eq!(told(good.clone()), "");
-    let skips = Batch {
-        seq: LogSeq(4),
-        ..good.clone()
-    };
+    let skips = Batch { seq: LogSeq(4), ..good.clone() };
     assert_eq!(told(skips), "a batch does not follow the one before it");
-    assert_eq!(
-        told(with(entries(5..=5, 1))),
-        "entries begin behind the end of their log"
-    );
+    assert_eq!(told(with(entries(5..=5, 1))), "entries begin behind the end of their log");
     let jumps = Record::Entries {
         group: G,
         replica: ReplicaId(1),
         entries: vec![entry(4, 1), entry(6, 1)],
     };
     assert_eq!(told(with(jumps)), "entries do not follow one another");
-    let ends = Record::Entries {
-        group: G,
-        replica: ReplicaId(1),
-        entries: vec![],
-    };
+    let ends = Record::Entries { group: G, replica: ReplicaId(1), entries: vec![] };
     assert_eq!(told(with(ends)), "no entries in a record of entries");
     assert_eq!(
         told(with(Record::Checkpoint(checkpoint(0, 3)))),
@@ -655,17 +581,10 @@ fn a_read_that_fails_is_an_error() {
 #[test]
 fn names_of_files() {
     assert_eq!(segment_name(SegmentId(0x1f)), "000000000000001f.log");
-    assert_eq!(
-        parse_segment_name("000000000000001f.log"),
-        Some(SegmentId(0x1f))
-    );
-    for other in [
-        "",
-        "1f.log",
-        "000000000000001F.log",
-        "+00000000000001f.log",
-        "000000000000001f.tmp",
-    ] {
+    assert_eq!(parse_segment_name("000000000000001f.log"), Some(SegmentId(0x1f)));
+    for other in
+        ["", "1f.log", "000000000000001F.log", "+00000000000001f.log", "000000000000001f.tmp"]
+    {
         assert_eq!(parse_segment_name(other), None);
     }
 }
@@ -673,19 +592,12 @@ fn names_of_files() {
 #[test]
 fn inspection_shows_files_groups_and_damage() {
     let mut writer = small();
-    writer
-        .files
-        .get_mut(&SegmentId(3))
-        .unwrap()
-        .extend_from_slice(&[1; 5]);
+    writer.files.get_mut(&SegmentId(3)).unwrap().extend_from_slice(&[1; 5]);
     writer.files.insert(SegmentId(4), vec![2; 9]);
     let report = inspect(&mut writer.source());
     assert_eq!(report.damage, None);
     let group = &report.groups[&G];
-    assert_eq!(
-        (group.term, group.cut, group.last),
-        (Term(5), LogIndex(2), LogIndex(6))
-    );
+    assert_eq!((group.term, group.cut, group.last), (Term(5), LogIndex(2), LogIndex(6)));
     let segments: Vec<_> = report
         .segments
         .iter()
@@ -705,11 +617,7 @@ fn inspection_shows_files_groups_and_damage() {
 
     writer.files.get_mut(&SegmentId(2)).unwrap()[3] = 0;
     let report = inspect(&mut writer.source());
-    let damaged = RecoveryError::Damaged {
-        segment: SegmentId(2),
-        offset: 0,
-        what: Flaw::Magic,
-    };
+    let damaged = RecoveryError::Damaged { segment: SegmentId(2), offset: 0, what: Flaw::Magic };
     assert_eq!(report.damage, Some(damaged));
     assert_eq!(report.segments[1].void, report.segments[1].bytes);
 }

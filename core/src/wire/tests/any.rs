@@ -62,50 +62,31 @@ fn data() -> impl Strategy<Value = Bytes> {
 }
 
 fn identity() -> impl Strategy<Value = Identity> {
-    (
-        text(),
-        option::of(cluster()),
-        member(),
-        text(),
-        boot(),
-        number(),
-        number(),
+    (text(), option::of(cluster()), member(), text(), boot(), number(), number()).prop_map(
+        |(cluster_name, cluster, member, name, boot, birth, agreement)| Identity {
+            cluster_name,
+            cluster,
+            member,
+            name,
+            boot,
+            birth,
+            agreement,
+        },
     )
-        .prop_map(
-            |(cluster_name, cluster, member, name, boot, birth, agreement)| Identity {
-                cluster_name,
-                cluster,
-                member,
-                name,
-                boot,
-                birth,
-                agreement,
-            },
-        )
 }
 
 fn genesis() -> impl Strategy<Value = Genesis> {
-    let founder =
-        (member(), text(), text(), number()).prop_map(|(id, name, address, birth)| Founder {
-            id,
-            name,
-            address,
-            birth,
-        });
-    (
-        cluster(),
-        text(),
-        vec(founder, 0..4),
-        any::<u32>(),
-        any::<u32>(),
-    )
-        .prop_map(|(cluster, name, members, shards, replication)| Genesis {
+    let founder = (member(), text(), text(), number())
+        .prop_map(|(id, name, address, birth)| Founder { id, name, address, birth });
+    (cluster(), text(), vec(founder, 0..4), any::<u32>(), any::<u32>()).prop_map(
+        |(cluster, name, members, shards, replication)| Genesis {
             cluster,
             name,
             members,
             shards,
             replication,
-        })
+        },
+    )
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
@@ -125,52 +106,27 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn handshake() -> impl Strategy<Value = Message> {
     prop_oneof![
         (any::<u16>(), any::<u16>(), identity()).prop_map(|(version_min, version_max, who)| {
-            Message::Hello(Hello {
-                version_min,
-                version_max,
-                who,
-            })
+            Message::Hello(Hello { version_min, version_max, who })
         }),
         (any::<u16>(), identity(), option::of(genesis())).prop_map(|(version, who, genesis)| {
-            Message::Welcome(Welcome {
-                version,
-                who,
-                genesis,
-            })
+            Message::Welcome(Welcome { version, who, genesis })
         }),
         refusal().prop_map(Message::Refuse),
-        (
-            vec((member(), number()), 0..4),
-            option::of(cluster()),
-            any::<bool>()
-        )
-            .prop_map(|(births, holds, founded)| {
-                Message::Founding(Founding {
-                    births,
-                    holds,
-                    founded,
-                })
-            }),
+        (vec((member(), number()), 0..4), option::of(cluster()), any::<bool>()).prop_map(
+            |(births, holds, founded)| { Message::Founding(Founding { births, holds, founded }) }
+        ),
         Just(Message::Ping),
         Just(Message::Pong),
     ]
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let replicas = || {
-        vec(
-            (replica(), member()).prop_map(|(id, member)| Replica { id, member }),
-            0..3,
-        )
-    };
+    let replicas =
+        || vec((replica(), member()).prop_map(|(id, member)| Replica { id, member }), 0..3);
     let body = prop_oneof![
         Just(EntryBody::Noop),
         (replicas(), replicas(), replicas()).prop_map(|(voters, outgoing, learners)| {
-            EntryBody::Membership(Membership {
-                voters,
-                outgoing,
-                learners,
-            })
+            EntryBody::Membership(Membership { voters, outgoing, learners })
         }),
         data().prop_map(EntryBody::Data),
     ];
@@ -187,17 +143,11 @@ fn beat_answer() -> impl Strategy<Value = BeatAnswer> {
 
 fn vote_body() -> impl Strategy<Value = Body> {
     prop_oneof![
-        (index(), term()).prop_map(|(last_index, last_term)| Body::PreVote {
-            last_index,
-            last_term
-        }),
+        (index(), term())
+            .prop_map(|(last_index, last_term)| Body::PreVote { last_index, last_term }),
         any::<bool>().prop_map(|granted| Body::PreVoteAnswer { granted }),
         (index(), term(), any::<bool>()).prop_map(|(last_index, last_term, transfer)| {
-            Body::Vote {
-                last_index,
-                last_term,
-                transfer,
-            }
+            Body::Vote { last_index, last_term, transfer }
         }),
         any::<bool>().prop_map(|granted| Body::VoteAnswer { granted }),
         Just(Body::TimeoutNow),
@@ -221,11 +171,7 @@ fn log_body() -> impl Strategy<Value = Body> {
         ),
         index().prop_map(|index| Body::Accepted { index }),
         (index(), index(), term()).prop_map(|(prev_index, hint_index, hint_term)| {
-            Body::Rejected {
-                prev_index,
-                hint_index,
-                hint_term,
-            }
+            Body::Rejected { prev_index, hint_index, hint_term }
         }),
         (snapshot(), index(), term(), number(), data(), any::<bool>()).prop_map(
             |(id, index, last_term, chunk, data, last)| Body::Snapshot {
@@ -245,15 +191,8 @@ fn beats<T: core::fmt::Debug>(
     beat: impl Strategy<Value = T>,
 ) -> impl Strategy<Value = Vec<BeatOf<T>>> {
     vec(
-        (group(), replica(), replica(), term(), beat).prop_map(|(group, from, to, term, beat)| {
-            BeatOf {
-                group,
-                from,
-                to,
-                term,
-                beat,
-            }
-        }),
+        (group(), replica(), replica(), term(), beat)
+            .prop_map(|(group, from, to, term, beat)| BeatOf { group, from, to, term, beat }),
         0..5,
     )
 }
@@ -306,13 +245,8 @@ fn sessions() -> impl Strategy<Value = Message> {
                 commands
             }
         ),
-        (group(), session(), vec((seq(), outcome()), 0..6)).prop_map(
-            |(group, session, outcomes)| Message::Proposed {
-                group,
-                session,
-                outcomes
-            }
-        ),
+        (group(), session(), vec((seq(), outcome()), 0..6))
+            .prop_map(|(group, session, outcomes)| Message::Proposed { group, session, outcomes }),
         (group(), option::of(member()))
             .prop_map(|(group, hint)| Message::NotLeader { group, hint }),
         group().prop_map(|group| Message::Busy { group }),
@@ -322,26 +256,16 @@ fn sessions() -> impl Strategy<Value = Message> {
 fn query() -> impl Strategy<Value = Query> {
     prop_oneof![
         (data(), data()).prop_map(|(partition, key)| Query::Get { partition, key }),
-        (
-            data(),
-            data(),
-            option::of(data()),
-            any::<bool>(),
-            any::<u32>(),
-            cursor()
-        )
-            .prop_map(|(partition, from, to, reverse, limit, cursor)| {
-                Query::Scan(Scan {
-                    partition,
-                    from,
-                    to,
-                    reverse,
-                    limit,
-                    cursor,
-                })
-            }),
-        (cursor(), any::<(u32, u32)>())
-            .prop_map(|(cursor, (page, limit))| Query::ScanNext { cursor, page, limit }),
+        (data(), data(), option::of(data()), any::<bool>(), any::<u32>(), cursor()).prop_map(
+            |(partition, from, to, reverse, limit, cursor)| {
+                Query::Scan(Scan { partition, from, to, reverse, limit, cursor })
+            }
+        ),
+        (cursor(), any::<(u32, u32)>()).prop_map(|(cursor, (page, limit))| Query::ScanNext {
+            cursor,
+            page,
+            limit
+        }),
         cursor().prop_map(|cursor| Query::ScanClose { cursor }),
         data().prop_map(|partition| Query::Info { partition }),
     ]
@@ -350,16 +274,8 @@ fn query() -> impl Strategy<Value = Query> {
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         option::of((data(), revision())).prop_map(Answer::Value),
-        (
-            vec((data(), data(), revision()), 0..5),
-            any::<bool>(),
-            revision()
-        )
-            .prop_map(|(items, more, revision)| Answer::Page(Page {
-                items,
-                more,
-                revision
-            })),
+        (vec((data(), data(), revision()), 0..5), any::<bool>(), revision())
+            .prop_map(|(items, more, revision)| Answer::Page(Page { items, more, revision })),
         Just(Answer::NoCursor),
         (number(), number(), revision(), index(), term(), group()).prop_map(
             |(keys, bytes, revision, applied, applied_term, group)| Answer::Info(PartitionInfo {
@@ -382,64 +298,35 @@ fn group_status() -> impl Strategy<Value = GroupStatus> {
         Just(Role::Leader),
         Just(Role::Learner)
     ];
-    (
-        group(),
-        replica(),
-        term(),
-        role,
-        option::of(member()),
-        index(),
-        index(),
-        index(),
+    (group(), replica(), term(), role, option::of(member()), index(), index(), index()).prop_map(
+        |(group, replica, term, role, leader, last, commit, applied)| GroupStatus {
+            group,
+            replica,
+            term,
+            role,
+            leader,
+            last,
+            commit,
+            applied,
+        },
     )
-        .prop_map(
-            |(group, replica, term, role, leader, last, commit, applied)| GroupStatus {
-                group,
-                replica,
-                term,
-                role,
-                leader,
-                last,
-                commit,
-                applied,
-            },
-        )
 }
 
 fn questions() -> impl Strategy<Value = Message> {
-    let ask_error = prop_oneof![
-        Just(AskError::NotReplica),
-        Just(AskError::NoLeader),
-        Just(AskError::Busy)
-    ];
+    let ask_error =
+        prop_oneof![Just(AskError::NotReplica), Just(AskError::NoLeader), Just(AskError::Busy)];
     let result = prop_oneof![answer().prop_map(Ok), ask_error.prop_map(Err)];
     let status = (
         (member(), text(), boot(), number()),
         (vec(member(), 0..4), number(), number()),
         vec(group_status(), 0..4),
     )
-        .prop_map(
-            |((member, name, boot, uptime), (connected, clients, log_bytes), groups)| {
-                MemberStatus {
-                    member,
-                    name,
-                    boot,
-                    uptime,
-                    connected,
-                    clients,
-                    log_bytes,
-                    groups,
-                }
-            },
-        );
+        .prop_map(|((member, name, boot, uptime), (connected, clients, log_bytes), groups)| {
+            MemberStatus { member, name, boot, uptime, connected, clients, log_bytes, groups }
+        });
     prop_oneof![
         (number(), group(), query(), any::<bool>()).prop_map(
-            |(call, group, query, linearizable)| Message::Ask {
-                call,
-                group,
-                query,
-                linearizable
-            }
+            |(call, group, query, linearizable)| Message::Ask { call, group, query, linearizable }
         ),
         (number(), result).prop_map(|(call, result)| Message::Answer { call, result }),
         number().prop_map(|call| Message::AskStatus { call }),

@@ -77,20 +77,13 @@ fn raft(body: Body) -> Message {
 }
 
 fn append() -> Body {
-    let replica = |id, member| Replica {
-        id: ReplicaId(id),
-        member: MemberId(member),
-    };
+    let replica = |id, member| Replica { id: ReplicaId(id), member: MemberId(member) };
     let membership = Membership {
         voters: vec![replica(10, 1), replica(11, 2)],
         outgoing: vec![replica(10, 1)],
         learners: vec![replica(12, 3)],
     };
-    let entry = |index, body| Entry {
-        index: LogIndex(index),
-        term: Term(2),
-        body,
-    };
+    let entry = |index, body| Entry { index: LogIndex(index), term: Term(2), body };
     Body::Append {
         prev_index: LogIndex(9),
         prev_term: Term(1),
@@ -104,13 +97,7 @@ fn append() -> Body {
 }
 
 fn beat_of<T>(beat: T) -> BeatOf<T> {
-    BeatOf {
-        group: GroupId(3),
-        from: ReplicaId(10),
-        to: ReplicaId(11),
-        term: Term(200),
-        beat,
-    }
+    BeatOf { group: GroupId(3), from: ReplicaId(10), to: ReplicaId(11), term: Term(200), beat }
 }
 
 fn proposed() -> Message {
@@ -119,14 +106,8 @@ fn proposed() -> Message {
         ItemOutcome::Opened(SessionId(5)),
         ItemOutcome::Done(Outcome::Skipped),
         ItemOutcome::Done(Outcome::Written { revision }),
-        ItemOutcome::Done(Outcome::Deleted {
-            existed: true,
-            revision,
-        }),
-        ItemOutcome::Done(Outcome::Compared {
-            swapped: true,
-            revision,
-        }),
+        ItemOutcome::Done(Outcome::Deleted { existed: true, revision }),
+        ItemOutcome::Done(Outcome::Compared { swapped: true, revision }),
         ItemOutcome::Done(Outcome::Malformed),
         ItemOutcome::Gap { next: Seq(4) },
         ItemOutcome::Expired,
@@ -140,19 +121,11 @@ fn proposed() -> Message {
 }
 
 fn ask(query: Query) -> Message {
-    Message::Ask {
-        call: 200,
-        group: GroupId(3),
-        query,
-        linearizable: true,
-    }
+    Message::Ask { call: 200, group: GroupId(3), query, linearizable: true }
 }
 
 fn answer(answer: Answer) -> Message {
-    Message::Answer {
-        call: 200,
-        result: Ok(answer),
-    }
+    Message::Answer { call: 200, result: Ok(answer) }
 }
 
 fn status() -> MemberStatus {
@@ -166,13 +139,7 @@ fn status() -> MemberStatus {
         commit: LogIndex(20),
         applied: LogIndex(10),
     };
-    let roles = [
-        Role::Follower,
-        Role::PreCandidate,
-        Role::Candidate,
-        Role::Leader,
-        Role::Learner,
-    ];
+    let roles = [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader, Role::Learner];
     MemberStatus {
         member: MemberId(2),
         name: text("two"),
@@ -189,67 +156,35 @@ fn handshakes() -> Vec<Golden> {
     vec![
         (
             "hello",
-            Message::Hello(Hello {
-                version_min: 1,
-                version_max: 2,
-                who: identity(),
-            }),
+            Message::Hello(Hello { version_min: 1, version_max: 2, who: identity() }),
             "0001020472696e6701ac02020374776f07e807ffffffffffffffffff01",
         ),
         (
             "welcome of a founded cluster",
-            Message::Welcome(Welcome {
-                version: 1,
-                who: identity(),
-                genesis: Some(genesis()),
-            }),
+            Message::Welcome(Welcome { version: 1, who: identity(), genesis: Some(genesis()) }),
             "01010472696e6701ac02020374776f07e807ffffffffffffffffff0101ac020472696e670101036f\
              6e6503683a31054003",
         ),
         (
             "welcome of an unfounded cluster",
-            Message::Welcome(Welcome {
-                version: 1,
-                who: identity(),
-                genesis: None,
-            }),
+            Message::Welcome(Welcome { version: 1, who: identity(), genesis: None }),
             "01010472696e6701ac02020374776f07e807ffffffffffffffffff0100",
         ),
-        (
-            "refuse version",
-            Message::Refuse(Refusal::Version { min: 1, max: 300 }),
-            "020001ac02",
-        ),
+        ("refuse version", Message::Refuse(Refusal::Version { min: 1, max: 300 }), "020001ac02"),
         (
             "refuse cluster name",
-            Message::Refuse(Refusal::ClusterName {
-                expected: text("ring"),
-            }),
+            Message::Refuse(Refusal::ClusterName { expected: text("ring") }),
             "02010472696e67",
         ),
         (
             "refuse cluster",
-            Message::Refuse(Refusal::Cluster {
-                expected: ClusterId(500),
-            }),
+            Message::Refuse(Refusal::Cluster { expected: ClusterId(500) }),
             "0202f403",
         ),
-        (
-            "refuse agreement",
-            Message::Refuse(Refusal::Agreement),
-            "0203",
-        ),
-        (
-            "refuse rolled back",
-            Message::Refuse(Refusal::RolledBack { seen: Boot(9) }),
-            "020409",
-        ),
+        ("refuse agreement", Message::Refuse(Refusal::Agreement), "0203"),
+        ("refuse rolled back", Message::Refuse(Refusal::RolledBack { seen: Boot(9) }), "020409"),
         ("refuse wiped", Message::Refuse(Refusal::Wiped), "0205"),
-        (
-            "refuse stranger",
-            Message::Refuse(Refusal::Stranger),
-            "0206",
-        ),
+        ("refuse stranger", Message::Refuse(Refusal::Stranger), "0206"),
         ("refuse full", Message::Refuse(Refusal::Full), "0207"),
         ("refuse twin", Message::Refuse(Refusal::Twin), "0208"),
         (
@@ -268,43 +203,22 @@ fn raft_logs() -> Vec<Golden> {
     vec![
         (
             "pre-vote",
-            raft(Body::PreVote {
-                last_index: LogIndex(300),
-                last_term: Term(2),
-            }),
+            raft(Body::PreVote { last_index: LogIndex(300), last_term: Term(2) }),
             "04030a0bc80100ac0202",
         ),
-        (
-            "pre-vote answer",
-            raft(Body::PreVoteAnswer { granted: true }),
-            "04030a0bc8010101",
-        ),
+        ("pre-vote answer", raft(Body::PreVoteAnswer { granted: true }), "04030a0bc8010101"),
         (
             "vote",
-            raft(Body::Vote {
-                last_index: LogIndex(300),
-                last_term: Term(2),
-                transfer: true,
-            }),
+            raft(Body::Vote { last_index: LogIndex(300), last_term: Term(2), transfer: true }),
             "04030a0bc80102ac020201",
         ),
-        (
-            "vote answer",
-            raft(Body::VoteAnswer { granted: false }),
-            "04030a0bc8010300",
-        ),
+        ("vote answer", raft(Body::VoteAnswer { granted: false }), "04030a0bc8010300"),
         (
             "append",
             raft(append()),
             "04030a0bc80104090108030a02000b0201020a010b02010a01010c030c02020464617461",
         ),
-        (
-            "accepted",
-            raft(Body::Accepted {
-                index: LogIndex(300),
-            }),
-            "04030a0bc80105ac02",
-        ),
+        ("accepted", raft(Body::Accepted { index: LogIndex(300) }), "04030a0bc80105ac02"),
         (
             "rejected",
             raft(Body::Rejected {
@@ -319,20 +233,10 @@ fn raft_logs() -> Vec<Golden> {
 
 fn raft_rest() -> Vec<Golden> {
     vec![
-        (
-            "beat",
-            raft(Body::Beat(Beat {
-                commit: LogIndex(8),
-                round: 4,
-            })),
-            "04030a0bc801070804",
-        ),
+        ("beat", raft(Body::Beat(Beat { commit: LogIndex(8), round: 4 })), "04030a0bc801070804"),
         (
             "beat answer",
-            raft(Body::BeatAnswer(BeatAnswer {
-                round: 4,
-                last_index: LogIndex(8),
-            })),
+            raft(Body::BeatAnswer(BeatAnswer { round: 4, last_index: LogIndex(8) })),
             "04030a0bc801080408",
         ),
         (
@@ -349,40 +253,24 @@ fn raft_rest() -> Vec<Golden> {
         ),
         (
             "snapshot next",
-            raft(Body::SnapshotNext {
-                id: SnapshotId(6),
-                chunk: 2,
-            }),
+            raft(Body::SnapshotNext { id: SnapshotId(6), chunk: 2 }),
             "04030a0bc8010a0602",
         ),
         ("time-out now", raft(Body::TimeoutNow), "04030a0bc8010b"),
-        (
-            "read index",
-            raft(Body::ReadIndex { read: 77 }),
-            "04030a0bc8010c4d",
-        ),
+        ("read index", raft(Body::ReadIndex { read: 77 }), "04030a0bc8010c4d"),
         (
             "read index answer",
-            raft(Body::ReadIndexAnswer {
-                read: 77,
-                index: Some(LogIndex(8)),
-            }),
+            raft(Body::ReadIndexAnswer { read: 77, index: Some(LogIndex(8)) }),
             "04030a0bc8010d4d0108",
         ),
         (
             "beats",
-            Message::Beats(vec![beat_of(Beat {
-                commit: LogIndex(8),
-                round: 4,
-            })]),
+            Message::Beats(vec![beat_of(Beat { commit: LogIndex(8), round: 4 })]),
             "0501030a0bc8010804",
         ),
         (
             "beat answers",
-            Message::BeatAnswers(vec![beat_of(BeatAnswer {
-                round: 4,
-                last_index: LogIndex(8),
-            })]),
+            Message::BeatAnswers(vec![beat_of(BeatAnswer { round: 4, last_index: LogIndex(8) })]),
             "0601030a0bc8010408",
         ),
     ]
@@ -390,21 +278,10 @@ fn raft_rest() -> Vec<Golden> {
 
 fn sessions() -> Vec<Golden> {
     vec![
-        (
-            "open",
-            Message::Open {
-                group: GroupId(3),
-                nonce: 128,
-            },
-            "07038001",
-        ),
+        ("open", Message::Open { group: GroupId(3), nonce: 128 }, "07038001"),
         (
             "opened",
-            Message::Opened {
-                group: GroupId(3),
-                nonce: 128,
-                session: SessionId(5),
-            },
+            Message::Opened { group: GroupId(3), nonce: 128, session: SessionId(5) },
             "0803800105",
         ),
         (
@@ -424,10 +301,7 @@ fn sessions() -> Vec<Golden> {
         ),
         (
             "not leader",
-            Message::NotLeader {
-                group: GroupId(3),
-                hint: Some(MemberId(2)),
-            },
+            Message::NotLeader { group: GroupId(3), hint: Some(MemberId(2)) },
             "0b030102",
         ),
         ("busy", Message::Busy { group: GroupId(3) }, "0c03"),
@@ -436,14 +310,7 @@ fn sessions() -> Vec<Golden> {
 
 fn questions() -> Vec<Golden> {
     vec![
-        (
-            "ask get",
-            ask(Query::Get {
-                partition: b(b"p"),
-                key: b(b"k"),
-            }),
-            "0dc80103000170016b01",
-        ),
+        ("ask get", ask(Query::Get { partition: b(b"p"), key: b(b"k") }), "0dc80103000170016b01"),
         (
             "ask scan",
             ask(Query::Scan(Scan {
@@ -458,35 +325,17 @@ fn questions() -> Vec<Golden> {
         ),
         (
             "ask scan next",
-            ask(Query::ScanNext {
-                cursor: CursorId(4),
-                page: 3,
-                limit: 1000,
-            }),
+            ask(Query::ScanNext { cursor: CursorId(4), page: 3, limit: 1000 }),
             "0dc80103020403e80701",
         ),
-        (
-            "ask scan close",
-            ask(Query::ScanClose {
-                cursor: CursorId(4),
-            }),
-            "0dc80103030401",
-        ),
-        (
-            "ask info",
-            ask(Query::Info { partition: b(b"p") }),
-            "0dc8010304017001",
-        ),
+        ("ask scan close", ask(Query::ScanClose { cursor: CursorId(4) }), "0dc80103030401"),
+        ("ask info", ask(Query::Info { partition: b(b"p") }), "0dc8010304017001"),
     ]
 }
 
 fn answers() -> Vec<Golden> {
     vec![
-        (
-            "answer value",
-            answer(Answer::Value(Some((b(b"v"), Revision(9))))),
-            "0ec801000001017609",
-        ),
+        ("answer value", answer(Answer::Value(Some((b(b"v"), Revision(9))))), "0ec801000001017609"),
         (
             "answer page",
             answer(Answer::Page(Page {
@@ -511,35 +360,19 @@ fn answers() -> Vec<Golden> {
         ),
         (
             "answer not replica",
-            Message::Answer {
-                call: 200,
-                result: Err(AskError::NotReplica),
-            },
+            Message::Answer { call: 200, result: Err(AskError::NotReplica) },
             "0ec8010100",
         ),
         (
             "answer no leader",
-            Message::Answer {
-                call: 200,
-                result: Err(AskError::NoLeader),
-            },
+            Message::Answer { call: 200, result: Err(AskError::NoLeader) },
             "0ec8010101",
         ),
-        (
-            "answer busy",
-            Message::Answer {
-                call: 200,
-                result: Err(AskError::Busy),
-            },
-            "0ec8010102",
-        ),
+        ("answer busy", Message::Answer { call: 200, result: Err(AskError::Busy) }, "0ec8010102"),
         ("ask status", Message::AskStatus { call: 200 }, "0fc801"),
         (
             "status",
-            Message::Status {
-                call: 200,
-                status: status(),
-            },
+            Message::Status { call: 200, status: status() },
             "10c801020374776f07e80702010304f0a20405030a020001011e140a030a020101011e140a030a02\
              0201011e140a030a020301011e140a030a020401011e140a",
         ),
@@ -549,15 +382,7 @@ fn answers() -> Vec<Golden> {
 }
 
 fn all() -> Vec<Golden> {
-    [
-        handshakes(),
-        raft_logs(),
-        raft_rest(),
-        sessions(),
-        questions(),
-        answers(),
-    ]
-    .concat()
+    [handshakes(), raft_logs(), raft_rest(), sessions(), questions(), answers()].concat()
 }
 
 #[test]
@@ -565,11 +390,7 @@ fn every_message_has_its_bytes_and_the_bytes_their_message() {
     for (name, message, golden) in all() {
         let bytes = postcard::to_allocvec(&message).unwrap();
         assert_eq!(hex(&bytes), golden, "{name}");
-        assert_eq!(
-            postcard::from_bytes::<Message>(&bytes),
-            Ok(message),
-            "{name}"
-        );
+        assert_eq!(postcard::from_bytes::<Message>(&bytes), Ok(message), "{name}");
     }
 }
 
@@ -590,33 +411,21 @@ fn every_variant_has_golden_bytes() {
     assert_eq!(tags, (0..=18).collect::<Vec<u8>>());
     assert_eq!(postcard::from_bytes::<Message>(&[19]), unknown);
     assert_eq!(raft_tags, (0..=13).collect::<Vec<u8>>());
-    assert_eq!(
-        postcard::from_bytes::<Message>(&[4, 1, 1, 1, 1, 14]),
-        unknown
-    );
+    assert_eq!(postcard::from_bytes::<Message>(&[4, 1, 1, 1, 1, 14]), unknown);
 }
 
 #[test]
 fn a_frame_of_messages_has_its_bytes() {
     let busy = Message::Busy { group: GroupId(3) };
-    let open = Message::Open {
-        group: GroupId(3),
-        nonce: 128,
-    };
+    let open = Message::Open { group: GroupId(3), nonce: 128 };
     let frames = frames_of(&[busy.clone(), Message::Ping, open.clone()]);
     assert_eq!(
         frames.iter().map(|f| hex(f)).collect::<Vec<_>>(),
-        [
-            "010000005ffef2910100000011",
-            "06000000de973fef010000000c0307038001"
-        ]
+        ["010000005ffef2910100000011", "06000000de973fef010000000c0307038001"]
     );
     let mut decoder = trusting();
     decoder.feed(&frames.concat());
-    assert_eq!(
-        super::drain(&mut decoder),
-        Ok(vec![Message::Ping, busy, open])
-    );
+    assert_eq!(super::drain(&mut decoder), Ok(vec![Message::Ping, busy, open]));
 }
 
 /// The heads of the chunks of a message of 70,000 bytes, and the CRC of what follows them.
@@ -633,13 +442,7 @@ fn chunks_have_their_bytes() {
             "99110000691e8a34010101000000000001000000010101010101"
         ]
     );
-    let beats = vec![
-        beat_of(Beat {
-            commit: LogIndex(8),
-            round: 4
-        });
-        9_000
-    ];
+    let beats = vec![beat_of(Beat { commit: LogIndex(8), round: 4 }); 9_000];
     assert_eq!(
         heads(&Message::Beats(beats)),
         ["1bf600005289f1f60100000005a846030a0bc8010804030a0bc8"]

@@ -149,22 +149,14 @@ fn a_length_of_4_gib_is_refused_at_the_header() {
         (trusting(), FRAME_BYTES_MAX),
     ] {
         let body = usize::try_from(u32::MAX).unwrap();
-        assert_eq!(
-            decode(decoder, &head),
-            Err(WireError::FrameTooLong { body, limit })
-        );
+        assert_eq!(decode(decoder, &head), Err(WireError::FrameTooLong { body, limit }));
     }
 }
 
 /// X2: a thousand of them cost a thousand headers.
 #[test]
 fn a_header_and_then_silence_costs_a_header() {
-    let frame = forge(
-        VERSION,
-        MESSAGES,
-        0,
-        &[0; STRANGER_BYTES_MAX - HEADER_BYTES],
-    );
+    let frame = forge(VERSION, MESSAGES, 0, &[0; STRANGER_BYTES_MAX - HEADER_BYTES]);
     let mut decoder = Decoder::accepted();
     decoder.feed(&frame[..HEADER_BYTES]);
     assert_eq!(decoder.next(), Ok(None));
@@ -226,10 +218,7 @@ fn lists_over_their_bound_are_refused() {
         Ok(out.len())
     };
     assert_eq!(whole(&append(ENTRIES_MAX)), Ok(1));
-    assert_eq!(
-        whole(&append(ENTRIES_MAX + 1)),
-        Err(malformed(postcard::Error::SerdeDeCustom))
-    );
+    assert_eq!(whole(&append(ENTRIES_MAX + 1)), Err(malformed(postcard::Error::SerdeDeCustom)));
 
     // Beats that claim more elements than the frame has bytes.
     let mut body = vec![5];
@@ -262,10 +251,7 @@ fn elements_are_small_against_their_encoding() {
 
 #[test]
 fn what_is_not_a_frame_is_refused() {
-    refused(
-        &forge(2, MESSAGES, 0, &[17]),
-        &WireError::Version { found: 2 },
-    );
+    refused(&forge(2, MESSAGES, 0, &[17]), &WireError::Version { found: 2 });
     let kind = |kind, flags| WireError::Kind { kind, flags };
     refused(&forge(VERSION, 2, 0, &[17]), &kind(2, 0));
     refused(&forge(VERSION, MESSAGES, 1, &[17]), &kind(0, 1));
@@ -276,10 +262,7 @@ fn what_is_not_a_frame_is_refused() {
     let pings = [17; FRAME_MESSAGES_MAX + 1];
     let stream = decode(trusting(), &forge(VERSION, MESSAGES, 0, &pings));
     assert_eq!(stream, Err(WireError::TooManyMessages));
-    refused(
-        &forge(VERSION, MESSAGES, 0, &pings),
-        &WireError::TooManyMessages,
-    );
+    refused(&forge(VERSION, MESSAGES, 0, &pings), &WireError::TooManyMessages);
 
     let mut damaged = forge(VERSION, MESSAGES, 0, &[17]);
     damaged[HEADER_BYTES] = 18;
@@ -291,10 +274,7 @@ fn what_follows_a_message_must_be_one() {
     let mut out = Vec::new();
     let frame = forge(VERSION, MESSAGES, 0, &[17, 18, 99]);
     let unknown = malformed(postcard::Error::SerdeDeCustom);
-    assert_eq!(
-        decode_frame(&frame, &mut Assembler::new(), &mut out),
-        Err(unknown.clone())
-    );
+    assert_eq!(decode_frame(&frame, &mut Assembler::new(), &mut out), Err(unknown.clone()));
     assert!(out.is_empty());
 
     let mut decoder = trusting();
@@ -347,16 +327,8 @@ fn a_stranger_may_send_small_whole_messages_only() {
     let error = decode(Decoder::accepted(), &larger);
     assert!(matches!(error, Err(WireError::FrameTooLong { .. })));
 
-    let chunk = forge(
-        VERSION,
-        CHUNK,
-        LAST,
-        &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 17],
-    );
-    assert_eq!(
-        decode(Decoder::accepted(), &chunk),
-        Err(WireError::ChunkTooEarly)
-    );
+    let chunk = forge(VERSION, CHUNK, LAST, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 17]);
+    assert_eq!(decode(Decoder::accepted(), &chunk), Err(WireError::ChunkTooEarly));
 
     // The limits are lifted between two messages, though both came at once.
     let mut decoder = Decoder::accepted();

@@ -28,11 +28,7 @@ fn an_urgent_message_goes_between_two_chunks() {
 
 #[test]
 fn a_small_bulk_message_waits_for_the_large_one_before_it() {
-    let messages = [
-        bulk(1, 2 * FRAME_BYTES_MAX),
-        bulk(2, 10),
-        bulk(3, 2 * FRAME_BYTES_MAX),
-    ];
+    let messages = [bulk(1, 2 * FRAME_BYTES_MAX), bulk(2, 10), bulk(3, 2 * FRAME_BYTES_MAX)];
     let frames = frames_of(&messages);
     assert_eq!(frames.iter().filter(|f| kind(f) == CHUNK).count(), 6);
     assert_eq!(decode(trusting(), &frames.concat()).unwrap(), messages);

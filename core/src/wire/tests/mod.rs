@@ -1,7 +1,5 @@
 //! Tests of the whole codec. Those of one part stand beside it.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod any;
 mod golden;
 mod hostile;

@@ -112,12 +112,7 @@ fn the_longest_message_survives_and_a_longer_one_is_refused_without_a_trace() {
     encoder.push(&longest).unwrap();
     assert_eq!(encoder.queued_bytes(), MESSAGE_BYTES_MAX);
     let refused = encoder.push(&bulk(1, MESSAGE_BYTES_MAX - 9));
-    assert_eq!(
-        refused,
-        Err(WireError::MessageTooLong {
-            limit: MESSAGE_BYTES_MAX
-        })
-    );
+    assert_eq!(refused, Err(WireError::MessageTooLong { limit: MESSAGE_BYTES_MAX }));
     assert_eq!(encoder.queued_bytes(), MESSAGE_BYTES_MAX);
 
     let mut decoder = trusting();
@@ -125,10 +120,7 @@ fn the_longest_message_survives_and_a_longer_one_is_refused_without_a_trace() {
     assert_eq!(drain(&mut decoder).unwrap(), [longest]);
     assert_eq!(encoder.queued_bytes(), 0);
     decoder.feed(&[]);
-    assert!(
-        decoder.held_bytes() < 1 << 20,
-        "large buffers are given back"
-    );
+    assert!(decoder.held_bytes() < 1 << 20, "large buffers are given back");
 }
 
 #[test]

@@ -115,11 +115,7 @@ impl ModelGroup {
     }
 
     fn cut(&mut self, index: LogIndex, term: Term) {
-        if self
-            .entries
-            .get(&index)
-            .is_none_or(|(entry, _)| entry.term != term)
-        {
+        if self.entries.get(&index).is_none_or(|(entry, _)| entry.term != term) {
             self.entries.clear();
         }
         self.entries.retain(|held, _| *held > index);
@@ -144,34 +140,19 @@ impl Model {
                 let seen = self.peers.entry(*member).or_default();
                 *seen = (*boot).max(*seen);
             }
-            Record::Vote {
-                group,
-                replica,
-                term,
-                vote,
-            } => {
+            Record::Vote { group, replica, term, vote } => {
                 let group = of(group, replica);
                 let held = &mut self.groups.get_mut(&group).unwrap().state;
                 (held.term, held.vote) = (*term, *vote);
             }
-            Record::Entries {
-                group,
-                replica,
-                entries,
-            } => {
+            Record::Entries { group, replica, entries } => {
                 let group = of(group, replica);
                 let held = &mut self.groups.get_mut(&group).unwrap().entries;
                 held.retain(|index, _| *index < entries[0].index);
                 let new = entries.iter().cloned();
                 held.extend(new.map(|entry| (entry.index, (entry, segment))));
             }
-            Record::Cut {
-                group,
-                replica,
-                index,
-                term,
-                membership,
-            } => {
+            Record::Cut { group, replica, index, term, membership } => {
                 let group = of(group, replica);
                 let held = self.groups.get_mut(&group).unwrap();
                 held.cut(*index, *term);
@@ -189,10 +170,7 @@ impl Model {
     }
 
     fn checkpoint(&self, left: &[GroupId]) -> Checkpoint {
-        let groups = self
-            .groups
-            .iter()
-            .filter(|(group, _)| !left.contains(group));
+        let groups = self.groups.iter().filter(|(group, _)| !left.contains(group));
         let groups = groups.map(|(group, held)| GroupCheckpoint {
             group: *group,
             replica: held.state.replica,
@@ -207,11 +185,7 @@ impl Model {
         Checkpoint {
             birth: 7,
             boot: self.boot,
-            peers: self
-                .peers
-                .iter()
-                .map(|(member, boot)| (*member, *boot))
-                .collect(),
+            peers: self.peers.iter().map(|(member, boot)| (*member, *boot)).collect(),
             groups: groups.collect(),
             ..Checkpoint::default()
         }
@@ -221,13 +195,7 @@ impl Model {
         let groups = self.groups.iter().map(|(group, held)| {
             let entries = held.entries.values().map(|(entry, _)| entry.clone());
             let entries = entries.collect();
-            (
-                *group,
-                RecoveredGroup {
-                    entries,
-                    ..held.state.clone()
-                },
-            )
+            (*group, RecoveredGroup { entries, ..held.state.clone() })
         });
         Recovered {
             birth: self.birth,
@@ -292,16 +260,14 @@ impl Disk {
 
     fn delete(&mut self, below: SegmentId) {
         let kept = self.files.split_off(&below);
-        self.deleted
-            .extend(core::mem::replace(&mut self.files, kept));
+        self.deleted.extend(core::mem::replace(&mut self.files, kept));
     }
 
     /// Loses any part of what was not synced, sector by sector, and what stays is on the disk for
     /// good.
     fn power_cut(&mut self, rng: &mut Rng) {
         let back = core::mem::take(&mut self.deleted);
-        self.files
-            .extend(back.into_iter().filter(|_| rng.below(2) == 0));
+        self.files.extend(back.into_iter().filter(|_| rng.below(2) == 0));
         self.files.retain(|_, file| file.named || rng.below(2) == 0);
         for file in self.files.values_mut() {
             let mut at = file.synced;
@@ -328,9 +294,7 @@ impl Disk {
 
     fn source(&self) -> BTreeMap<SegmentId, Bytes> {
         let files = self.files.iter();
-        files
-            .map(|(id, file)| (*id, Bytes::from(file.bytes.clone())))
-            .collect()
+        files.map(|(id, file)| (*id, Bytes::from(file.bytes.clone()))).collect()
     }
 }
 
@@ -385,8 +349,7 @@ impl Run {
         self.left.clear();
         self.present = self.next;
         self.next = self.next.next();
-        self.model
-            .apply(self.present, &Record::Checkpoint(checkpoint.clone()));
+        self.model.apply(self.present, &Record::Checkpoint(checkpoint.clone()));
         self.log.open_segment(checkpoint);
         self.staged = true;
         self.ambiguous = false;
@@ -443,12 +406,7 @@ impl Run {
         self.states.truncate(crate::ids::len_usize(seq.0) + 1);
         self.model = self.states.last().unwrap().clone();
         assert_eq!(recovered, self.model.recovered(recovered.tail.clone()));
-        assert!(
-            self.disk
-                .files
-                .keys()
-                .all(|id| *id < recovered.tail.next_segment)
-        );
+        assert!(self.disk.files.keys().all(|id| *id < recovered.tail.next_segment));
         self.written = seq;
         self.log = Log::new(&recovered.tail, 100);
         self.staged = false;
@@ -459,33 +417,20 @@ impl Run {
 
     fn step(&mut self, op: Op) {
         match op {
-            Op::Entries {
-                group,
-                back,
-                count,
-                rise,
-            } => {
+            Op::Entries { group, back, count, rise } => {
                 let (group, replica) = self.group(group);
                 let held = &self.model.groups[&group];
                 let (last, term) = held.last();
                 let first = LogIndex(last.0.saturating_sub(back).max(held.state.cut_index.0) + 1);
                 let entries = (first.0..first.0 + count).map(|index| entry(index, term.0 + rise));
                 let entries = entries.collect();
-                self.push(Record::Entries {
-                    group,
-                    replica,
-                    entries,
-                });
+                self.push(Record::Entries { group, replica, entries });
             }
             Op::Cut { group, index } => {
                 let (group, replica) = self.group(group);
                 let held = &self.model.groups[&group];
                 let nth = index % len_u64(held.entries.len()).max(1);
-                let entry = held
-                    .entries
-                    .values()
-                    .nth(crate::ids::len_usize(nth))
-                    .cloned();
+                let entry = held.entries.values().nth(crate::ids::len_usize(nth)).cloned();
                 if let Some((entry, _)) = entry {
                     self.cut(group, replica, entry.index, entry.term);
                 }
@@ -504,29 +449,18 @@ impl Run {
                 let (group, replica) = self.group(group);
                 let term = Term(self.model.groups[&group].state.term.0 + term);
                 let vote = Some(ReplicaId(term.0));
-                self.push(Record::Vote {
-                    group,
-                    replica,
-                    term,
-                    vote,
-                });
+                self.push(Record::Vote { group, replica, term, vote });
             }
             Op::NewReplica { group } => {
                 self.model.groups.remove(&GroupId(group));
                 let (group, replica) = self.group(group);
                 let term = Term(1);
-                self.push(Record::Vote {
-                    group,
-                    replica,
-                    term,
-                    vote: None,
-                });
+                self.push(Record::Vote { group, replica, term, vote: None });
             }
             Op::Leave { group } => self.left.push(GroupId(group)),
-            Op::PeerBoot { member, boot } => self.push(Record::PeerBoot {
-                member: MemberId(member),
-                boot: Boot(boot),
-            }),
+            Op::PeerBoot { member, boot } => {
+                self.push(Record::PeerBoot { member: MemberId(member), boot: Boot(boot) })
+            }
             Op::Write => self.write(),
             Op::Sync => self.sync(),
             Op::Rotate => self.rotate(),
@@ -548,12 +482,7 @@ impl Run {
             self.replicas += 1;
             let replica = ReplicaId(self.replicas);
             let term = Term(0);
-            self.push(Record::Vote {
-                group,
-                replica,
-                term,
-                vote: None,
-            });
+            self.push(Record::Vote { group, replica, term, vote: None });
         }
         (group, self.model.groups[&group].state.replica)
     }
@@ -566,13 +495,7 @@ impl Run {
             }],
             ..Membership::default()
         };
-        self.push(Record::Cut {
-            group,
-            replica,
-            index,
-            term,
-            membership,
-        });
+        self.push(Record::Cut { group, replica, index, term, membership });
     }
 }
 
