@@ -212,3 +212,6 @@ const LOCK: &str = "LOCK";
 const LOG: &str = "log";
 const STORE: &str = "store";
 const STORE_ASIDE: &str = "store.new";
+
+#[cfg(test)]
+mod tests;

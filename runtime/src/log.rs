@@ -17,7 +17,7 @@ use ring_core::storage;
 use ring_core::storage::record::Batch;
 
 use crate::directory::{segment_ids, sync_directory};
-use crate::mailbox::{Mailbox, Taken};
+use crate::mailbox::{Closed, Mailbox, Taken};
 use crate::shared::{Item, Shared, panic_text};
 
 /// What the log thread is asked to do.
@@ -37,7 +37,7 @@ pub(crate) fn run(mut writer: Writer<impl Disk>, tasks: &Mailbox<LogTask>, share
             }
             if let Some(upto) = writer.work_off(&mut taken)? {
                 // The node may have ended meanwhile.
-                let _: Result<(), Item> = shared.put(Item::Stored { upto }, 0);
+                let _: Result<(), Closed> = shared.put(Item::Stored { upto }, 0);
             }
         }
         Ok(())
@@ -197,11 +197,11 @@ impl<D: Disk> Writer<D> {
     }
 
     fn problem(&self, attempt: &str, segment: Option<SegmentId>, error: &io::Error) -> String {
-        let hint = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                format!(" (free some space in {} first)", self.disk.show(None))
-            }
-            _ => String::new(),
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        let hint = if full.contains(&error.kind()) {
+            format!(" (free some space in {} first)", self.disk.show(None))
+        } else {
+            String::new()
         };
         format!(
             "cannot {attempt} {}: {error}{hint}",
@@ -283,3 +283,6 @@ impl Disk for Files {
 const BUFFER_MOST: usize = 4 << 20;
 /// A buffer that grew past this is given back.
 const BUFFER_KEPT: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests;

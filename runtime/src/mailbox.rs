@@ -18,6 +18,10 @@ struct State<T> {
     closed: bool,
 }
 
+/// A mailbox takes nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed;
+
 /// What a taker is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -42,11 +46,11 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Puts something in; gives it back when the mailbox is closed.
-    pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), T> {
+    /// Puts something in.
+    pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), Closed> {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(item);
+            return Err(Closed);
         }
         state.items.push(item);
         state.bytes += bytes;
@@ -137,7 +141,7 @@ mod tests {
         let mailbox = Mailbox::new();
         mailbox.push(1, 0).unwrap();
         mailbox.close();
-        assert_eq!(mailbox.push(2, 0), Err(2));
+        assert_eq!(mailbox.push(2, 0), Err(Closed));
         let mut taken = Vec::new();
         assert_eq!(mailbox.take(&mut taken, None), Taken::Items(0));
         taken.clear();

@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use self::link::Link;
+use crate::mailbox::Closed;
 use crate::shared::{Item, Shared};
 
 /// One member's connections.
@@ -190,7 +191,7 @@ impl Net {
         link.kill();
         writer.abort();
         shared.count(&end, conn, &peer);
-        let _: Result<(), Item> = shared.put(Item::Disconnected { conn }, 0);
+        let _: Result<(), Closed> = shared.put(Item::Disconnected { conn }, 0);
         if matches!(end, End::Sent) {
             // To close now would throw away what the other side has not read yet if it has sent more to us.
             let _ = timeout(LINGER, drain(&mut from)).await;
@@ -235,10 +236,12 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
         Decoder::accepted()
     };
     let mut known = false;
+    // What came since messages were last handed over: a long one comes in many reads.
+    let mut bytes = 0;
     loop {
-        let mut bytes = match from.read_buf(decoder.buffer()).await {
+        bytes += match from.read_buf(decoder.buffer()).await {
             Ok(0) => return End::Closed,
-            Ok(bytes) => bytes,
+            Ok(read) => read,
             Err(error) => return End::Io(error),
         };
         let mut messages = Vec::new();
@@ -265,6 +268,7 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
             if shared.put_when_room(item, bytes).await.is_err() {
                 return End::Dropped;
             }
+            bytes = 0;
         }
         if let Some(end) = end {
             return end;
@@ -319,3 +323,6 @@ const STALL: Duration = Duration::from_secs(30);
 /// How long a connection that is closed waits for the other side to close too.
 const LINGER: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::error::{Error, OpenError};
 use crate::options::Options;
-use crate::partition::Partition;
+use crate::partition::{Partition, wrong};
 use crate::shared::{Phase, Shared};
 use crate::threads::{self, Threads};
 
@@ -111,7 +111,7 @@ impl Node {
             .ask("", Action::Status { member }, shared.options.deadline)
             .await?;
         let Reply::Status(status) = reply else {
-            panic!("a defect of libring: the wrong reply {reply:?}")
+            return wrong(&reply);
         };
         Ok(status)
     }

@@ -111,16 +111,12 @@ impl Partition {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Revision, Error> {
-        match self
-            .call(Action::Put {
-                key: key.into(),
-                value: value.into(),
-            })
-            .await?
-        {
-            Reply::Written { revision } => Ok(revision),
-            other => unexpected(&other),
-        }
+        let (key, value) = (key.into(), value.into());
+        let reply = self.call(Action::Put { key, value }).await?;
+        let Reply::Written { revision } = reply else {
+            return wrong(&reply);
+        };
+        Ok(revision)
     }
 
     /// The value of a key; none: no such key.
@@ -145,10 +141,11 @@ impl Partition {
     /// # Errors
     /// See [`Partition`].
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<bool, Error> {
-        match self.call(Action::Delete { key: key.into() }).await? {
-            Reply::Deleted { existed, .. } => Ok(existed),
-            other => unexpected(&other),
-        }
+        let reply = self.call(Action::Delete { key: key.into() }).await?;
+        let Reply::Deleted { existed, .. } = reply else {
+            return wrong(&reply);
+        };
+        Ok(existed)
     }
 
     /// Sets a key, or removes it when `value` is none, if it is as expected.
@@ -166,10 +163,11 @@ impl Partition {
             expect,
             value,
         };
-        match self.call(action).await? {
-            Reply::Compared { swapped, revision } => Ok(Compared { swapped, revision }),
-            other => unexpected(&other),
-        }
+        let reply = self.call(action).await?;
+        let Reply::Compared { swapped, revision } = reply else {
+            return wrong(&reply);
+        };
+        Ok(Compared { swapped, revision })
     }
 
     /// Makes several changes at one revision: all of them or none. A later one on a key wins.
@@ -177,10 +175,11 @@ impl Partition {
     /// # Errors
     /// See [`Partition`].
     pub async fn batch(&self, changes: Vec<Change<Bytes>>) -> Result<Revision, Error> {
-        match self.call(Action::Batch { changes }).await? {
-            Reply::Written { revision } => Ok(revision),
-            other => unexpected(&other),
-        }
+        let reply = self.call(Action::Batch { changes }).await?;
+        let Reply::Written { revision } = reply else {
+            return wrong(&reply);
+        };
+        Ok(revision)
     }
 
     /// Reads a range of keys, all from one consistent state of the partition.
@@ -204,30 +203,33 @@ impl Partition {
     /// # Errors
     /// See [`Partition`].
     pub async fn info(&self) -> Result<Info, Error> {
-        match self.call(Action::Info).await? {
-            Reply::Info {
-                info,
-                replicas,
-                leader,
-            } => Ok(Info {
-                shard: info.group,
-                replicas,
-                leader,
-                keys: info.keys,
-                bytes: info.bytes,
-                revision: info.revision,
-                applied: info.applied,
-                applied_term: info.applied_term,
-            }),
-            other => unexpected(&other),
-        }
+        let reply = self.call(Action::Info).await?;
+        let Reply::Info {
+            info,
+            replicas,
+            leader,
+        } = reply
+        else {
+            return wrong(&reply);
+        };
+        Ok(Info {
+            shard: info.group,
+            replicas,
+            leader,
+            keys: info.keys,
+            bytes: info.bytes,
+            revision: info.revision,
+            applied: info.applied,
+            applied_term: info.applied_term,
+        })
     }
 
     async fn read(&self, key: Bytes, consistency: Consistency) -> Result<Option<Value>, Error> {
-        match self.call(Action::Get { key, consistency }).await? {
-            Reply::Value(found) => Ok(found.map(|(value, revision)| Value { value, revision })),
-            other => unexpected(&other),
-        }
+        let reply = self.call(Action::Get { key, consistency }).await?;
+        let Reply::Value(found) = reply else {
+            return wrong(&reply);
+        };
+        Ok(found.map(|(value, revision)| Value { value, revision }))
     }
 
     async fn call(&self, action: Action) -> Result<Reply, Error> {
@@ -404,7 +406,7 @@ impl Scan {
                 }));
                 Ok(())
             }
-            Ok(other) => unexpected(&other),
+            Ok(other) => wrong(&other).map_err(ScanError::Call),
             Err(Error::Failed(Failure::Interrupted)) => self.interrupted(),
             Err(error) => Err(ScanError::Call(error)),
         }
@@ -471,9 +473,10 @@ impl Drop for Scan {
     }
 }
 
-/// Core answers each action with its own reply; if not, this library is broken.
-fn unexpected<T>(reply: &Reply) -> T {
-    panic!("a defect of libring: the wrong reply {reply:?}")
+/// Each action has its own kind of reply. Another one is a defect of ours, or of the member that was asked.
+pub(crate) fn wrong<T>(reply: &Reply) -> Result<T, Error> {
+    tracing::error!(?reply, "a call got a reply of the wrong kind");
+    Err(Failure::Malformed.into())
 }
 
 /// A scan of which nothing was seen begins again so often.

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::mailbox::{Mailbox, Taken};
+use crate::mailbox::{Closed, Mailbox, Taken};
 use crate::net::{Counters, Link};
 use crate::options::Options;
 
@@ -131,13 +131,13 @@ impl Shared {
 
 /// Core's inbox.
 impl Shared {
-    /// Hands something to core's thread; gives it back when the node has ended.
-    pub(crate) fn put(&self, item: Item, bytes: usize) -> Result<(), Item> {
+    /// Hands something to core's thread, unless the node has ended.
+    pub(crate) fn put(&self, item: Item, bytes: usize) -> Result<(), Closed> {
         self.inbox.push(item, bytes)
     }
 
     /// As `put`, but waits while the inbox is full.
-    pub(crate) async fn put_when_room(&self, item: Item, bytes: usize) -> Result<(), Item> {
+    pub(crate) async fn put_when_room(&self, item: Item, bytes: usize) -> Result<(), Closed> {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -152,7 +152,7 @@ impl Shared {
 
     /// Hands core an input, unless the node has ended.
     pub(crate) fn tell(&self, input: Input) {
-        let _: Result<(), Item> = self.inbox.push(Item::Input(input), 0);
+        let _: Result<(), Closed> = self.inbox.push(Item::Input(input), 0);
     }
 
     /// For core's thread: everything that waits.
@@ -227,7 +227,7 @@ impl Shared {
             action,
         };
         // When the node has just ended its last act is to answer all calls, this one too.
-        let _: Result<(), Item> = self.inbox.push(Item::Call { request, call }, 0);
+        let _: Result<(), Closed> = self.inbox.push(Item::Call { request, call }, 0);
         Ok(receiver)
     }
 
@@ -446,3 +446,6 @@ const INBOX_BYTES: usize = 64 << 20;
 const EVENTS: usize = 1024;
 /// How long after a call's deadline core's thread is taken to be stuck.
 const GUARD: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

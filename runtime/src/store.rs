@@ -12,7 +12,7 @@ use ring_core::io::Input;
 use ring_core::shard::Worker;
 use ring_core::store::{Store, StoreDone, StoreError, StoreTask, View, WriteBatch};
 
-use crate::mailbox::{Mailbox, Taken};
+use crate::mailbox::{Closed, Mailbox, Taken};
 use crate::shared::{Item, Shared, panic_text};
 
 /// Works until the mailbox is closed and empty, or the store has failed. Nothing is done once the node is sealed.
@@ -30,7 +30,7 @@ pub(crate) fn run<S: Store>(mut worker: Worker<S>, tasks: &Mailbox<StoreTask>, s
                 .any(|done| matches!(done, StoreDone::Failed { .. }));
             if !done.is_empty() {
                 // The node may have ended meanwhile.
-                let _: Result<(), Item> = shared.put(Item::Store(done), 0);
+                let _: Result<(), Closed> = shared.put(Item::Store(done), 0);
             }
             if failed {
                 tracing::error!("the store failed");
@@ -198,10 +198,12 @@ fn options() -> KeyspaceCreateOptions {
 
 /// What the store says went wrong, without its name.
 fn problem(error: &fjall::Error) -> StoreError {
-    StoreError(match error {
-        fjall::Error::Io(io) => io.to_string(),
-        fjall::Error::Poisoned => "a write or sync failed before".to_owned(),
-        other => format!("{other:?}"),
+    StoreError(if let fjall::Error::Io(io) = error {
+        io.to_string()
+    } else if let fjall::Error::Poisoned = error {
+        "a write or sync failed before".to_owned()
+    } else {
+        format!("{error:?}")
     })
 }
 

@@ -61,8 +61,8 @@ pub(crate) fn start(
     let options = &shared.options;
     check(options)?;
     // Before anything is touched: is it a configuration at all?
-    let probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now());
-    drop(probe.map_err(OpenError::Config)?);
+    let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())
+        .map_err(OpenError::Config)?;
     let directory = match &options.data {
         Data::Dir(path) if !options.client => Some(Directory::open(path)?),
         Data::Dir(_) | Data::Memory => None,
