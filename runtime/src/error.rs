@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ring_core::config::ConfigError;
 use ring_core::io::{Failure, Halt, Refused};
+use ring_core::node::StartError;
 use ring_core::storage::RecoveryError;
 
 /// A call did not succeed.
@@ -185,6 +186,15 @@ impl OpenError {
             path,
             attempt,
             source,
+        }
+    }
+}
+
+impl From<StartError> for OpenError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Config(error) => Self::Config(error),
+            StartError::Halt(halt) => Self::Halted(halt),
         }
     }
 }

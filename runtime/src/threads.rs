@@ -61,8 +61,7 @@ pub(crate) fn start(
     let options = &shared.options;
     check(options)?;
     // Before anything is touched: is it a configuration at all?
-    let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())
-        .map_err(OpenError::Config)?;
+    let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
     let directory = match &options.data {
         Data::Dir(path) if !options.client => Some(Directory::open(path)?),
         Data::Dir(_) | Data::Memory => None,
@@ -102,8 +101,8 @@ pub(crate) fn start(
         None => threads.prepare_memory()?,
     };
     let seed = getrandom::u64().map_err(|e| OpenError::System(io::Error::other(e)))?;
-    let node = Node::new(config, restored, seed, shared.clock.now()).map_err(OpenError::Config)?;
-    shared.me.get_or_init(|| node.id());
+    let node = Node::new(config, restored, seed, shared.clock.now())?;
+    shared.me.get_or_init(|| node.view().me());
     let (appends, tasks) = (Arc::clone(&threads.appends), Arc::clone(&threads.tasks));
     let way = if log.is_some() {
         Log::Disk(appends)

@@ -76,7 +76,7 @@ pub(crate) fn quick() -> Options {
 }
 
 /// Opens all members at once: none is up before all have met.
-pub async fn open_all(options: &[Options]) -> Vec<Node> {
+pub(crate) async fn open_all(options: &[Options]) -> Vec<Node> {
     let opening: Vec<_> = options
         .iter()
         .cloned()
