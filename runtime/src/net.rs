@@ -266,7 +266,9 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
                 messages,
             };
             if shared.put_when_room(item, bytes).await.is_err() {
-                return End::Dropped;
+                // The node has ended: nothing more is heard, and what it said last is still sent.
+                link.close();
+                return std::future::pending().await;
             }
             bytes = 0;
         }

@@ -383,3 +383,6 @@ const CORE_TIME: Duration = Duration::from_secs(30);
 /// How long the connections may take to send what is queued.
 const CONNECTIONS_TIME: Duration = Duration::from_secs(4);
 const SOCKETS_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

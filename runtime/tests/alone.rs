@@ -5,9 +5,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{alone, free_addresses, quick};
+use common::{alone, quick};
 use libring::{
-    Bytes, Change, Data, Error, Expect, Failure, Node, Options, Partition, Range, Refused, Revision,
+    Bytes, Change, Data, Error, Expect, Failure, Halt, Node, Options, Partition, Range, Refused,
+    Revision,
 };
 
 async fn memory() -> Node {
@@ -181,50 +182,6 @@ async fn a_log_that_is_cut_many_times_loses_nothing() {
     node.close().await.unwrap();
 }
 
-/// Fifty times on one port and one directory: nothing is left behind.
-#[tokio::test]
-async fn a_node_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        listen: free_addresses(1).pop(),
-        ..alone(dir.path())
-    };
-    let count = |what: &str| {
-        std::fs::read_dir(format!("/proc/self/{what}"))
-            .unwrap()
-            .count()
-    };
-    let mut before = None;
-    for round in 0..50 {
-        let node = Node::open(options.clone()).await.unwrap();
-        node.partition("p")
-            .put("k", round.to_string())
-            .await
-            .unwrap();
-        if round % 2 == 0 {
-            node.close().await.unwrap();
-        } else {
-            drop(node);
-        }
-        if round == 5 {
-            before = Some((count("task"), count("fd")));
-        }
-    }
-    if let Some((threads, files)) = before {
-        // Other tests of this process come and go.
-        assert!(
-            count("task") < threads + 40,
-            "{threads} threads became {}",
-            count("task")
-        );
-        assert!(
-            count("fd") < files + 100,
-            "{files} files became {}",
-            count("fd")
-        );
-    }
-}
-
 #[tokio::test]
 async fn a_closed_node_answers_everyone() {
     let node = memory().await;
@@ -304,6 +261,46 @@ async fn what_is_too_large_is_refused_with_its_limit() {
         "{long}"
     );
     node.close().await.unwrap();
+}
+
+/// A log that cannot be written stops the member, and no one waits for it in vain.
+#[tokio::test]
+async fn a_member_whose_disk_fails_halts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = alone(dir.path());
+    options.limits.segment_bytes = 4 << 10;
+    let node = Node::open(options).await.unwrap();
+    let (p, mut events) = (node.partition("p"), node.events());
+    p.put("k", "v").await.unwrap();
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap(); // the next segment has no place
+    let error = loop {
+        if let Err(error) = p.put("k", vec![0; 1024]).await {
+            break error;
+        }
+    };
+    assert!(
+        matches!(error, Error::Failed(Failure::Closed { maybe: true })),
+        "{error}"
+    );
+    let halt = node.halted().await;
+    let Halt::Log { problem } = &halt else {
+        panic!("{halt}")
+    };
+    assert!(
+        problem.contains(&*dir.path().join("log").to_string_lossy()),
+        "{halt}"
+    );
+    while events.next().await.is_some() {}
+    assert_eq!(
+        p.get("k").await.unwrap_err(),
+        Error::Refused(Refused::Halted)
+    );
+    node.clone().close().await.unwrap();
+    assert_eq!(
+        p.get("k").await.unwrap_err(),
+        Error::Refused(Refused::Halted)
+    );
+    assert_eq!(node.halted().await, halt);
 }
 
 /// A caller that does not wait any more loses its answer, not the node.
