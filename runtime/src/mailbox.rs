@@ -1,0 +1,150 @@
+//! A queue into a thread: many push, one takes everything that waits at once.
+
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// The queue. Its taker swaps the whole vector, so that a full queue costs it one lock.
+#[derive(Debug)]
+pub(crate) struct Mailbox<T> {
+    state: Mutex<State<T>>,
+    ready: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: Vec<T>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// A mailbox takes nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+/// What a taker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The items that waited, which held so many bytes.
+    Items(usize),
+    /// Nothing came in time.
+    Late,
+    /// Nothing waits and nothing will come.
+    Closed,
+}
+
+impl<T> Mailbox<T> {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            items: Vec::new(),
+            bytes: 0,
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        }
+    }
+
+    /// Puts something in.
+    pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), Closed> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Closed);
+        }
+        state.items.push(item);
+        state.bytes += bytes;
+        drop(state);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Puts all of them in, in order, and leaves `items` empty; drops them when the mailbox is closed.
+    pub(crate) fn push_all(&self, items: &mut Vec<T>) {
+        if items.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.closed {
+            items.clear();
+            return;
+        }
+        if state.items.is_empty() {
+            std::mem::swap(&mut state.items, items);
+        } else {
+            state.items.append(items);
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// Moves everything that waits into `into`, which is empty. Waits until there is something, or until `until`.
+    pub(crate) fn take(&self, into: &mut Vec<T>, until: Option<Instant>) -> Taken {
+        debug_assert!(into.is_empty(), "what was taken before has been worked off");
+        let mut state = self.state.lock();
+        loop {
+            if !state.items.is_empty() {
+                std::mem::swap(&mut state.items, into);
+                return Taken::Items(std::mem::take(&mut state.bytes));
+            }
+            if state.closed {
+                return Taken::Closed;
+            }
+            match until {
+                None => self.ready.wait(&mut state),
+                Some(until) if Instant::now() >= until => return Taken::Late,
+                Some(until) => drop(self.ready.wait_until(&mut state, until)),
+            }
+        }
+    }
+
+    /// Lets nothing more in. What waits is still taken.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.ready.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn everything_that_waits_is_taken_at_once_and_in_order() {
+        let mailbox = Mailbox::new();
+        mailbox.push(1, 10).unwrap();
+        mailbox.push(2, 5).unwrap();
+        assert_eq!(mailbox.bytes(), 15);
+        let mut taken = Vec::new();
+        assert_eq!(mailbox.take(&mut taken, None), Taken::Items(15));
+        assert_eq!(taken, [1, 2]);
+        assert_eq!(mailbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_taker_waits_no_longer_than_asked() {
+        let mailbox = Mailbox::<u8>::new();
+        let until = Instant::now() + Duration::from_millis(5);
+        assert_eq!(mailbox.take(&mut Vec::new(), Some(until)), Taken::Late);
+        assert!(Instant::now() >= until);
+    }
+
+    #[test]
+    fn a_closed_mailbox_gives_out_what_it_has_and_takes_nothing() {
+        let mailbox = Mailbox::new();
+        mailbox.push(1, 0).unwrap();
+        mailbox.close();
+        assert_eq!(mailbox.push(2, 0), Err(Closed));
+        let mut taken = Vec::new();
+        assert_eq!(mailbox.take(&mut taken, None), Taken::Items(0));
+        taken.clear();
+        assert_eq!(mailbox.take(&mut taken, None), Taken::Closed);
+    }
+}

@@ -1,0 +1,99 @@
+//! How much memory a message takes, nearly.
+
+use bytes::Bytes;
+use ring_core::raft::message::{Body, Entry};
+use ring_core::shard::command::{Answer, Query};
+use ring_core::wire::Message;
+use ring_core::wire::message::{Identity, MemberStatus, Refusal};
+
+/// Bytes that a queued message holds, nearly: counted without touching what it carries.
+pub(super) fn size(message: &Message) -> usize {
+    size_of::<Message>()
+        + match message {
+            Message::Hello(hello) => identity(&hello.who),
+            Message::Welcome(welcome) => {
+                let members = welcome.genesis.iter().flat_map(|genesis| &genesis.members);
+                identity(&welcome.who)
+                    + members
+                        .map(|m| size_of_val(m) + m.name.len() + m.address.len())
+                        .sum::<usize>()
+            }
+            Message::Refuse(Refusal::ClusterName { expected }) => expected.len(),
+            Message::Founding(founding) => size_of_val(&*founding.births),
+            Message::Raft(raft) => body(&raft.body),
+            Message::Beats(beats) => size_of_val(&**beats),
+            Message::BeatAnswers(answers) => size_of_val(&**answers),
+            Message::Propose { commands, .. } => commands
+                .iter()
+                .map(|(seq, c)| size_of_val(seq) + bytes(c))
+                .sum(),
+            Message::Proposed { outcomes, .. } => size_of_val(&**outcomes),
+            Message::Ask { query, .. } => match query {
+                Query::Get { partition, key } => partition.len() + key.len(),
+                Query::Scan(scan) => {
+                    scan.partition.len() + scan.from.len() + scan.to.as_ref().map_or(0, Bytes::len)
+                }
+                Query::Info { partition } => partition.len(),
+                Query::ScanNext { .. } | Query::ScanClose { .. } => 0,
+            },
+            Message::Answer {
+                result: Ok(found), ..
+            } => answer(found),
+            Message::Status { status, .. } => self::status(status),
+            Message::Refuse(_)
+            | Message::Open { .. }
+            | Message::Opened { .. }
+            | Message::NotLeader { .. }
+            | Message::Busy { .. }
+            | Message::Answer { result: Err(_), .. }
+            | Message::AskStatus { .. }
+            | Message::Ping
+            | Message::Pong => 0,
+        }
+}
+
+fn identity(who: &Identity) -> usize {
+    who.cluster_name.len() + who.name.len()
+}
+
+fn body(body: &Body) -> usize {
+    match body {
+        Body::Append { entries, .. } => entries
+            .iter()
+            .map(|e: &Entry| size_of_val(e) + e.body.size())
+            .sum(),
+        Body::Snapshot { data, .. } => data.len(),
+        Body::PreVote { .. }
+        | Body::PreVoteAnswer { .. }
+        | Body::Vote { .. }
+        | Body::VoteAnswer { .. }
+        | Body::Accepted { .. }
+        | Body::Rejected { .. }
+        | Body::Beat(_)
+        | Body::BeatAnswer(_)
+        | Body::SnapshotNext { .. }
+        | Body::TimeoutNow
+        | Body::ReadIndex { .. }
+        | Body::ReadIndexAnswer { .. } => 0,
+    }
+}
+
+fn answer(answer: &Answer) -> usize {
+    match answer {
+        Answer::Value(value) => value.as_ref().map_or(0, |(value, _)| value.len()),
+        Answer::Page(page) => page
+            .items
+            .iter()
+            .map(|(k, v, r)| bytes(k) + bytes(v) + size_of_val(r))
+            .sum(),
+        Answer::NoCursor | Answer::Info(_) => 0,
+    }
+}
+
+fn status(status: &MemberStatus) -> usize {
+    status.name.len() + size_of_val(&*status.connected) + size_of_val(&*status.groups)
+}
+
+fn bytes(bytes: &Bytes) -> usize {
+    size_of::<Bytes>() + bytes.len()
+}

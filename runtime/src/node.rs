@@ -1,0 +1,283 @@
+//! The node, as the application sees it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use ring_core::genesis::Founder;
+use ring_core::ids::{MemberId, len_u64};
+use ring_core::io::{Action, Event, Failure, Halt, Reply};
+use ring_core::wire::message::MemberStatus;
+use tokio::sync::{broadcast, oneshot, watch};
+
+use crate::error::{Error, OpenError};
+use crate::options::Options;
+use crate::partition::{Partition, wrong};
+use crate::shared::{Phase, Shared};
+use crate::threads::{self, Threads};
+
+/// A member of a cluster, or a client of one, in this process. Cheap to clone.
+///
+/// The node stays up while there is a `Node`, a [`Partition`] or a [`crate::Scan`] of it. When the last one is
+/// dropped it stops at once, as if the process had been killed: nothing acknowledged is lost. [`Node::close`] ends
+/// it in good order.
+#[derive(Clone, Debug)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// A node and what stops it.
+pub(crate) struct Inner {
+    shared: Arc<Shared>,
+    address: Option<SocketAddr>,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// Numbers about a node's connections since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Connections {
+    /// Accepted.
+    pub accepted: u64,
+    /// Closed at once, because there were too many already.
+    pub turned_away: u64,
+    /// Closed because they sent what is no message.
+    pub garbage: u64,
+    /// Closed because they did not read what was sent to them.
+    pub overflows: u64,
+}
+
+impl Node {
+    /// Starts a node; resolves when it is up. For a member that is when the cluster is founded and known, however
+    /// long that takes; for a client when a member has let it in, or its deadline has passed. To drop the future
+    /// stops the node.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: each says what is wrong, where, and what to do.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let (done, started) = oneshot::channel();
+        // Recovery reads files and may take its time: not on the caller's executor.
+        let thread = std::thread::Builder::new().name("ring-open".into());
+        let start = move || {
+            // If nobody waits any more the node is dropped, and stops.
+            let _: Result<(), Result<Node, OpenError>> = done.send(Self::start(options));
+        };
+        thread.spawn(start).map_err(OpenError::System)?;
+        let node = started.await.map_err(|_| OpenError::Closed)??;
+        node.wait_until_up().await?;
+        Ok(node)
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn whoami(&self) -> MemberId {
+        *self
+            .inner
+            .shared
+            .me
+            .get()
+            .expect("set before the node is handed out")
+    }
+
+    /// All members of the cluster, sorted by id.
+    #[must_use]
+    pub fn members(&self) -> Vec<Founder> {
+        let genesis = self.inner.shared.genesis.get();
+        genesis
+            .map(|genesis| genesis.members.clone())
+            .unwrap_or_default()
+    }
+
+    /// Where this node listens, if it does.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.inner.address
+    }
+
+    /// A partition. It need not exist: it does when something is written to it.
+    #[must_use]
+    pub fn partition(&self, name: &str) -> Partition {
+        Partition::new(Arc::clone(&self.inner), name)
+    }
+
+    /// What a member says of itself. The member may be this one.
+    ///
+    /// # Errors
+    /// The member did not answer within the default deadline, or this node has ended.
+    pub async fn status(&self, member: MemberId) -> Result<MemberStatus, Error> {
+        let shared = &self.inner.shared;
+        let reply = shared
+            .ask("", Action::Status { member }, shared.options.deadline)
+            .await?;
+        let Reply::Status(status) = reply else {
+            return wrong(&reply);
+        };
+        Ok(status)
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events {
+            receiver: self.inner.shared.events(),
+            missed: 0,
+        }
+    }
+
+    /// Numbers about connections.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let counters = &self.inner.shared.counters;
+        let read =
+            |counter: &std::sync::atomic::AtomicUsize| len_u64(counter.load(Ordering::Relaxed));
+        Connections {
+            accepted: read(&counters.accepted),
+            turned_away: read(&counters.turned_away),
+            garbage: read(&counters.garbage),
+            overflows: read(&counters.overflows),
+        }
+    }
+
+    /// Resolves when the node halts: it met something that it must not go on with. Never resolves otherwise.
+    pub async fn halted(&self) -> Halt {
+        let mut phase = self.inner.shared.phase();
+        loop {
+            if let Phase::Halted(halt) = &*phase.borrow_and_update() {
+                return halt.clone();
+            }
+            if phase.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Ends the node, for all who hold a clone of it: calls under way end with [`Failure::Closed`], everything is
+    /// written and synced, connections, threads and files are closed, the directory is free for another when this
+    /// resolves. Closing a node that has halted only frees what it holds; one that is closed is closed.
+    ///
+    /// # Errors
+    /// [`Failure::OutcomeUnknown`]: a disk that does not answer keeps a thread from ending. Its directory stays
+    /// locked as long as the process lives.
+    pub async fn close(self) -> Result<(), Error> {
+        let threads = self.inner.threads.lock().take();
+        if let Some(threads) = threads {
+            let (done, stopped) = oneshot::channel();
+            threads.close(move |gone| {
+                let _: Result<(), bool> = done.send(gone);
+            });
+            // An error means that there was no thread to wait on: what could be stopped is stopped.
+            if !stopped.await.unwrap_or(true) {
+                return Err(Failure::OutcomeUnknown.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn start(options: Options) -> Result<Self, OpenError> {
+        let (shared, threads, address) = threads::start(options)?;
+        let inner = Inner {
+            shared,
+            address,
+            threads: Mutex::new(Some(threads)),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    async fn wait_until_up(&self) -> Result<(), OpenError> {
+        let shared = &self.inner.shared;
+        let up = reached(shared.phase());
+        if !shared.options.client {
+            return up.await;
+        }
+        let late = self.inner.alarm(shared.options.deadline);
+        tokio::select! {
+            done = up => done,
+            () = late => {
+                let refused = match &*shared.phase().borrow() {
+                    Phase::Opening { refused } => refused.clone(),
+                    Phase::Up | Phase::Halted(_) | Phase::Closed => None,
+                };
+                Err(OpenError::Unreachable { join: shared.options.join.clone(), refused })
+            }
+        }
+    }
+}
+
+async fn reached(mut phase: watch::Receiver<Phase>) -> Result<(), OpenError> {
+    loop {
+        match &*phase.borrow_and_update() {
+            Phase::Opening { .. } => {}
+            Phase::Up => return Ok(()),
+            Phase::Halted(halt) => return Err(OpenError::Halted(halt.clone())),
+            Phase::Closed => return Err(OpenError::Closed),
+        }
+        phase.changed().await.map_err(|_| OpenError::Closed)?;
+    }
+}
+
+impl Inner {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// A timer of the node's own, so that the caller may use any executor.
+    fn alarm(&self, after: std::time::Duration) -> impl Future<Output = ()> + use<> {
+        let (ring, rung) = oneshot::channel();
+        if let Some(threads) = &*self.threads.lock() {
+            threads.spawn(async move {
+                tokio::time::sleep(after).await;
+                let _: Result<(), ()> = ring.send(());
+            });
+        }
+        async {
+            let _: Result<(), oneshot::error::RecvError> = rung.await;
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.get_mut().take() {
+            threads.stop();
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.shared.options.name)
+            .field("member", &self.shared.me.get())
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a node tells, from the moment at which this was made. Bounded: a slow listener misses the oldest.
+#[derive(Debug)]
+pub struct Events {
+    receiver: Option<broadcast::Receiver<Event>>,
+    missed: u64,
+}
+
+impl Events {
+    /// The next event; none when the node has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.receiver.as_mut()?.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(missed)) => self.missed += missed,
+                Err(broadcast::error::RecvError::Closed) => self.receiver = None,
+            }
+        }
+    }
+
+    /// How many events were dropped because they were not taken in time.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+}

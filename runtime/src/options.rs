@@ -1,0 +1,110 @@
+//! What a node is told at its start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ring_core::config::{Config, Limits, Timers};
+
+/// How a node is started. Everything has a default: a cluster of one, in the directory `ring-data`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This member's own name, one of `members`; any name for a client. Default: `one`.
+    pub name: String,
+    /// Name of the cluster: members of two names never talk. Default: `ring`.
+    pub cluster: String,
+    /// A client joins, routes and calls, and owns nothing: it has no data and does not listen.
+    pub client: bool,
+    /// Name and address (`host:port`) of every member, this one included; the same list on all. Empty on a member:
+    /// a cluster of one.
+    pub members: Vec<(String, String)>,
+    /// Only for a client: addresses of members to begin with.
+    pub join: Vec<String>,
+    /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a cluster of one and
+    /// for a client.
+    pub listen: Option<String>,
+    /// Where the data is.
+    pub data: Data,
+    /// Allows listening beyond this machine although nothing is encrypted and nobody proves who they are.
+    pub insecure: bool,
+    /// Number of shards; fixed when the cluster is created. Default: 64.
+    pub shards: u32,
+    /// Replicas of each shard, at most; fixed when the cluster is created. Default: 3.
+    pub replication: u32,
+    /// All timers of the protocols.
+    pub timers: Timers,
+    /// All limits.
+    pub limits: Limits,
+    /// How long a call waits for its answer unless it says otherwise. Default: 10 s.
+    pub deadline: Duration,
+}
+
+/// Where a member keeps its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// In a directory, made when it does not exist. An acknowledged write survives power loss.
+    Dir(PathBuf),
+    /// In memory alone: log and store end with the node, and so does every promise that it made. A cluster whose
+    /// members all keep their data in memory is fine for tests and caches. A member that restarts comes back as a
+    /// stranger to its cluster, which refuses it.
+    Memory,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let config = Config::default();
+        Self {
+            name: config.name,
+            cluster: config.cluster,
+            client: false,
+            members: Vec::new(),
+            join: Vec::new(),
+            listen: None,
+            data: Data::Dir(PathBuf::from("ring-data")),
+            insecure: false,
+            shards: config.shards,
+            replication: config.replication,
+            timers: config.timers,
+            limits: config.limits,
+            deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    /// What core is told.
+    pub(crate) fn config(&self) -> Config {
+        let members = match (&self.listen, self.client) {
+            (_, true) => self
+                .join
+                .iter()
+                .map(|a| (String::new(), a.clone()))
+                .collect(),
+            // A cluster of one that clients can reach says in its genesis where.
+            (Some(listen), false) if self.members.is_empty() && !listen.ends_with(":0") => {
+                vec![(self.name.clone(), listen.clone())]
+            }
+            (_, false) => self.members.clone(),
+        };
+        Config {
+            cluster: self.cluster.clone(),
+            name: self.name.clone(),
+            client: self.client,
+            members,
+            shards: self.shards,
+            replication: self.replication,
+            timers: self.timers.clone(),
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// Where this node listens, if it does.
+    pub(crate) fn listen_address(&self) -> Option<String> {
+        if self.client {
+            return None;
+        }
+        let own = self.members.iter().find(|(name, _)| *name == self.name);
+        self.listen
+            .clone()
+            .or_else(|| own.map(|(_, address)| address.clone()))
+    }
+}

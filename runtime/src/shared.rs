@@ -1,0 +1,451 @@
+//! What the threads of one node share.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ring_core::genesis::Genesis;
+use ring_core::ids::{ConnId, LogSeq, MemberId, RequestId, len_u64};
+use ring_core::io::{Action, Call, Dial, Event, Failure, Halt, Input, Refused, Reply};
+use ring_core::store::StoreDone;
+use ring_core::time::Instant;
+use ring_core::wire::Message;
+use ring_core::wire::message::Refusal;
+use tokio::sync::{Notify, broadcast, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::mailbox::{Closed, Mailbox, Taken};
+use crate::net::{Counters, Link};
+use crate::options::Options;
+
+/// What the threads of one node share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+    /// Who this node is; known before anyone can ask.
+    pub(crate) me: OnceLock<MemberId>,
+    /// Known when the node is up.
+    pub(crate) genesis: OnceLock<Genesis>,
+    /// For core's thread.
+    inbox: Mailbox<Item>,
+    /// Woken when the inbox was full and is not any more.
+    room: Notify,
+    calls: Mutex<Calls>,
+    events: Mutex<Option<broadcast::Sender<Event>>>,
+    phase: watch::Sender<Phase>,
+    /// Set when nothing may be written to the data directory any more.
+    sealed: AtomicBool,
+}
+
+/// What reaches core's thread.
+pub(crate) enum Item {
+    Connected {
+        link: std::sync::Arc<Link>,
+        dial: Option<Dial>,
+    },
+    Messages {
+        conn: ConnId,
+        messages: Vec<Message>,
+    },
+    Disconnected {
+        conn: ConnId,
+    },
+    Stored {
+        upto: LogSeq,
+    },
+    Store(Vec<StoreDone>),
+    Input(Input),
+    Call {
+        request: RequestId,
+        call: Call,
+    },
+}
+
+/// How far a node has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It is not up yet; a peer may have refused it.
+    Opening {
+        refused: Option<String>,
+    },
+    Up,
+    Halted(Halt),
+    Closed,
+}
+
+/// A call's end.
+pub(crate) type Answer = Result<Reply, Error>;
+
+#[derive(Default)]
+struct Calls {
+    waiting: HashMap<RequestId, Waiting>,
+    /// In all that wait.
+    bytes: usize,
+    last: RequestId,
+    /// Set when no more calls are taken.
+    ended: Option<Error>,
+}
+
+struct Waiting {
+    answer: oneshot::Sender<Answer>,
+    write: bool,
+    bytes: usize,
+    /// When to give up if core's thread does not answer.
+    guard: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options) -> Self {
+        Self {
+            options,
+            clock: Clock::start(),
+            counters: Counters::default(),
+            me: OnceLock::new(),
+            genesis: OnceLock::new(),
+            inbox: Mailbox::new(),
+            room: Notify::new(),
+            calls: Mutex::default(),
+            events: Mutex::new(Some(broadcast::Sender::new(EVENTS))),
+            phase: watch::Sender::new(Phase::Opening { refused: None }),
+            sealed: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing is written to the data directory.
+    pub(crate) fn seal(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}
+
+/// Core's inbox.
+impl Shared {
+    /// Hands something to core's thread, unless the node has ended.
+    pub(crate) fn put(&self, item: Item, bytes: usize) -> Result<(), Closed> {
+        self.inbox.push(item, bytes)
+    }
+
+    /// As `put`, but waits while the inbox is full.
+    pub(crate) async fn put_when_room(&self, item: Item, bytes: usize) -> Result<(), Closed> {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Before the look: a wake-up in between is not lost.
+            room.as_mut().enable();
+            if self.inbox.bytes() < INBOX_BYTES {
+                return self.inbox.push(item, bytes);
+            }
+            room.await;
+        }
+    }
+
+    /// Hands core an input, unless the node has ended.
+    pub(crate) fn tell(&self, input: Input) {
+        let _: Result<(), Closed> = self.inbox.push(Item::Input(input), 0);
+    }
+
+    /// For core's thread: everything that waits.
+    pub(crate) fn take(&self, into: &mut Vec<Item>, until: Option<std::time::Instant>) -> Taken {
+        let taken = self.inbox.take(into, until);
+        if matches!(taken, Taken::Items(bytes) if bytes >= INBOX_BYTES) {
+            self.room.notify_waiters();
+        }
+        taken
+    }
+
+    /// Ends the node: core's thread works off what waits and stops.
+    pub(crate) fn end(&self) {
+        self.inbox.close();
+        self.room.notify_waiters();
+    }
+}
+
+/// Calls.
+impl Shared {
+    /// Begins a call. Its answer comes to the receiver; to drop that forgets the answer, not the call.
+    pub(crate) fn call(
+        &self,
+        partition: &str,
+        action: Action,
+        deadline: Duration,
+    ) -> Result<oneshot::Receiver<Answer>, Error> {
+        let limits = &self.options.limits;
+        let deadline = self.clock.instant() + deadline;
+        let (write, mut bytes) = weigh(&action);
+        if bytes > limits.calls_bytes {
+            bytes = 0; // Core refuses it and says which part of it is too long.
+        }
+        let (answer, receiver) = oneshot::channel();
+        let mut calls = self.calls.lock();
+        if let Some(error) = &calls.ended {
+            return Err(error.clone());
+        }
+        if calls.waiting.len() >= limits.calls {
+            let limit = len_u64(limits.calls);
+            return Err(Refused::Full {
+                what: "the table of calls",
+                limit,
+            }
+            .into());
+        }
+        if calls.bytes + bytes > limits.calls_bytes {
+            let limit = len_u64(limits.calls_bytes);
+            return Err(Refused::Full {
+                what: "the room for calls' bytes",
+                limit,
+            }
+            .into());
+        }
+        calls.last = calls.last.next();
+        calls.bytes += bytes;
+        let request = calls.last;
+        let guard = deadline + GUARD;
+        calls.waiting.insert(
+            request,
+            Waiting {
+                answer,
+                write,
+                bytes,
+                guard,
+            },
+        );
+        drop(calls);
+        let call = Call {
+            deadline,
+            partition: partition.to_owned(),
+            action,
+        };
+        // When the node has just ended its last act is to answer all calls, this one too.
+        let _: Result<(), Closed> = self.inbox.push(Item::Call { request, call }, 0);
+        Ok(receiver)
+    }
+
+    /// Answers calls, and leaves `answers` empty.
+    pub(crate) fn answer(&self, answers: &mut Vec<(RequestId, Answer)>) {
+        if answers.is_empty() {
+            return;
+        }
+        let mut calls = self.calls.lock();
+        let mut ready = Vec::with_capacity(answers.len());
+        for (request, answer) in answers.drain(..) {
+            if let Some(waiting) = calls.waiting.remove(&request) {
+                calls.bytes -= waiting.bytes;
+                ready.push((waiting.answer, answer));
+            }
+        }
+        drop(calls); // A waker may do anything.
+        for (caller, answer) in ready {
+            let _: Result<(), Answer> = caller.send(answer);
+        }
+    }
+
+    /// Fails the calls that core's thread should have answered long ago: it must be stuck.
+    pub(crate) fn give_up_late_calls(&self) {
+        let now = self.clock.instant();
+        let mut calls = self.calls.lock();
+        let late: Vec<Waiting> = calls
+            .waiting
+            .extract_if(|_, waiting| waiting.guard < now)
+            .map(|(_, w)| w)
+            .collect();
+        for waiting in &late {
+            calls.bytes -= waiting.bytes;
+        }
+        drop(calls);
+        if !late.is_empty() {
+            tracing::error!(
+                calls = late.len(),
+                "the core thread does not answer: calls given up"
+            );
+        }
+        for Waiting { answer, write, .. } in late {
+            let failure = if write {
+                Failure::OutcomeUnknown
+            } else {
+                Failure::Deadline
+            };
+            let _: Result<(), Answer> = answer.send(Err(failure.into()));
+        }
+    }
+
+    /// Ends all calls, and every one to come with `later`.
+    fn end_calls(&self, later: Error) {
+        let mut calls = self.calls.lock();
+        calls.ended.get_or_insert(later);
+        calls.bytes = 0;
+        let waiting = std::mem::take(&mut calls.waiting);
+        drop(calls);
+        for Waiting { answer, write, .. } in waiting.into_values() {
+            let _: Result<(), Answer> = answer.send(Err(Failure::Closed { maybe: write }.into()));
+        }
+    }
+}
+
+/// What the application is told.
+impl Shared {
+    pub(crate) fn events(&self) -> Option<broadcast::Receiver<Event>> {
+        self.events
+            .lock()
+            .as_ref()
+            .map(broadcast::Sender::subscribe)
+    }
+
+    /// Tells the log and the application, and notes what concerns the opening.
+    pub(crate) fn event(&self, event: Event) {
+        match &event {
+            Event::Up { genesis } => {
+                tracing::info!(cluster = %genesis.cluster, name = genesis.name, "up");
+                let _: Result<(), Genesis> = self.genesis.set(genesis.clone());
+                self.advance(Phase::Up);
+            }
+            Event::PeerConnected { member } => tracing::info!(%member, "peer connected"),
+            Event::PeerDisconnected { member } => tracing::info!(%member, "peer disconnected"),
+            Event::PeerRefused {
+                member,
+                reason,
+                by_us,
+            } => {
+                let reason = explain(reason);
+                tracing::warn!(?member, reason, by_us, "connection refused");
+                if !by_us {
+                    self.advance(Phase::Opening {
+                        refused: Some(reason),
+                    });
+                }
+            }
+            Event::LeaderChanged {
+                group,
+                term,
+                leader,
+            } => {
+                tracing::debug!(%group, %term, ?leader, "leader changed");
+            }
+            Event::PeerFault { member, what } => tracing::warn!(?member, what, "peer at fault"),
+        }
+        if let Some(events) = &*self.events.lock() {
+            let _ = events.send(event); // It is nobody's fault that nobody listens.
+        }
+    }
+
+    /// The node has ended: says so to everyone who waits.
+    pub(crate) fn ended(&self, halt: Option<Halt>) {
+        match halt {
+            Some(halt) => {
+                tracing::error!(%halt, "halted");
+                self.advance(Phase::Halted(halt));
+                self.end_calls(Refused::Halted.into());
+            }
+            None => {
+                tracing::info!("closed");
+                self.advance(Phase::Closed);
+                self.end_calls(Failure::Closed { maybe: false }.into());
+            }
+        }
+        self.events.lock().take();
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let moves = match (&*phase, &to) {
+                (Phase::Opening { .. }, _) => true,
+                (Phase::Up, Phase::Halted(_) | Phase::Closed) => true,
+                (Phase::Up | Phase::Halted(_) | Phase::Closed, _) => false,
+            };
+            if moves {
+                *phase = to;
+            }
+            moves
+        });
+    }
+}
+
+/// Whether an action changes something, and how many bytes it holds.
+fn weigh(action: &Action) -> (bool, usize) {
+    match action {
+        Action::Put { key, value } => (true, key.len() + value.len()),
+        Action::Delete { key } => (true, key.len()),
+        Action::CompareAndSet { key, expect, value } => {
+            use ring_core::shard::command::Expect;
+            let expected = match expect {
+                Expect::Value(value) => value.as_ref().map_or(0, bytes::Bytes::len),
+                Expect::Revision(_) => 0,
+            };
+            (
+                true,
+                key.len() + expected + value.as_ref().map_or(0, bytes::Bytes::len),
+            )
+        }
+        Action::Batch { changes } => {
+            let lens = changes
+                .iter()
+                .map(|c| c.key.len() + c.value.as_ref().map_or(0, bytes::Bytes::len));
+            (true, lens.sum())
+        }
+        Action::Get { key, .. } => (false, key.len()),
+        Action::Scan { from, to, .. } => {
+            (false, from.len() + to.as_ref().map_or(0, bytes::Bytes::len))
+        }
+        Action::ScanNext { .. } | Action::ScanClose { .. } => (false, 0),
+        Action::Info | Action::Status { .. } => (false, 0),
+    }
+}
+
+/// A refusal in words, with what to do.
+#[must_use]
+pub fn explain(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Version { min, max } => format!(
+            "it speaks versions {min} to {max} of the protocol: use a release that speaks one of them"
+        ),
+        Refusal::ClusterName { expected } => {
+            format!("its cluster is called \"{expected}\": correct the name or the address")
+        }
+        Refusal::Cluster { expected } => format!(
+            "it belongs to another cluster of the same name ({expected}): correct the address, or empty the \
+             data directory that is wrong"
+        ),
+        Refusal::Agreement => {
+            "it was configured with other members, shards or replication: give all members the same".into()
+        }
+        Refusal::RolledBack { seen } => format!(
+            "it has seen a later state of this data directory (start {}): bring back the newer directory",
+            seen.0
+        ),
+        Refusal::Wiped => {
+            "it knows this member from another data directory: bring the old one back, or replace this member \
+             by a new one"
+                .into()
+        }
+        Refusal::Stranger => "it does not know this member: add it to the list of members".into(),
+        Refusal::Full => "it has no room for more clients: try again later, or another member".into(),
+        Refusal::Twin => "it has the same name: give each member its own".into(),
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic")
+}
+
+/// Messages that wait for core, in bytes; readers wait at more.
+const INBOX_BYTES: usize = 64 << 20;
+/// Events that wait for a listener; it misses the oldest at more.
+const EVENTS: usize = 1024;
+/// How long after a call's deadline core's thread is taken to be stuck.
+const GUARD: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

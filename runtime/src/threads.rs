@@ -1,0 +1,388 @@
+//! How a node's threads are started and stopped.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Weak, mpsc};
+use std::time::Duration;
+
+use ring_core::ConfigError;
+use ring_core::node::{Node, Restored};
+use ring_core::shard::Worker;
+use ring_core::storage::{self, Recovered};
+use ring_core::store::{MemoryStore, Store, StoreError, StoreState, StoreTask};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
+
+use crate::directory::{Directory, Segments};
+use crate::engine::{Engine, Log};
+use crate::error::OpenError;
+use crate::log::{self, Files, LogTask, Writer};
+use crate::mailbox::Mailbox;
+use crate::net::Net;
+use crate::options::{Data, Options};
+use crate::shared::Shared;
+use crate::store::{self, FjallStore};
+
+/// Everything that must be stopped when a node ends. Dropped, it stops it at once.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    appends: Arc<Mailbox<LogTask>>,
+    tasks: Arc<Mailbox<StoreTask>>,
+    /// Cloned into each thread; its other end is told when all are gone.
+    running: Option<mpsc::Sender<()>>,
+    gone: mpsc::Receiver<()>,
+    sockets: Option<Runtime>,
+    listening: Option<AbortHandle>,
+    /// Ends when all connections have.
+    connections: tokio::sync::mpsc::Receiver<()>,
+    /// Released last.
+    directory: Option<Directory>,
+}
+
+/// What was durable, and the threads that go on from there.
+struct Prepared {
+    restored: Restored,
+    log: Option<Body>,
+    store: Body,
+}
+
+/// What a thread does.
+type Body = Box<dyn FnOnce() + Send>;
+
+/// Starts a node. What it has started when it fails is stopped again.
+pub(crate) fn start(
+    options: Options,
+) -> Result<(Arc<Shared>, Threads, Option<SocketAddr>), OpenError> {
+    let config = options.config();
+    let shared = Arc::new(Shared::new(options));
+    let options = &shared.options;
+    check(options)?;
+    // Before anything is touched: is it a configuration at all?
+    let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
+    let directory = match &options.data {
+        Data::Dir(path) if !options.client => Some(Directory::open(path)?),
+        Data::Dir(_) | Data::Memory => None,
+    };
+    let sockets = sockets()?;
+    let listener = match options.listen_address() {
+        Some(address) => Some(sockets.block_on(listen(address, options.insecure))?),
+        None => None,
+    };
+    let address = listener
+        .as_ref()
+        .and_then(|listener| listener.local_addr().ok());
+    let (net, connections) = Net::new(
+        Arc::clone(&shared),
+        sockets.handle().clone(),
+        config.members.len(),
+    );
+
+    let (running, gone) = mpsc::channel();
+    let mut threads = Threads {
+        shared: Arc::clone(&shared),
+        appends: Arc::new(Mailbox::new()),
+        tasks: Arc::new(Mailbox::new()),
+        running: Some(running),
+        gone,
+        sockets: Some(sockets),
+        listening: None,
+        connections,
+        directory,
+    };
+    let Prepared {
+        restored,
+        log,
+        store,
+    } = match &threads.directory {
+        Some(directory) => threads.prepare_disk(directory)?,
+        None => threads.prepare_memory()?,
+    };
+    let seed = getrandom::u64().map_err(|e| OpenError::System(io::Error::other(e)))?;
+    let node = Node::new(config, restored, seed, shared.clock.now())?;
+    shared.me.get_or_init(|| node.view().me());
+    let (appends, tasks) = (Arc::clone(&threads.appends), Arc::clone(&threads.tasks));
+    let way = if log.is_some() {
+        Log::Disk(appends)
+    } else {
+        Log::Memory
+    };
+    let engine = Engine::new(node, Arc::clone(&shared), Arc::clone(&net), way, tasks);
+    if let Some(log) = log {
+        threads.begin("ring-log", log)?;
+    }
+    threads.begin("ring-store", store)?;
+    threads.begin("ring-core", Box::new(move || engine.run()))?;
+    if let (Some(listener), Some(sockets)) = (listener, &threads.sockets) {
+        threads.listening = Some(sockets.spawn(net.listen(listener)).abort_handle());
+    }
+    threads.spawn(watch_core(Arc::downgrade(&shared)));
+    let Options { name, data, .. } = &shared.options;
+    tracing::info!(name, ?address, ?data, "started");
+    Ok((shared, threads, address))
+}
+
+impl Threads {
+    /// Recovers log and store.
+    fn prepare_disk(&self, directory: &Directory) -> Result<Prepared, OpenError> {
+        let (dir, path) = (directory.log(), directory.store());
+        let log = storage::recover(&mut Segments::of(&dir)?).map_err(|source| OpenError::Log {
+            dir: dir.clone(),
+            source,
+        })?;
+        let files = Files::of(&dir);
+        files
+            .sync_last(log.tail.last)
+            .map_err(OpenError::directory(&dir, "sync"))?;
+        let torn = |problem: String| OpenError::Torn {
+            dir: directory.path().into(),
+            problem,
+        };
+        if !path.is_dir() {
+            if log.tail.last.is_some() {
+                let gone = format!("it has a log, but its store {} is gone", path.display());
+                return Err(torn(gone));
+            }
+            directory.make_store(|aside| FjallStore::make(aside).map_err(store_error(aside)))?;
+        }
+        let store = FjallStore::open(&path).map_err(store_error(&path))?;
+        let (worker, states) =
+            Worker::new(store, &self.shared.options.limits).map_err(store_error(&path))?;
+        fits(&log, &states).map_err(torn)?;
+        let (appends, shared) = (Arc::clone(&self.appends), Arc::clone(&self.shared));
+        Ok(Prepared {
+            restored: Restored { log, store: states },
+            log: Some(Box::new(move || {
+                log::run(Writer::new(files), &appends, &shared)
+            })),
+            store: self.store_thread(worker),
+        })
+    }
+
+    fn prepare_memory(&self) -> Result<Prepared, OpenError> {
+        let limits = &self.shared.options.limits;
+        let worker = Worker::new(MemoryStore::new(), limits);
+        let (worker, store) = worker.map_err(store_error(Path::new("memory")))?;
+        Ok(Prepared {
+            restored: Restored {
+                log: Recovered::default(),
+                store,
+            },
+            log: None,
+            store: self.store_thread(worker),
+        })
+    }
+
+    fn store_thread<S: Store + Send + 'static>(&self, worker: Worker<S>) -> Body
+    where
+        S::Snapshot: Send,
+    {
+        let (tasks, shared) = (Arc::clone(&self.tasks), Arc::clone(&self.shared));
+        Box::new(move || store::run(worker, &tasks, &shared))
+    }
+
+    fn begin(&self, name: &str, body: Body) -> Result<(), OpenError> {
+        let running = self.running.clone();
+        let thread = std::thread::Builder::new().name(name.into());
+        let started = thread.spawn(move || {
+            mark_own();
+            body();
+            drop(running);
+        });
+        started.map(drop).map_err(OpenError::System)
+    }
+
+    /// Runs something beside the sockets.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(sockets) = &self.sockets {
+            sockets.spawn(task);
+        }
+    }
+
+    /// Stops in good order, on a thread of its own; then says whether all are gone.
+    pub(crate) fn close(mut self, done: impl FnOnce(bool) + Send + 'static) {
+        self.shared.end();
+        let thread = std::thread::Builder::new().name("ring-stop".into());
+        // If there is no thread to be had, everything is dropped here, and stops.
+        let _ = thread.spawn(move || {
+            let gone = self.shut(true);
+            drop(self);
+            done(gone);
+        });
+    }
+
+    /// Stops at once, and waits for it: whoever drops a node can use its port and directory again.
+    pub(crate) fn stop(mut self) {
+        self.shared.seal();
+        self.shared.end();
+        let (done, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("ring-stop".into());
+        let started = thread.spawn(move || {
+            self.shut(false);
+            drop(self);
+            let _: Result<(), mpsc::SendError<()>> = done.send(());
+        });
+        // A waker that drops the last handle runs on a thread that is to be stopped: it cannot wait for itself.
+        if started.is_ok() && !OWN.get() {
+            let _: Result<(), mpsc::RecvTimeoutError> = stopped.recv_timeout(STOP_TIME);
+        }
+    }
+
+    /// Waits for the threads, then for the connections; says whether the threads are gone.
+    fn shut(&mut self, in_order: bool) -> bool {
+        let Some(running) = self.running.take() else {
+            return true;
+        };
+        drop(running);
+        if !in_order {
+            self.shared.seal();
+        }
+        self.shared.end();
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+        }
+        // The core thread closes these when it ends, with its last words in them; but it may never have begun.
+        let ended = self.gone.recv_timeout(CORE_TIME) == Err(mpsc::RecvTimeoutError::Disconnected);
+        if !ended {
+            tracing::error!("a thread of this node does not end; its directory stays locked");
+            std::mem::forget(self.directory.take());
+        }
+        if let Some(sockets) = self.sockets.take() {
+            if in_order {
+                let connections = self.connections.recv();
+                let wait = async { tokio::time::timeout(CONNECTIONS_TIME, connections).await };
+                drop(sockets.block_on(wait));
+            }
+            if tokio::runtime::Handle::try_current().is_ok() {
+                sockets.shutdown_background();
+            } else {
+                sockets.shutdown_timeout(SOCKETS_TIME);
+            }
+        }
+        self.directory = None;
+        ended
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.appends.close();
+        self.tasks.close();
+        self.shut(false);
+    }
+}
+
+/// What core cannot check.
+fn check(options: &Options) -> Result<(), OpenError> {
+    let wrong = |field, problem: &str| {
+        Err(OpenError::Config(ConfigError {
+            field,
+            problem: problem.into(),
+        }))
+    };
+    if options.client && options.join.is_empty() {
+        return wrong("join", "a client needs at least one address of a member");
+    }
+    if options.client && options.listen.is_some() {
+        return wrong("listen", "a client does not listen");
+    }
+    if !options.client && !options.join.is_empty() {
+        return wrong(
+            "join",
+            "only a client joins; a member has the list `members`",
+        );
+    }
+    if options.deadline.is_zero() {
+        return wrong("deadline", "calls need some time");
+    }
+    Ok(())
+}
+
+fn sockets() -> Result<Runtime, OpenError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).clamp(1, 4))
+        .thread_name("ring-net")
+        .on_thread_start(mark_own)
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(OpenError::System)
+}
+
+/// Listens; beyond this machine only if that was asked for.
+async fn listen(address: String, insecure: bool) -> Result<TcpListener, OpenError> {
+    let error = |source| OpenError::Listen {
+        address: address.clone(),
+        source,
+    };
+    let found = tokio::net::lookup_host(&*address).await.map_err(error)?;
+    let found: Vec<SocketAddr> = found.collect();
+    if !insecure && !found.iter().all(|found| found.ip().is_loopback()) {
+        return Err(OpenError::NotLoopback { address });
+    }
+    TcpListener::bind(&*found).await.map_err(error)
+}
+
+/// Whether store and log are halves of one member.
+fn fits(log: &Recovered, store: &[StoreState]) -> Result<(), String> {
+    if log.tail.last.is_none() {
+        return match store.first() {
+            Some(_) => Err("it has a store, but its log is gone".into()),
+            None => Ok(()),
+        };
+    }
+    for (group, recovered) in &log.groups {
+        let held = store.iter().find(|state| state.group == *group);
+        let held = held.map_or_else(Default::default, |state| state.index);
+        if held < recovered.cut_index {
+            return Err(format!(
+                "the store is older than the log: it holds shard {group} up to entry {held}, the log begins                  behind entry {}",
+                recovered.cut_index
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn store_error(path: &Path) -> impl FnOnce(StoreError) -> OpenError + use<> {
+    let path = path.to_path_buf();
+    move |error| OpenError::Store {
+        path,
+        problem: error.0,
+    }
+}
+
+/// Looks after calls that the core thread does not answer, as long as the node lives.
+async fn watch_core(shared: Weak<Shared>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.give_up_late_calls();
+    }
+}
+
+thread_local! {
+    /// Whether this is a thread of a node.
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+fn mark_own() {
+    OWN.set(true);
+}
+
+/// How long a dropped node holds up its dropper at most.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// How long the threads may take to end: a sync of a slow disk.
+const CORE_TIME: Duration = Duration::from_secs(30);
+/// How long the connections may take to send what is queued.
+const CONNECTIONS_TIME: Duration = Duration::from_secs(4);
+const SOCKETS_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
