@@ -100,13 +100,13 @@ impl Answer for i32 {
 
 impl Answer for () {
     fn done(self, op: &Op) -> Done {
-        match op {
-            Op::Delete { .. } => Done::Deleted {
+        if matches!(op, Op::Delete { .. }) {
+            return Done::Deleted {
                 existed: None,
                 revision: None,
-            },
-            _ => Done::Written { revision: None },
+            };
         }
+        Done::Written { revision: None }
     }
 }
 
@@ -125,32 +125,26 @@ impl Answer for (i32, i32) {
 
 impl Answer for bool {
     fn done(self, op: &Op) -> Done {
-        match op {
-            Op::Delete { .. } => Done::Deleted {
-                existed: Some(self),
-                revision: None,
-            },
-            _ => Done::Compared {
-                swapped: self,
-                revision: None,
-            },
-        }
+        answered(op, self, None)
     }
 }
 
 impl Answer for (bool, i32) {
     fn done(self, op: &Op) -> Done {
-        let revision = Some(number(self.1));
-        match op {
-            Op::Delete { .. } => Done::Deleted {
-                existed: Some(self.0),
-                revision,
-            },
-            _ => Done::Compared {
-                swapped: self.0,
-                revision,
-            },
-        }
+        answered(op, self.0, Some(number(self.1)))
+    }
+}
+
+fn answered(op: &Op, yes: bool, revision: Option<u64>) -> Done {
+    if matches!(op, Op::Delete { .. }) {
+        return Done::Deleted {
+            existed: Some(yes),
+            revision,
+        };
+    }
+    Done::Compared {
+        swapped: yes,
+        revision,
     }
 }
 

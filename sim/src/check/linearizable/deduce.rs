@@ -21,11 +21,12 @@ pub(super) struct Conflict {
 /// Sharpens the tasks in place and drops those that no answer could depend on.
 pub(super) fn deduce(tasks: &mut Vec<Task>, names: &Names) -> Result<(), Conflict> {
     let mut deduction = Deduction::new(tasks, names);
+    deduction.know_values()?;
     deduction.pair_values_with_revisions()?;
     deduction.own_revisions()?;
     deduction.resolve_revisions()?;
     deduction.settle_wants()?;
-    deduction.spread()?;
+    deduction.spread();
     drop_useless(tasks);
     Ok(())
 }
@@ -70,6 +71,26 @@ impl<'a> Deduction<'a> {
             Some(Writer::One(at)) => Some(*at),
             Some(Writer::Many) | None => None,
         }
+    }
+
+    /// Every value that was seen was written, or may have been.
+    fn know_values(&self) -> Result<(), Conflict> {
+        for (at, task) in self.tasks.iter().enumerate() {
+            for &(key, want) in &task.wants {
+                let Want::Is(value) = want else {
+                    continue;
+                };
+                if task.mandatory && value != ABSENT && !self.writers.contains_key(&(key, value)) {
+                    let what = format!(
+                        "{} had the value {}, which nobody can have written",
+                        self.names.key(key),
+                        self.names.value(value)
+                    );
+                    return Err(self.conflict(what, &[at]));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Who saw a value together with its revision tells the revision of the write.
@@ -244,7 +265,7 @@ impl<'a> Deduction<'a> {
     }
 
     /// Who must have happened makes the writes that it saw happen before its own deadline.
-    fn spread(&mut self) -> Result<(), Conflict> {
+    fn spread(&mut self) {
         let mut todo: Vec<usize> = (0..self.tasks.len())
             .filter(|&at| self.tasks[at].mandatory)
             .collect();
@@ -260,17 +281,9 @@ impl<'a> Deduction<'a> {
                 let (key, want) = self.tasks[at].wants[want];
                 let writer = match want {
                     Want::Is(ABSENT) => continue,
-                    Want::Is(value) => match self.writers.get(&(key, value)) {
-                        Some(Writer::One(writer)) => *writer,
-                        Some(Writer::Many) => continue,
-                        None => {
-                            let what = format!(
-                                "{} had the value {}, which nobody can have written",
-                                self.names.key(key),
-                                self.names.value(value)
-                            );
-                            return Err(self.conflict(what, &[at]));
-                        }
+                    Want::Is(value) => match self.only_writer(key, value) {
+                        Some(writer) => writer,
+                        None => continue,
                     },
                     Want::Revision(revision) => match self.owners.get(&revision) {
                         Some(owner) => *owner,
@@ -288,7 +301,6 @@ impl<'a> Deduction<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     fn conflict(&self, what: String, tasks: &[usize]) -> Conflict {

@@ -24,7 +24,7 @@ use super::{Checker, Verdict, Violation};
 use crate::history::{History, Key, Op, Operation, Outcome};
 use deduce::{Conflict, deduce};
 use search::{Found, Stuck, search};
-use tasks::{Belief, Names, Task};
+use tasks::{Belief, Names, Task, UNSEEN};
 
 mod deduce;
 mod search;
@@ -260,6 +260,15 @@ impl Case<'_, '_> {
             }
             chunk /= 2;
         }
+        if tries < TRIES_MAX && !broken.plain {
+            // What is still believed is needed, if only for what it says about the others.
+            for (at, operation) in self.operations.iter().enumerate() {
+                let answered = matches!(operation.outcome, Outcome::Ok(_));
+                if answered && beliefs[at] == Belief::Whole {
+                    broken.operations.push(at);
+                }
+            }
+        }
         broken
     }
 
@@ -328,7 +337,7 @@ impl Case<'_, '_> {
     }
 }
 
-/// Groups of keys that some task ties together.
+/// Groups of keys that some task ties together. Revisions tie all keys that have them: they rise along the order.
 fn components(tasks: &[Task], keys: usize) -> Vec<Vec<usize>> {
     let mut parent: Vec<usize> = (0..keys).collect();
     fn root(parent: &mut [usize], mut key: usize) -> usize {
@@ -338,13 +347,15 @@ fn components(tasks: &[Task], keys: usize) -> Vec<Vec<usize>> {
         }
         key
     }
+    let mut with_revisions = None;
     for task in tasks {
-        let mut touched = touched(task);
-        let Some(first) = touched.next() else {
+        let Some(first) = touched(task).next() else {
             continue;
         };
+        let has_revision = task.revision != UNSEEN || task.snapshot.is_some();
+        let common = has_revision.then(|| *with_revisions.get_or_insert(first));
         let first = root(&mut parent, first);
-        for key in touched {
+        for key in touched(task).chain(common) {
             let other = root(&mut parent, key);
             parent[other] = first;
         }
@@ -369,7 +380,7 @@ fn project(tasks: &[Task], keys: &[usize], all: usize) -> Vec<Task> {
     }
     let concerned = tasks
         .iter()
-        .filter(|task| touched(task).any(|key| renamed[key].is_some()));
+        .filter(|task| task.snapshot.is_some() || touched(task).any(|key| renamed[key].is_some()));
     let part = concerned.map(|task| {
         let wants = task.wants.iter();
         let writes = task.writes.iter();

@@ -250,6 +250,8 @@ impl<'t> Search<'t> {
         self.note_stuck(limit);
         direct.retain(|&task| self.dirty.iter().all(|&key| self.looks_at(task, key)));
         let mut unknown = self.helpful(&blocked, limit);
+        // Those that fit nowhere else first.
+        unknown.sort_by_key(|&task| self.tasks[task].wants.is_empty());
         if self.dirty.is_empty() {
             for &task in &self.several {
                 if self.tasks[task].invoked >= limit {
@@ -349,9 +351,9 @@ impl<'t> Search<'t> {
         if revision != UNSEEN && next != Some(task) {
             return false;
         }
-        if snapshot == UNSEEN {
+        let Some(snapshot) = snapshot else {
             return true;
-        }
+        };
         let next = next.map_or(NEVER, |next| self.tasks[next].revision);
         let last = self.rank.checked_sub(1).map(|at| self.ranked[at]);
         let last = last.map_or(0, |last| self.tasks[last].revision);

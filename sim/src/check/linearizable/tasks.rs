@@ -30,7 +30,7 @@ pub(super) struct Task {
     /// The revision of the change, once known.
     pub(super) revision: u64,
     /// A scan's snapshot holds all changes up to this revision and none above.
-    pub(super) snapshot: u64,
+    pub(super) snapshot: Option<u64>,
 }
 
 /// What an operation saw of one key, or needs of it.
@@ -142,7 +142,7 @@ impl Names {
             wants: Vec::new(),
             writes: Vec::new(),
             revision: UNSEEN,
-            snapshot: UNSEEN,
+            snapshot: None,
         };
         match operation.op {
             Op::Put { key, value } => {
@@ -178,8 +178,8 @@ impl Names {
                 };
                 let key = self.number(key);
                 let (value, revision) = match found {
-                    Some((value, revision)) => (self.intern(value), revision.unwrap_or(UNSEEN)),
-                    None => (ABSENT, UNSEEN),
+                    Some((value, revision)) => (self.intern(value), *revision),
+                    None => (ABSENT, None),
                 };
                 see(&mut task, key, value, revision);
             }
@@ -249,12 +249,12 @@ impl Names {
         else {
             return;
         };
-        let mut found: HashMap<usize, (u32, u64)> = HashMap::new();
+        let mut found: HashMap<usize, (u32, Option<u64>)> = HashMap::new();
         for (key, value, revision) in items {
-            let seen = (self.intern(value), revision.unwrap_or(UNSEEN));
+            let seen = (self.intern(value), *revision);
             found.insert(self.number(key), seen);
         }
-        task.snapshot = revision.unwrap_or(UNSEEN);
+        task.snapshot = *revision;
         // What the answer speaks of: the range, up to the last item if more was to come.
         let last = items.last().map(|(key, _, _)| key);
         let covered = |key: &Key| {
@@ -270,17 +270,19 @@ impl Names {
             if seen.is_none() && !covered(key) {
                 continue;
             }
-            let (value, revision) = seen.unwrap_or((ABSENT, UNSEEN));
+            let (value, revision) = seen.unwrap_or((ABSENT, None));
             see(task, *number, value, revision);
         }
     }
 }
 
-fn see(task: &mut Task, key: usize, value: u32, revision: u64) {
+fn see(task: &mut Task, key: usize, value: u32, revision: Option<u64>) {
     task.wants.push((key, Want::Is(value)));
-    if revision != UNSEEN {
-        task.wants.push((key, Want::Revision(revision)));
-    }
+    task.wants.extend(revision.map(|revision| match revision {
+        // No value has revision 0: it says that the key is absent.
+        0 => (key, Want::Is(ABSENT)),
+        revision => (key, Want::Revision(revision)),
+    }));
 }
 
 fn revision_of(done: Option<&Done>) -> u64 {

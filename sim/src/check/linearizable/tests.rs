@@ -23,7 +23,7 @@ fn assert_legal(script: &Script) {
 fn assert_broken(script: &Script, events: &[u64]) {
     match verdict(script) {
         Verdict::Violation(violation) => assert_eq!(violation.events, events, "{violation}"),
-        other => panic!("{other}"),
+        other @ (Verdict::Ok | Verdict::Unknown { .. }) => panic!("{other}"),
     }
 }
 
@@ -257,6 +257,11 @@ fn a_falling_revision_is_found() {
     script.ok(0, put("a", 1), 2);
     script.ok(0, put("a", 2), 1);
     assert_broken(&script, &[0, 2]);
+
+    let mut script = Script::new();
+    script.ok(0, put("a", 1), 2);
+    script.ok(0, put("b", 2), 1);
+    assert_broken(&script, &[0, 2]);
 }
 
 /// Revisions belong to one change, and a value to one revision.
@@ -307,9 +312,11 @@ fn mutate(history: &mut History, dice: &mut Dice) {
     let values: Vec<Value> = history
         .operations()
         .iter()
-        .filter_map(|operation| match operation.op {
-            Op::Put { value, .. } => Some(value.clone()),
-            _ => None,
+        .filter_map(|operation| {
+            let Op::Put { value, .. } = operation.op else {
+                return None;
+            };
+            Some(value.clone())
         })
         .collect();
     let mut done: Vec<&mut Done> = Vec::new();
@@ -448,7 +455,7 @@ fn one_wrong_answer_is_mostly_found() {
     }
     eprintln!("16000 tiny histories: {illegal} illegal, {found} found, {lenient} let pass");
     assert!(
-        illegal > 8000 && lenient < illegal / 200,
+        illegal > 7000 && lenient < illegal / 200,
         "{illegal} {found} {lenient}"
     );
 
@@ -463,27 +470,32 @@ fn one_wrong_answer_is_mostly_found() {
     eprintln!(
         "200 histories of 300 operations with one wrong answer: {found} found, {unknown} unknown"
     );
-    assert!(found > 150 && unknown == 0, "{found} {unknown}");
+    assert!(found > 120 && unknown == 0, "{found} {unknown}");
 }
 
-/// Whole runs are judged in little time.
+/// Whole runs are judged in little time: the limit is many times what it takes.
 #[test]
 fn whole_runs_are_judged_quickly() {
-    for (info, revisions) in [(100, true), (200, true), (200, false)] {
+    let cases = [(100, true, true), (200, true, true), (200, false, false)];
+    for (info_permille, revisions, several) in cases {
         let shape = Shape {
-            info_permille: info,
+            info_permille,
             processes: 16,
             revisions,
+            several,
             by_revision: revisions,
             ..Shape::full()
         };
-        for seed in 0..5 {
+        let mut took = Vec::new();
+        for seed in 0..20 {
             let history = random::history(seed, shape);
             let begin = std::time::Instant::now();
             let verdict = Linearizable::default().check(&history);
-            let took = begin.elapsed();
-            eprintln!("{info} of 1000 unknown, revisions {revisions}: {took:?}, {verdict}");
-            assert!(verdict.is_ok(), "{verdict}");
+            took.push(begin.elapsed());
+            assert!(verdict.is_ok(), "seed {seed}: {verdict}");
         }
+        took.sort();
+        eprintln!("{shape:?}: median {:?}, worst {:?}", took[10], took[19]);
+        assert!(took[10] < std::time::Duration::from_secs(1), "{took:?}");
     }
 }

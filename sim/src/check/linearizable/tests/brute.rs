@@ -150,16 +150,25 @@ impl Run {
             }
             (Op::Get { key, .. }, Some(Done::Value(found))) => self.found(key, found.as_ref()),
             (
-                Op::Scan { from, to, .. },
+                Op::Scan {
+                    from, to, reverse, ..
+                },
                 Some(Done::Page {
                     items,
-                    more: false,
+                    more,
                     revision,
                 }),
             ) => {
                 let inside = |key: &&Key| *key >= from && to.as_ref().is_none_or(|to| *key < to);
-                let count = self.state.keys().filter(inside).count();
-                self.expect(count == items.len());
+                let mut keys: Vec<&Key> = self.state.keys().filter(inside).collect();
+                if *reverse {
+                    keys.reverse();
+                }
+                if *more {
+                    keys.truncate(items.len());
+                }
+                let right = keys.iter().copied().eq(items.iter().map(|(key, _, _)| key));
+                self.expect(right);
                 for (key, value, revision) in items {
                     self.found(key, Some(&(value.clone(), *revision)));
                 }
