@@ -115,3 +115,29 @@ pub fn all(bounds: Outcomes) -> Vec<Box<dyn Checker>> {
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::testing::random::{self, Shape};
+    use super::{Outcomes, all};
+
+    /// No checker raises a false alarm on whole runs of a model, and each judges them.
+    #[test]
+    fn good_runs_pass_every_checker() {
+        for seed in 0..10 {
+            let history = random::history(seed, Shape::full());
+            for checker in all(Outcomes::default()) {
+                let begin = Instant::now();
+                let verdict = checker.check(&history);
+                eprintln!("{}: {:?}", checker.name(), begin.elapsed());
+                assert!(
+                    verdict.is_ok(),
+                    "seed {seed}, {}: {verdict}",
+                    checker.name()
+                );
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Histories that are legal by construction: operations that overlap at random take effect one by one on a model,
 //! each at some moment while it runs; unknown ones at any later moment, or never.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Map;
 
@@ -24,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) several: bool,
     /// Compare-and-set by revision as well.
     pub(crate) by_revision: bool,
+    /// Every key is read at the end.
+    pub(crate) final_reads: bool,
 }
 
 impl Shape {
@@ -39,6 +41,7 @@ impl Shape {
             revisions: true,
             several: true,
             by_revision: false,
+            final_reads: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Shape {
             revisions: true,
             several: true,
             by_revision: true,
+            final_reads: true,
         }
     }
 }
@@ -96,6 +100,7 @@ struct Run {
     revision: u64,
     values: u64,
     writes: BTreeMap<(u64, u64), (u64, u64)>,
+    keys: BTreeSet<Key>,
     time: u64,
 }
 
@@ -127,6 +132,7 @@ impl Run {
             revision: 0,
             values: 0,
             writes: BTreeMap::new(),
+            keys: BTreeSet::new(),
             time: 0,
         }
     }
@@ -144,7 +150,20 @@ impl Run {
                 _ => self.end(),
             }
         }
+        if self.shape.final_reads {
+            self.read_all();
+        }
         self.recorder.history()
+    }
+
+    fn read_all(&mut self) {
+        let process = self.recorder.process();
+        for key in core::mem::take(&mut self.keys) {
+            let op = Op::Get { key, local: false };
+            self.recorder.invoke(self.time, process, None, op.clone());
+            let done = self.apply(&op);
+            self.recorder.ok(self.time, process, done);
+        }
     }
 
     fn begin(&mut self) {
@@ -272,7 +291,9 @@ impl Run {
         if *writes > self.shape.writes_per_key * 2 {
             (*writes, *generation) = (0, *generation + 1);
         }
-        Key::new(&format!("p{partition}"), &format!("k{slot}-{generation}"))
+        let key = Key::new(&format!("p{partition}"), &format!("k{slot}-{generation}"));
+        self.keys.insert(key.clone());
+        key
     }
 
     fn draw_value(&mut self) -> Value {
