@@ -1,11 +1,12 @@
-//! What the clients saw: events in the order in which one recorder saw them, kept typed in memory, written as and
-//! read from JSON lines ([`History::write`], [`History::read`]).
+//! What the clients saw: events in the order in which one recorder saw them, kept typed in memory,
+//! written as and read from JSON lines ([`History::write`], [`History::read`]).
 //!
-//! `ok` means that it happened, `fail` that it certainly did not and never will, `info` that nobody knows: it may
-//! take effect now, later or never. A process does one thing at a time, and after an `info` its number is retired.
+//! `ok` means that it happened, `fail` that it certainly did not and never will, `info` that nobody
+//! knows: it may take effect now, later or never. A process does one thing at a time, and after an
+//! `info` its number is retired.
 //!
-//! Beside the common fields of the format, events of the workload `kv` carry what the store says about revisions,
-//! which makes the checkers sharper and which other tools may skip:
+//! Beside the common fields of the format, events of the workload `kv` carry what the store says
+//! about revisions, which makes the checkers sharper and which other tools may skip:
 //!
 //! | field of `ok` | with | meaning |
 //! |---|---|---|
@@ -14,8 +15,9 @@
 //! | `existed` | del | whether the key was there |
 //! | `more` | scan | the answer ended before the range did |
 //!
-//! `get_local` and `scan_local` are reads that may be stale. Keys are `partition/key`; batches and scans stay in one
-//! partition. `old` and `new` of a cas, and the new value of a cas_rev, may be null for "no such key".
+//! `get_local` and `scan_local` are reads that may be stale. Keys are `partition/key`; batches and
+//! scans stay in one partition. `old` and `new` of a cas, and the new value of a cas_rev, may be
+//! null for "no such key".
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,7 +39,8 @@ pub struct History {
 }
 
 impl History {
-    /// The operations: each invoke with its completion, in order of invocation. What is still open counts as `info`.
+    /// The operations: each invoke with its completion, in order of invocation. What is still open
+    /// counts as `info`.
     #[must_use]
     pub fn operations(&self) -> Vec<Operation<'_>> {
         let mut operations = Vec::with_capacity(self.events.len() / 2);
@@ -163,7 +166,8 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A client that panicked while recording has failed the run; its history is still wanted for the report.
+        // A client that panicked while recording has failed the run; its history is still wanted
+        // for the report.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Judges a history file: `judge FILE`. Exit code 0: everything holds; 1: something is broken; 2: something could
-//! not be judged; 3: the file cannot be read.
+//! Judges a history file: `judge FILE`. Exit code 0: everything holds; 1: something is broken; 2:
+//! something could not be judged; 3: the file cannot be read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};

@@ -1,6 +1,6 @@
-//! No acknowledged write is lost at the end of a run. Obvious and slow on purpose, and apart from the search: it
-//! looks at the last read of each key only, and asks whether some acknowledged write should have replaced what that
-//! read found.
+//! No acknowledged write is lost at the end of a run. Obvious and slow on purpose, and apart from
+//! the search: it looks at the last read of each key only, and asks whether some acknowledged write
+//! should have replaced what that read found.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use super::linearizable::partitions;
 use super::{Checker, Verdict, Violation};
 use crate::history::{Done, History, Key, Op, Operation, Outcome, Value};
 
-/// The checker of the final reads. A key whose changes were acknowledged and that nobody read afterwards makes the
-/// verdict [`Verdict::Unknown`].
+/// The checker of the final reads. A key whose changes were acknowledged and that nobody read
+/// afterwards makes the verdict [`Verdict::Unknown`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Durable;
 

@@ -1,5 +1,5 @@
-//! Local reads may be stale, but not false: each finds something that was written, at the revision at which it was
-//! written, and not before it was asked for.
+//! Local reads may be stale, but not false: each finds something that was written, at the revision
+//! at which it was written, and not before it was asked for.
 
 use std::collections::BTreeMap;
 

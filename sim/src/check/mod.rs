@@ -1,5 +1,5 @@
-//! Judges of histories, one file per property. Each takes a whole [`History`] and gives a [`Verdict`]; none raises
-//! a false alarm, and none calls a history good that it could not judge.
+//! Judges of histories, one file per property. Each takes a whole [`History`] and gives a
+//! [`Verdict`]; none raises a false alarm, and none calls a history good that it could not judge.
 
 use std::fmt;
 
@@ -35,7 +35,8 @@ pub enum Verdict {
     Ok,
     /// The property is broken, without doubt.
     Violation(Violation),
-    /// Not judged: too much effort, or something is missing in the history. Never to be counted as a pass.
+    /// Not judged: too much effort, or something is missing in the history. Never to be counted as
+    /// a pass.
     Unknown {
         /// What was not judged, and why.
         why: String,

@@ -1,5 +1,5 @@
-//! How operations ended. A cluster that answers "unknown" to everything would pass every other checker, so the share
-//! of `info` has a bound, and something must have happened at all.
+//! How operations ended. A cluster that answers "unknown" to everything would pass every other
+//! checker, so the share of `info` has a bound, and something must have happened at all.
 
 use std::collections::BTreeMap;
 use std::fmt;

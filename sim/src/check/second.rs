@@ -1,9 +1,10 @@
-//! A second opinion on linearizability: the checker of the crate `todc-utils` judges the registers of a run, and
-//! ours judges the same. That they disagree is a failure by itself.
+//! A second opinion on linearizability: the checker of the crate `todc-utils` judges the registers
+//! of a run, and ours judges the same. That they disagree is a failure by itself.
 //!
-//! A register is a key that was put, got, deleted and compared. Batches and scans count as what they say about the
-//! key (that is less than they say in all). Revisions are left out: a comparison by revision becomes one by the value
-//! that was seen at that revision; if none was, the key is left out.
+//! A register is a key that was put, got, deleted and compared. Batches and scans count as what
+//! they say about the key (that is less than they say in all). Revisions are left out: a comparison
+//! by revision becomes one by the value that was seen at that revision; if none was, the key is
+//! left out.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

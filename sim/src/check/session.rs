@@ -1,6 +1,7 @@
-//! What one process sees never goes back: along the operations of a process, revisions of a key never fall, its own
-//! writes come after all that it saw of their partition, and a scan contains all that it saw before. Follows from
-//! linearizability; judged by itself because it needs no search and names the process.
+//! What one process sees never goes back: along the operations of a process, revisions of a key
+//! never fall, its own writes come after all that it saw of their partition, and a scan contains
+//! all that it saw before. Follows from linearizability; judged by itself because it needs no
+//! search and names the process.
 
 use std::collections::BTreeMap;
 

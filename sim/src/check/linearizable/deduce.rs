@@ -1,6 +1,6 @@
-//! What follows from the operations of one partition before any search: which writes must have taken effect, until
-//! when, at which revision. Everything found here holds in every legal order, so that a contradiction is a
-//! violation, and the search that follows has little left to choose.
+//! What follows from the operations of one partition before any search: which writes must have
+//! taken effect, until when, at which revision. Everything found here holds in every legal order,
+//! so that a contradiction is a violation, and the search that follows has little left to choose.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -148,8 +148,8 @@ impl<'a> Deduction<'a> {
         }
     }
 
-    /// A revision that was seen without its value, and that no write is known to have had: if just one write can
-    /// have had it, that one did. Repeated until nothing new is learnt.
+    /// A revision that was seen without its value, and that no write is known to have had: if just
+    /// one write can have had it, that one did. Repeated until nothing new is learnt.
     fn resolve_revisions(&mut self) -> Result<(), Conflict> {
         let mut seen = Vec::new();
         for (at, task) in self.tasks.iter().enumerate() {
@@ -203,7 +203,8 @@ impl<'a> Deduction<'a> {
         }
     }
 
-    /// Revisions that are still nobody's become [`Want::Unseen`]; wants that others imply are dropped.
+    /// Revisions that are still nobody's become [`Want::Unseen`]; wants that others imply are
+    /// dropped.
     fn settle_wants(&mut self) -> Result<(), Conflict> {
         for at in 0..self.tasks.len() {
             let mut wants = core::mem::take(&mut self.tasks[at].wants);
@@ -242,7 +243,8 @@ impl<'a> Deduction<'a> {
         Ok(())
     }
 
-    /// Whether a key of which `seen` is true can be as `want` says: always, never, or perhaps (none).
+    /// Whether a key of which `seen` is true can be as `want` says: always, never, or perhaps
+    /// (none).
     fn implied(&self, key: usize, seen: Want, want: Want) -> Option<bool> {
         let Want::Is(value) = seen else {
             return None;
@@ -311,8 +313,8 @@ impl<'a> Deduction<'a> {
     }
 }
 
-/// A write without a known outcome matters only if somebody saw what could be its effect. Values that nobody saw
-/// are all alike.
+/// A write without a known outcome matters only if somebody saw what could be its effect. Values
+/// that nobody saw are all alike.
 fn drop_useless(tasks: &mut Vec<Task>) {
     let mut seen: HashMap<usize, Seen> = HashMap::new();
     let mut wanted: HashMap<(usize, u32), ()> = HashMap::new();

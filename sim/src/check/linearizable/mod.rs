@@ -1,21 +1,23 @@
 //! Is there one order of all operations that explains every answer and respects real time?
 //!
-//! Linearizability is local (Herlihy and Wing, 1990, theorem 1), so partitions are judged one by one, and within a
-//! partition, keys that no batch or scan ties together. [`deduce`] finds what must hold in every order, above all
-//! which unknown writes took effect and the order of revisions; [`search`] looks for an order. A violation is then
-//! reduced: to the shortest prefix that is already wrong (prefixes of legal histories are legal), to one or two
-//! keys, and to few operations (a history stays legal when reads are left out and answers of writes forgotten).
+//! Linearizability is local (Herlihy and Wing, 1990, theorem 1), so partitions are judged one by
+//! one, and within a partition, keys that no batch or scan ties together. [`deduce`] finds what
+//! must hold in every order, above all which unknown writes took effect and the order of revisions;
+//! [`search`] looks for an order. A violation is then reduced: to the shortest prefix that is
+//! already wrong (prefixes of legal histories are legal), to one or two keys, and to few operations
+//! (a history stays legal when reads are left out and answers of writes forgotten).
 //!
 //! # What an order must explain
-//! Values, absence, results of compare-and-set, scans as one snapshot, batches as one change; and revisions: each
-//! change of a partition has its own, they rise along the order, a value is always seen at the revision of its
-//! write, a scan's snapshot lies between two changes.
+//! Values, absence, results of compare-and-set, scans as one snapshot, batches as one change; and
+//! revisions: each change of a partition has its own, they rise along the order, a value is always
+//! seen at the revision of its write, a scan's snapshot lies between two changes.
 //!
 //! # Limits
-//! - Effort is bounded ([`Linearizable::budget`]); past it keys are judged one by one and in pairs, and if these are
-//!   fine the verdict is [`Verdict::Unknown`].
-//! - Numbers between revisions are not counted: an unknown write finds room between revisions 4 and 5. When two
-//!   unknown writes may be the one whose revision a failed compare-and-set saw, any of them will do, at any place.
+//! - Effort is bounded ([`Linearizable::budget`]); past it keys are judged one by one and in pairs,
+//!   and if these are fine the verdict is [`Verdict::Unknown`].
+//! - Numbers between revisions are not counted: an unknown write finds room between revisions 4 and
+//!   5. When two unknown writes may be the one whose revision a failed compare-and-set saw, any of
+//!   them will do, at any place.
 //! - What shards tie together (partitions of one shard share revisions) is not judged.
 
 use std::collections::BTreeMap;
@@ -337,7 +339,8 @@ impl Case<'_, '_> {
     }
 }
 
-/// Groups of keys that some task ties together. Revisions tie all keys that have them: they rise along the order.
+/// Groups of keys that some task ties together. Revisions tie all keys that have them: they rise
+/// along the order.
 fn components(tasks: &[Task], keys: usize) -> Vec<Vec<usize>> {
     let mut parent: Vec<usize> = (0..keys).collect();
     fn root(parent: &mut [usize], mut key: usize) -> usize {

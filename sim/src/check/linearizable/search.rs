@@ -1,15 +1,18 @@
-//! The search for a legal order: depth first, one operation after the other, as in Wing and Gong, "Testing and
-//! verifying concurrent objects" (1993), with Lowe's memory of configurations that lead nowhere ("Testing for
-//! linearizability", 2017). Four reductions, none of which loses an order that others could not replace:
+//! The search for a legal order: depth first, one operation after the other, as in Wing and Gong,
+//! "Testing and verifying concurrent objects" (1993), with Lowe's memory of configurations that
+//! lead nowhere ("Testing for linearizability", 2017). Four reductions, none of which loses an
+//! order that others could not replace:
 //!
-//! 1. A read that fits now is placed now: it changes nothing, and placing it only widens what may come next.
+//! 1. A read that fits now is placed now: it changes nothing, and placing it only widens what may
+//!    come next.
 //! 2. Writes whose revision is known are placed in the order of revisions.
-//! 3. A write without a known outcome is placed only right before an operation that depends on it. (Any legal order
-//!    can be brought into this form: such a write has no deadline, so it can move towards the end until the next
-//!    operation that looks at its key; if that one overwrites the key unseen, the write can be left out.) Writes of
-//!    several keys are exempt: they are tried everywhere, last.
-//! 4. A dead configuration also condemns those with the same writes and state, no more reads placed and no fewer
-//!    unknown writes spent.
+//! 3. A write without a known outcome is placed only right before an operation that depends on it.
+//!    (Any legal order can be brought into this form: such a write has no deadline, so it can move
+//!    towards the end until the next operation that looks at its key; if that one overwrites the
+//!    key unseen, the write can be left out.) Writes of several keys are exempt: they are tried
+//!    everywhere, last.
+//! 4. A dead configuration also condemns those with the same writes and state, no more reads placed
+//!    and no fewer unknown writes spent.
 
 use std::collections::HashMap;
 
@@ -37,7 +40,8 @@ pub(super) struct Stuck {
     pub(super) state: Vec<(usize, u32)>,
 }
 
-/// Looks for a legal order of `tasks` over `keys` keys, in at most `budget` steps (each places one write).
+/// Looks for a legal order of `tasks` over `keys` keys, in at most `budget` steps (each places one
+/// write).
 pub(super) fn search(tasks: &[Task], keys: usize, budget: u64) -> Found {
     Search::new(tasks, keys).run(budget)
 }
@@ -215,7 +219,8 @@ impl<'t> Search<'t> {
         }
     }
 
-    /// Nothing that was invoked after this can come next: an operation that is not placed had ended by then.
+    /// Nothing that was invoked after this can come next: an operation that is not placed had ended
+    /// by then.
     fn limit(&self) -> u64 {
         let mut limit = NEVER;
         for &task in &self.order[self.low..] {

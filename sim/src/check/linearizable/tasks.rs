@@ -1,5 +1,5 @@
-//! Operations of one partition as the search sees them: what a key must be when an operation takes effect, and
-//! what it is then.
+//! Operations of one partition as the search sees them: what a key must be when an operation takes
+//! effect, and what it is then.
 
 use std::collections::HashMap;
 

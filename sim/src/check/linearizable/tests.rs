@@ -391,8 +391,9 @@ proptest! {
         }
     }
 
-    /// On tiny histories, right and wrong, the verdict is that of the obvious checker. The one exception is the
-    /// documented one: revisions that failed compare-and-sets saw of writes nobody else saw.
+    /// On tiny histories, right and wrong, the verdict is that of the obvious checker. The one
+    /// exception is the documented one: revisions that failed compare-and-sets saw of writes nobody
+    /// else saw.
     #[test]
     fn tiny_histories_agree_with_brute_force(seed in any::<u64>(), wrong in any::<bool>()) {
         for shape in shapes() {
@@ -431,7 +432,8 @@ fn agree(history: &History) {
     );
 }
 
-/// Many more tiny histories than proptest draws, and how often a wrong answer is found and the exception is used.
+/// Many more tiny histories than proptest draws, and how often a wrong answer is found and the
+/// exception is used.
 #[test]
 fn one_wrong_answer_is_mostly_found() {
     let (mut illegal, mut found, mut lenient) = (0, 0, 0);

@@ -1,5 +1,5 @@
-//! Histories that are legal by construction: operations that overlap at random take effect one by one on a model,
-//! each at some moment while it runs; unknown ones at any later moment, or never.
+//! Histories that are legal by construction: operations that overlap at random take effect one by
+//! one on a model, each at some moment while it runs; unknown ones at any later moment, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 
