@@ -14,11 +14,9 @@ use crate::stop::{Code, Stop};
 /// A library that makes a program a member of a cluster, and its command line.
 #[derive(Debug, Parser)]
 #[command(name = "ring", version, arg_required_else_help = true)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, \
+#[command(after_help = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, \
     3 no cluster or no answer in time, 4 outcome unknown, 5 refused, \
-    6 the member cannot start or has halted, 7 a file or stream failed."
-)]
+    6 the member cannot start or has halted, 7 a file or stream failed.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -87,12 +85,7 @@ pub(crate) struct Dev {
     )]
     pub(crate) members: Option<u16>,
     /// Where the members keep their data
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = ".ring-dev",
-        conflicts_with = "memory"
-    )]
+    #[arg(long, value_name = "DIR", default_value = ".ring-dev", conflicts_with = "memory")]
     pub(crate) data: PathBuf,
     /// Keep everything in memory; it is gone when the command ends
     #[arg(long)]
@@ -315,11 +308,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Sto
         if asked || kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             // Its output goes where it can; a closed stdout is no error.
             drop(error.print());
-            return if asked {
-                Stop::Unread
-            } else {
-                Stop::Silent(Code::Usage)
-            };
+            return if asked { Stop::Unread } else { Stop::Silent(Code::Usage) };
         }
         Stop::new(Code::Usage, one_line(&error.render().to_string()))
     })
@@ -350,9 +339,8 @@ fn one_line(message: &str) -> String {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| String::from("not a time like 500ms, 10s or 2m"))?;
+    let number: u64 =
+        digits.parse().map_err(|_| String::from("not a time like 500ms, 10s or 2m"))?;
     let millis = match &text[digits.len()..] {
         "ms" => Some(number),
         "" | "s" => number.checked_mul(1_000),
@@ -408,10 +396,7 @@ mod tests {
 
     fn refusal(line: &str) -> String {
         match parsed(line).expect_err(line) {
-            Stop::Error {
-                code: Code::Usage,
-                line,
-            } => line,
+            Stop::Error { code: Code::Usage, line } => line,
             other @ (Stop::Unread | Stop::Silent(_) | Stop::Error { .. }) => {
                 panic!("{line}: {other:?}")
             }
@@ -425,10 +410,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_all_commands_may_stand_anywhere() {
-        for line in [
-            "ring --connect a:1,b:2 kv get k",
-            "ring kv get k --connect a:1,b:2",
-        ] {
+        for line in ["ring --connect a:1,b:2 kv get k", "ring kv get k --connect a:1,b:2"] {
             assert_eq!(parsed(line).expect(line).common.connect, ["a:1", "b:2"]);
         }
     }
@@ -450,11 +432,7 @@ mod tests {
         for value in ["-5", "-", "x"] {
             let cli = parsed(&format!("ring kv put k {value} --json")).expect(value);
             assert!(cli.common.json);
-            let Command::Kv(Kv {
-                verb: KvVerb::Put { value: read, .. },
-                ..
-            }) = cli.command
-            else {
+            let Command::Kv(Kv { verb: KvVerb::Put { value: read, .. }, .. }) = cli.command else {
                 panic!("{value}");
             };
             assert_eq!(read, value);

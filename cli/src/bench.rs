@@ -26,10 +26,7 @@ pub(crate) async fn run(common: &Common, args: &Bench) -> Result<(), Stop> {
     }
     let start = Instant::now();
     let from = start + Duration::from_secs(args.warmup);
-    let window = Window {
-        from,
-        to: from + Duration::from_secs(args.seconds),
-    };
+    let window = Window { from, to: from + Duration::from_secs(args.seconds) };
     let mut callers = JoinSet::new();
     for number in 0..args.callers {
         callers.spawn(Arc::clone(&load).call_until_end(number, window));
@@ -87,9 +84,7 @@ struct Kind {
 impl Load {
     fn new(node: &Node, args: &Bench) -> Self {
         let mut dice = Dice::new(0);
-        let noise: Vec<u8> = (0..args.value_size + NOISE_OFFSETS)
-            .map(|_| dice.byte())
-            .collect();
+        let noise: Vec<u8> = (0..args.value_size + NOISE_OFFSETS).map(|_| dice.byte()).collect();
         Self {
             partitions: (0..args.partitions.min(args.keys))
                 .map(|number| node.partition(&format!("bench-{number}")))
@@ -125,15 +120,10 @@ impl Load {
         let mut changes = Vec::new();
         let own = (ring_core::ids::len_u64(number)..self.keys).step_by(self.partitions.len());
         for key in own {
-            changes.push(Change {
-                key: key_name(key),
-                value: Some(self.value(&mut dice)),
-            });
+            changes.push(Change { key: key_name(key), value: Some(self.value(&mut dice)) });
             if changes.len() == most {
                 bar.inc(ring_core::ids::len_u64(most));
-                self.partitions[number]
-                    .batch(std::mem::take(&mut changes))
-                    .await?;
+                self.partitions[number].batch(std::mem::take(&mut changes)).await?;
             }
         }
         if !changes.is_empty() {
@@ -163,9 +153,7 @@ impl Load {
                 continue;
             }
             self.done.fetch_add(1, Ordering::Relaxed);
-            let mut tally = self.tallies[place]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut tally = self.tallies[place].lock().unwrap_or_else(PoisonError::into_inner);
             tally.note(is_put, result, ended - began, ended < window.to);
         }
     }
@@ -201,19 +189,11 @@ impl Load {
 
 impl Tally {
     fn new() -> Self {
-        Self {
-            puts: Kind::new(),
-            gets: Kind::new(),
-            errors: BTreeMap::new(),
-        }
+        Self { puts: Kind::new(), gets: Kind::new(), errors: BTreeMap::new() }
     }
 
     fn note(&mut self, is_put: bool, result: Result<(), Error>, took: Duration, in_window: bool) {
-        let kind = if is_put {
-            &mut self.puts
-        } else {
-            &mut self.gets
-        };
+        let kind = if is_put { &mut self.puts } else { &mut self.gets };
         match result {
             Ok(()) => {
                 kind.count += u64::from(in_window);
@@ -257,16 +237,7 @@ impl Tally {
             args.partitions.min(args.keys)
         );
         text.push_str(&out::table(
-            &[
-                "CALL",
-                "COUNT",
-                "PER_SECOND",
-                "P50",
-                "P90",
-                "P99",
-                "P99.9",
-                "MAX",
-            ],
+            &["CALL", "COUNT", "PER_SECOND", "P50", "P90", "P99", "P99.9", "MAX"],
             rows.collect(),
         ));
         for (kind, count) in &self.errors {
@@ -302,17 +273,12 @@ impl Kind {
     fn new() -> Self {
         // Up to an hour, to three digits.
         let latency = Histogram::new_with_bounds(1, 3_600_000_000, 3);
-        Self {
-            count: 0,
-            latency: latency.expect("the bounds are in order"),
-        }
+        Self { count: 0, latency: latency.expect("the bounds are in order") }
     }
 
     fn add(&mut self, other: &Self) {
         self.count += other.count;
-        self.latency
-            .add(&other.latency)
-            .expect("all have the same bounds");
+        self.latency.add(&other.latency).expect("all have the same bounds");
     }
 
     fn percentiles(&self) -> [(&'static str, u64); 5] {
@@ -411,20 +377,11 @@ mod tests {
             let mut tally = Tally::new();
             tally.note(true, Ok(()), Duration::from_millis(took), true);
             tally.note(false, Ok(()), Duration::from_millis(took), false);
-            tally.note(
-                false,
-                Err(Error::Failed(Failure::Deadline)),
-                Duration::ZERO,
-                true,
-            );
+            tally.note(false, Err(Error::Failed(Failure::Deadline)), Duration::ZERO, true);
             total.add(&tally);
         }
         assert_eq!((total.puts.count, total.gets.count), (2, 0));
-        assert_eq!(
-            total.gets.latency.len(),
-            2,
-            "late calls show in the percentiles"
-        );
+        assert_eq!(total.gets.latency.len(), 2, "late calls show in the percentiles");
         assert_eq!(total.puts.latency.max() / 100, 30);
         assert_eq!(total.errors, [("deadline, did not happen", 2)].into());
     }

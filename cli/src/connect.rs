@@ -56,9 +56,7 @@ impl Target {
                 cluster: named.unwrap_or(state.cluster),
                 dev: Some(path),
             }),
-            Found::Nothing => Err(none(String::from(
-                "no cluster is named and no `ring dev` runs",
-            ))),
+            Found::Nothing => Err(none(String::from("no cluster is named and no `ring dev` runs"))),
             Found::Stale(state) => Err(none(format!(
                 "no cluster is named, and the `ring dev` of {} (process {}) was killed",
                 path.display(),
@@ -82,10 +80,7 @@ impl Target {
         };
         Stop::new(
             Code::Unreachable,
-            format!(
-                "no member of cluster \"{}\" can be reached: {problem}{from}",
-                self.cluster
-            ),
+            format!("no member of cluster \"{}\" can be reached: {problem}{from}", self.cluster),
         )
     }
 }

@@ -92,10 +92,7 @@ impl Plan {
                     .unwrap_or(default.cluster),
                 members: args.members.or(kept.map(|kept| kept.members)).unwrap_or(3),
                 port: args.port.or(kept.map(|kept| kept.port)).unwrap_or(4701),
-                shards: args
-                    .shards
-                    .or(kept.map(|kept| kept.shards))
-                    .unwrap_or(default.shards),
+                shards: args.shards.or(kept.map(|kept| kept.shards)).unwrap_or(default.shards),
             }
         };
         if args.memory {
@@ -113,16 +110,10 @@ impl Plan {
         shape.check_ports()?;
         if kept.is_none() {
             shape.write(&data).map_err(|e| {
-                Stop::new(
-                    Code::Member,
-                    format!("cannot write {}: {e}", data.display()),
-                )
+                Stop::new(Code::Member, format!("cannot write {}: {e}", data.display()))
             })?;
         }
-        Ok(Self {
-            shape,
-            data: Some(data),
-        })
+        Ok(Self { shape, data: Some(data) })
     }
 
     fn options(&self) -> Vec<Options> {
@@ -144,11 +135,7 @@ impl Plan {
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.shape
-            .member_list()
-            .into_iter()
-            .map(|(_, address)| address)
-            .collect()
+        self.shape.member_list().into_iter().map(|(_, address)| address).collect()
     }
 
     fn describe(&self) -> String {
@@ -235,10 +222,7 @@ impl Shape {
             ("--shards", kept.shards.to_string(), self.shards.to_string()),
             ("--cluster", kept.cluster.clone(), self.cluster.clone()),
         ];
-        match differing
-            .into_iter()
-            .find(|(_, kept, wanted)| kept != wanted)
-        {
+        match differing.into_iter().find(|(_, kept, wanted)| kept != wanted) {
             None => Ok(()),
             Some((flag, kept, wanted)) => Err(Stop::new(
                 Code::Usage,
@@ -257,10 +241,7 @@ impl Shape {
         if self.port.checked_add(self.members - 1).is_none() {
             return Err(Stop::new(
                 Code::Usage,
-                format!(
-                    "--port {}: no room for {} ports after it",
-                    self.port, self.members
-                ),
+                format!("--port {}: no room for {} ports after it", self.port, self.members),
             ));
         }
         let mut taken = Vec::new();
@@ -292,10 +273,7 @@ impl Shape {
     fn member_list(&self) -> Vec<(String, String)> {
         (0..self.members)
             .map(|k| {
-                (
-                    format!("dev-{}", k + 1),
-                    format!("127.0.0.1:{}", self.port.saturating_add(k)),
-                )
+                (format!("dev-{}", k + 1), format!("127.0.0.1:{}", self.port.saturating_add(k)))
             })
             .collect()
     }
@@ -393,9 +371,7 @@ enum News {
 
 /// Tells what happens to the members, until all have halted.
 async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
-    let names = nodes
-        .first()
-        .map_or_else(Names::default, |(_, node)| Names::of(&node.members()));
+    let names = nodes.first().map_or_else(Names::default, |(_, node)| Names::of(&node.members()));
     let (tell, mut news) = mpsc::channel(256);
     let mut followers = JoinSet::new();
     for (name, node) in nodes {
@@ -417,19 +393,10 @@ async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
         match next {
             None => return,
             Some(News::Halted { who, halt }) => say(&format!("{who} has halted: {halt}")),
-            Some(News::Event {
-                event:
-                    Event::LeaderChanged {
-                        group,
-                        term,
-                        leader,
-                    },
-                ..
-            }) => leaders.note(group, term, leader),
-            Some(News::Event {
-                event: Event::Up { .. },
-                ..
-            }) => {}
+            Some(News::Event { event: Event::LeaderChanged { group, term, leader }, .. }) => {
+                leaders.note(group, term, leader)
+            }
+            Some(News::Event { event: Event::Up { .. }, .. }) => {}
             Some(News::Event { who, event }) => {
                 if let Some(line) = follow::describe(&who, &event, &names) {
                     watched.line(format!("  {line}"));
@@ -473,11 +440,7 @@ async fn follow_one(who: String, node: Node, tell: mpsc::Sender<News>) {
 /// How the user called this command, so that pasted lines work.
 fn command_name() -> String {
     let called = env::args().next().unwrap_or_default();
-    if called.contains('/') {
-        called
-    } else {
-        String::from("ring")
-    }
+    if called.contains('/') { called } else { String::from("ring") }
 }
 
 const SHAPE_FILE: &str = "ring-dev.json";

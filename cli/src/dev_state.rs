@@ -45,12 +45,7 @@ impl DevState {
         addresses: Vec<String>,
         data: Option<PathBuf>,
     ) -> Self {
-        Self {
-            pid: process::id(),
-            cluster,
-            addresses,
-            data,
-        }
+        Self { pid: process::id(), cluster, addresses, data }
     }
 
     /// Writes the file, whole or not at all.
@@ -74,11 +69,8 @@ impl DevState {
 
 /// Where the file is; none when the environment names no home.
 pub(crate) fn path() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute =
+        |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local").join("state")))?;
     Some(base.join("ring").join("dev.json"))
@@ -119,15 +111,10 @@ mod tests {
         assert_eq!(find(&path), Found::Running(state.clone()));
 
         // A child that was waited for is gone for certain.
-        let mut child = process::Command::new("true")
-            .spawn()
-            .expect("`true` exists");
+        let mut child = process::Command::new("true").spawn().expect("`true` exists");
         let pid = child.id();
         child.wait().expect("it ends by itself");
-        let stale = DevState {
-            pid,
-            ..state.clone()
-        };
+        let stale = DevState { pid, ..state.clone() };
         stale.write(&path).expect("the directory is ours");
         assert_eq!(find(&path), Found::Stale(stale));
 

@@ -20,11 +20,7 @@ impl Names {
     /// A member's name; its id when it has none here.
     pub(crate) fn name(&self, member: MemberId) -> String {
         self.0.get(&member).cloned().unwrap_or_else(|| {
-            if member.is_client() {
-                String::from("a client")
-            } else {
-                member.to_string()
-            }
+            if member.is_client() { String::from("a client") } else { member.to_string() }
         })
     }
 }
@@ -51,9 +47,7 @@ impl Leaders {
         };
         if newer {
             self.known.insert(group, (term, leader));
-            self.changed
-                .entry(group)
-                .or_insert(before.and_then(|(_, who)| who));
+            self.changed.entry(group).or_insert(before.and_then(|(_, who)| who));
         }
     }
 
@@ -107,11 +101,7 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         Event::PeerConnected { .. }
         | Event::PeerDisconnected { .. }
         | Event::LeaderChanged { .. } => None,
-        Event::PeerRefused {
-            member,
-            reason,
-            by_us,
-        } => {
+        Event::PeerRefused { member, reason, by_us } => {
             let (from, to) = if *by_us {
                 (String::from(who), peer(member))
             } else {
@@ -119,10 +109,9 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
             };
             Some(format!("{from} refused {to}: {}", libring::explain(reason)))
         }
-        Event::PeerFault { member, what } => Some(format!(
-            "{who} dropped something from {}: {what}",
-            peer(member)
-        )),
+        Event::PeerFault { member, what } => {
+            Some(format!("{who} dropped something from {}: {what}", peer(member)))
+        }
     }
 }
 
@@ -160,10 +149,7 @@ mod tests {
             }
         }
         assert!(leaders.has_news());
-        assert_eq!(
-            leaders.tell(&names()),
-            ["a leads 10 shards (1, 2, 3, 4, 5, 6, 7, 8, ...)"]
-        );
+        assert_eq!(leaders.tell(&names()), ["a leads 10 shards (1, 2, 3, 4, 5, 6, 7, 8, ...)"]);
         assert!(!leaders.has_news());
     }
 
@@ -179,11 +165,7 @@ mod tests {
 
         leaders.note(GroupId(1), Term(3), None);
         leaders.note(GroupId(1), Term(3), Some(MemberId(1)));
-        assert_eq!(
-            leaders.tell(&names()),
-            Vec::<String>::new(),
-            "a leads as before"
-        );
+        assert_eq!(leaders.tell(&names()), Vec::<String>::new(), "a leads as before");
 
         leaders.note(GroupId(1), Term(4), None);
         assert_eq!(leaders.tell(&names()), ["1 shard (1): electing a leader"]);
@@ -194,18 +176,9 @@ mod tests {
     #[test]
     fn clients_come_and_go_unmentioned() {
         let member = MemberId::client(7);
+        assert_eq!(describe("a", &Event::PeerConnected { member }, &names()), None);
         assert_eq!(
-            describe("a", &Event::PeerConnected { member }, &names()),
-            None
-        );
-        assert_eq!(
-            describe(
-                "a",
-                &Event::PeerDisconnected {
-                    member: MemberId(2)
-                },
-                &names()
-            ),
+            describe("a", &Event::PeerDisconnected { member: MemberId(2) }, &names()),
             Some("a has lost b".into())
         );
     }

@@ -24,20 +24,15 @@ pub(crate) fn run(common: &Common, args: &Fsck) -> Result<(), Stop> {
     } else {
         out::write(text(&report).as_bytes())?;
     }
-    let unread = report
-        .segments
-        .iter()
-        .find_map(|segment| segment.problem.as_ref());
+    let unread = report.segments.iter().find_map(|segment| segment.problem.as_ref());
     match (&report.damage, unread) {
         (None, None) => Ok(()),
-        (Some(damage), _) => Err(Stop::new(
-            Code::No,
-            format!("the log in {}: {damage}", files.dir.display()),
-        )),
-        (None, Some(problem)) => Err(Stop::new(
-            Code::No,
-            format!("the log in {}: {problem}", files.dir.display()),
-        )),
+        (Some(damage), _) => {
+            Err(Stop::new(Code::No, format!("the log in {}: {damage}", files.dir.display())))
+        }
+        (None, Some(problem)) => {
+            Err(Stop::new(Code::No, format!("the log in {}: {problem}", files.dir.display())))
+        }
     }
 }
 
@@ -82,10 +77,7 @@ impl Files {
             Ok(ids)
         };
         let ids = list().map_err(|e| Stop::new(Code::Member, format!("{}: {e}", dir.display())))?;
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            ids,
-        })
+        Ok(Self { dir: dir.to_path_buf(), ids })
     }
 
     fn open(&self, segment: SegmentId) -> Result<File, String> {
@@ -117,10 +109,7 @@ impl SegmentSource for Files {
 
 fn text(report: &Report) -> String {
     let segments = report.segments.iter().map(|segment| {
-        let records = segment
-            .records
-            .iter()
-            .map(|(kind, count)| format!("{count} {kind}"));
+        let records = segment.records.iter().map(|(kind, count)| format!("{count} {kind}"));
         let batches = match (segment.first, segment.last) {
             (Some(first), Some(last)) => format!("{}..{}", first.0, last.0),
             _ => String::from("-"),
@@ -136,10 +125,8 @@ fn text(report: &Report) -> String {
             },
         ]
     });
-    let mut text = out::table(
-        &["SEGMENT", "BYTES", "VOID", "BATCHES", "RECORDS"],
-        segments.collect(),
-    );
+    let mut text =
+        out::table(&["SEGMENT", "BYTES", "VOID", "BATCHES", "RECORDS"], segments.collect());
     let groups = report.groups.iter().map(|(group, at)| {
         vec![
             group.0.to_string(),
@@ -157,11 +144,7 @@ fn text(report: &Report) -> String {
     ));
     if report.damage.is_none() {
         let is_empty = report.segments.iter().all(|segment| segment.counted == 0);
-        text.push_str(if is_empty {
-            "\nthe log is empty\n"
-        } else {
-            "\nthe log is sound\n"
-        });
+        text.push_str(if is_empty { "\nthe log is empty\n" } else { "\nthe log is sound\n" });
     }
     text
 }
@@ -204,10 +187,9 @@ mod tests {
     fn a_directory_of_something_else_is_refused() {
         let dir = std::env::temp_dir();
         match lock(&dir) {
-            Err(Stop::Error {
-                code: Code::Member,
-                line,
-            }) => assert!(line.contains("LIBRING"), "{line}"),
+            Err(Stop::Error { code: Code::Member, line }) => {
+                assert!(line.contains("LIBRING"), "{line}")
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -66,10 +66,7 @@ impl Caller<'_> {
         let what = self.what("put", &key);
         let written = self.partition.put(key, value).await;
         let revision = written.map_err(|e| Stop::call(&what, &e))?;
-        self.tell(
-            || format!("revision {}", revision.0),
-            || json!({ "revision": revision.0 }),
-        )
+        self.tell(|| format!("revision {}", revision.0), || json!({ "revision": revision.0 }))
     }
 
     async fn delete(&self, key: Bytes) -> Result<(), Stop> {
@@ -96,10 +93,7 @@ impl Caller<'_> {
                 Revision(0) => String::from("there is no such key"),
                 Revision(revision) => format!("its revision is {revision}"),
             };
-            return Err(Stop::new(
-                Code::No,
-                format!("{what}: not as expected: {now}"),
-            ));
+            return Err(Stop::new(Code::No, format!("{what}: not as expected: {now}")));
         }
         self.tell(
             || match compared.revision {
@@ -161,15 +155,7 @@ impl Caller<'_> {
         self.tell(
             || {
                 out::table(
-                    &[
-                        "PARTITION",
-                        "SHARD",
-                        "LEADER",
-                        "REPLICAS",
-                        "KEYS",
-                        "BYTES",
-                        "REVISION",
-                    ],
+                    &["PARTITION", "SHARD", "LEADER", "REPLICAS", "KEYS", "BYTES", "REVISION"],
                     vec![vec![
                         out::show(self.name.as_bytes()),
                         info.shard.0.to_string(),
@@ -203,27 +189,16 @@ impl Caller<'_> {
         text: impl FnOnce() -> String,
         json: impl FnOnce() -> Value,
     ) -> Result<(), Stop> {
-        if self.json {
-            out::json(&json())
-        } else {
-            out::line(text())
-        }
+        if self.json { out::json(&json()) } else { out::line(text()) }
     }
 
     fn what(&self, verb: &str, key: &[u8]) -> String {
-        format!(
-            "{verb} \"{}\" in partition \"{}\"",
-            out::show(key),
-            self.name
-        )
+        format!("{verb} \"{}\" in partition \"{}\"", out::show(key), self.name)
     }
 
     fn missing(&self, key: &[u8]) -> Stop {
         let key = out::show(key);
-        Stop::new(
-            Code::No,
-            format!("no key \"{key}\" in partition \"{}\"", self.name),
-        )
+        Stop::new(Code::No, format!("no key \"{key}\" in partition \"{}\"", self.name))
     }
 }
 
@@ -261,9 +236,7 @@ fn item(key: &[u8], value: Option<&[u8]>, revision: Revision) -> Value {
 fn given_value<R: Read>(args: &Kv, stdin: impl FnOnce() -> R) -> Result<Option<Bytes>, Stop> {
     let value = match &args.verb {
         KvVerb::Put { value, .. } => value,
-        KvVerb::Cas(KvCas {
-            value: Some(value), ..
-        }) => value,
+        KvVerb::Cas(KvCas { value: Some(value), .. }) => value,
         KvVerb::Cas(_)
         | KvVerb::Get { .. }
         | KvVerb::Del { .. }
@@ -307,10 +280,7 @@ mod tests {
         let read = |line: &str| given_value(&kv(line), || &b"from stdin"[..]).expect(line);
         assert_eq!(read("ring kv put k -"), Some(Bytes::from("from stdin")));
         assert_eq!(read("ring kv put k v"), Some(Bytes::from("v")));
-        assert_eq!(
-            read("ring kv cas k - --absent"),
-            Some(Bytes::from("from stdin"))
-        );
+        assert_eq!(read("ring kv cas k - --absent"), Some(Bytes::from("from stdin")));
         assert_eq!(read("ring kv cas k --delete --expect v"), None);
         assert_eq!(read("ring kv get k"), None);
     }

@@ -74,15 +74,8 @@ pub(crate) fn show(bytes: &[u8]) -> String {
             .chars()
             .flat_map(|c| {
                 let plain = !c.is_control() && c != '\\';
-                let escaped = if plain {
-                    None
-                } else {
-                    Some(c.escape_default())
-                };
-                plain
-                    .then_some(c)
-                    .into_iter()
-                    .chain(escaped.into_iter().flatten())
+                let escaped = if plain { None } else { Some(c.escape_default()) };
+                plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
             })
             .collect(),
         Err(_) => bytes.escape_ascii().to_string(),
@@ -92,11 +85,7 @@ pub(crate) fn show(bytes: &[u8]) -> String {
 /// Bytes as a value of their own: text that a terminal can take stays as it is, several lines too.
 pub(crate) fn show_value(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text)
-            if !text
-                .chars()
-                .any(|c| c.is_control() && c != '\n' && c != '\t') =>
-        {
+        Ok(text) if !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => {
             String::from(text)
         }
         _ => show(bytes),
@@ -164,10 +153,7 @@ mod tests {
         let mut object = serde_json::Map::new();
         put_bytes(&mut object, "key", b"k");
         put_bytes(&mut object, "value", b"\xff\x01");
-        assert_eq!(
-            Value::from(object).to_string(),
-            r#"{"key":"k","value_hex":"ff01"}"#
-        );
+        assert_eq!(Value::from(object).to_string(), r#"{"key":"k","value_hex":"ff01"}"#);
     }
 
     #[test]
@@ -187,15 +173,10 @@ mod tests {
     fn a_table_is_columns_of_words() {
         let text = table(
             &["NAME", "ID"],
-            vec![
-                vec!["a".into(), "m1".into()],
-                vec!["bb".into(), "m2".into()],
-            ],
+            vec![vec!["a".into(), "m1".into()], vec!["bb".into(), "m2".into()]],
         );
-        let words: Vec<Vec<&str>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let words: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words, [["NAME", "ID"], ["a", "m1"], ["bb", "m2"]]);
     }
 }

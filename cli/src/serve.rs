@@ -44,10 +44,7 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
         () = signals.stop() => None,
     };
     if let Some(halt) = halted {
-        return Err(Stop::new(
-            Code::Member,
-            format!("{what} has halted: {halt}"),
-        ));
+        return Err(Stop::new(Code::Member, format!("{what} has halted: {halt}")));
     }
     watched.line(format!("{who} stops"));
     tokio::select! {
@@ -77,11 +74,7 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) {
         };
         match event {
             None => return,
-            Some(Event::LeaderChanged {
-                group,
-                term,
-                leader,
-            }) => leaders.note(group, term, leader),
+            Some(Event::LeaderChanged { group, term, leader }) => leaders.note(group, term, leader),
             // Said already, in more words.
             Some(Event::Up { .. }) => {}
             Some(event) => {
@@ -183,20 +176,13 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
     };
     Ok(Options {
         name: args.name.clone().or(file.name).unwrap_or(default.name),
-        cluster: common
-            .cluster
-            .clone()
-            .or(file.cluster)
-            .unwrap_or(default.cluster),
+        cluster: common.cluster.clone().or(file.cluster).unwrap_or(default.cluster),
         members,
         listen: args.listen.clone().or(file.listen),
         data,
         insecure: args.insecure || file.insecure,
         shards: args.shards.or(file.shards).unwrap_or(default.shards),
-        replication: args
-            .replication
-            .or(file.replication)
-            .unwrap_or(default.replication),
+        replication: args.replication.or(file.replication).unwrap_or(default.replication),
         ..Options::default()
     })
 }
@@ -205,25 +191,16 @@ fn read(path: &Path) -> Result<File, Stop> {
     let text = fs::read_to_string(path)
         .map_err(|e| Stop::new(Code::Usage, format!("{}: {e}", path.display())))?;
     toml::from_str(&text).map_err(|e| {
-        let line = e.span().map_or(1, |span| {
-            1 + text
-                .bytes()
-                .take(span.start)
-                .filter(|b| *b == b'\n')
-                .count()
-        });
-        Stop::new(
-            Code::Usage,
-            format!("{}:{line}: {}", path.display(), e.message()),
-        )
+        let line = e
+            .span()
+            .map_or(1, |span| 1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count());
+        Stop::new(Code::Usage, format!("{}:{line}: {}", path.display(), e.message()))
     })
 }
 
 fn announcement(options: &Options) -> String {
-    let mut line = format!(
-        "starting member \"{}\" of cluster \"{}\"",
-        options.name, options.cluster
-    );
+    let mut line =
+        format!("starting member \"{}\" of cluster \"{}\"", options.name, options.cluster);
     match &options.data {
         Data::Dir(dir) => line.push_str(&format!(", data in {}", dir.display())),
         Data::Memory => line.push_str(", data in memory only"),
@@ -257,10 +234,7 @@ mod tests {
 
     fn refusal(line: &str) -> String {
         match options_of(line).expect_err(line) {
-            Stop::Error {
-                code: Code::Usage,
-                line,
-            } => line,
+            Stop::Error { code: Code::Usage, line } => line,
             other @ (Stop::Unread | Stop::Silent(_) | Stop::Error { .. }) => {
                 panic!("{line}: {other:?}")
             }
@@ -283,10 +257,7 @@ mod tests {
 
         let options =
             options_of(&format!("{config} --name a --memory --cluster e")).expect("good flags");
-        assert_eq!(
-            (options.name.as_str(), options.cluster.as_str()),
-            ("a", "e")
-        );
+        assert_eq!((options.name.as_str(), options.cluster.as_str()), ("a", "e"));
         assert_eq!(options.data, Data::Memory);
 
         fs::write(&path, "name = 'a'\n\nadress = 'x'\n").expect("the temporary directory is ours");

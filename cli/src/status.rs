@@ -86,16 +86,8 @@ impl Report {
             };
             members.push((founder, status));
         }
-        let shards = shards(
-            members
-                .iter()
-                .filter_map(|(_, status)| status.as_ref().ok()),
-        );
-        Self {
-            members,
-            shards,
-            names,
-        }
+        let shards = shards(members.iter().filter_map(|(_, status)| status.as_ref().ok()));
+        Self { members, shards, names }
     }
 
     /// Fails when a shard has no leader, or no member could say.
@@ -123,19 +115,13 @@ impl Report {
     }
 
     fn leads(&self, member: MemberId) -> usize {
-        self.shards
-            .iter()
-            .filter(|shard| shard.leader == Some(member))
-            .count()
+        self.shards.iter().filter(|shard| shard.leader == Some(member)).count()
     }
 
     fn text(&self) -> String {
         let members = self.members.iter().map(|(founder, status)| {
-            let mut row = vec![
-                founder.name.clone(),
-                founder.id.to_string(),
-                founder.address.clone(),
-            ];
+            let mut row =
+                vec![founder.name.clone(), founder.id.to_string(), founder.address.clone()];
             match status {
                 Ok(status) => row.extend([
                     String::from("up"),
@@ -178,15 +164,10 @@ impl Report {
             });
             vec![
                 shard.group.0.to_string(),
-                self.leader_name(shard)
-                    .unwrap_or_else(|| String::from("NONE")),
+                self.leader_name(shard).unwrap_or_else(|| String::from("NONE")),
                 shard.term.0.to_string(),
                 shard.commit.to_string(),
-                shard
-                    .lag
-                    .values()
-                    .max()
-                    .map_or_else(String::new, u64::to_string),
+                shard.lag.values().max().map_or_else(String::new, u64::to_string),
                 lag.collect::<Vec<_>>().join(" "),
             ]
         });
@@ -221,10 +202,8 @@ impl Report {
             }),
         });
         let shards = self.shards.iter().map(|shard| {
-            let lag = shard
-                .lag
-                .iter()
-                .map(|(member, lag)| json!({ "member": member.0, "lag": lag }));
+            let lag =
+                shard.lag.iter().map(|(member, lag)| json!({ "member": member.0, "lag": lag }));
             json!({
                 "shard": shard.group.0,
                 "leader": shard.leader.map(|leader| leader.0),
@@ -280,9 +259,7 @@ fn shards<'a>(statuses: impl Iterator<Item = &'a MemberStatus>) -> Vec<Shard> {
     }
     for ((group, member), applied) in applied {
         if let Some(shard) = shards.get_mut(&group) {
-            shard
-                .lag
-                .insert(member, shard.commit.saturating_sub(applied));
+            shard.lag.insert(member, shard.commit.saturating_sub(applied));
         }
     }
     shards.into_values().collect()
@@ -326,10 +303,7 @@ mod tests {
             commit: 9,
             lag: [(MemberId(1), 2), (MemberId(2), 1), (MemberId(3), 4)].into(),
         };
-        assert_eq!(
-            shards([&cut_off, &leader, &follower].into_iter()),
-            [expected]
-        );
+        assert_eq!(shards([&cut_off, &leader, &follower].into_iter()), [expected]);
     }
 
     #[test]

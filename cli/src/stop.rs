@@ -43,16 +43,9 @@ pub(crate) enum Code {
 impl Stop {
     /// An error. Several lines become one.
     pub(crate) fn new(code: Code, text: impl AsRef<str>) -> Self {
-        let lines: Vec<&str> = text
-            .as_ref()
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
-        Self::Error {
-            code,
-            line: lines.join("; "),
-        }
+        let lines: Vec<&str> =
+            text.as_ref().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        Self::Error { code, line: lines.join("; ") }
     }
 
     /// A call that was refused or failed. `what` says which call.
@@ -125,10 +118,7 @@ mod tests {
     #[test]
     fn an_error_is_one_line() {
         let stop = Stop::new(Code::No, "first\n\n   second  \n");
-        assert!(
-            matches!(&stop, Stop::Error { line, .. } if line == "first; second"),
-            "{stop:?}"
-        );
+        assert!(matches!(&stop, Stop::Error { line, .. } if line == "first; second"), "{stop:?}");
     }
 
     #[test]

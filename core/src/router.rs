@@ -582,7 +582,6 @@ impl Router {
         if route.target == Some(from) {
             route.resend();
             route.pause_until = now + PAUSE;
-            route.retry_at = now + PAUSE + self.timers.retry;
         }
     }
 
@@ -744,8 +743,9 @@ impl Route {
             || self.window.values().any(|write| write.sent)
     }
 
-    /// Everything unanswered is to be sent again.
+    /// Everything unanswered is to be sent again, as soon as the route is not paused.
     fn resend(&mut self) {
+        self.retry_at = Instant(0);
         for write in self.window.values_mut() {
             write.sent = false;
         }

@@ -28,9 +28,7 @@ impl Directory {
     /// Opens a directory, or makes one. Nothing is written into a directory that is not ours.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         fs::create_dir_all(path).map_err(OpenError::directory(path, "create"))?;
-        let path = path
-            .canonicalize()
-            .map_err(OpenError::directory(path, "find"))?;
+        let path = path.canonicalize().map_err(OpenError::directory(path, "find"))?;
         let marked = path.join(MARKER).try_exists();
         let marked = marked.map_err(OpenError::directory(&path.join(MARKER), "look for"))?;
         if !marked && let Some(found) = foreign_entry(&path)? {
@@ -111,10 +109,7 @@ pub(crate) struct Segments {
 impl Segments {
     pub(crate) fn of(dir: &Path) -> Result<Self, OpenError> {
         let ids = segment_ids(dir).map_err(OpenError::directory(dir, "read"))?;
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            ids,
-        })
+        Ok(Self { dir: dir.to_path_buf(), ids })
     }
 
     fn open(&self, segment: SegmentId) -> Result<File, String> {
@@ -134,10 +129,7 @@ impl SegmentSource for Segments {
 
     fn head(&mut self, segment: SegmentId, len: usize) -> Result<Bytes, String> {
         let mut bytes = Vec::new();
-        let read = self
-            .open(segment)?
-            .take(len_u64(len))
-            .read_to_end(&mut bytes);
+        let read = self.open(segment)?.take(len_u64(len)).read_to_end(&mut bytes);
         read.map_err(|e| e.to_string())?;
         Ok(bytes.into())
     }
@@ -145,9 +137,7 @@ impl SegmentSource for Segments {
 
 fn foreign_entry(path: &Path) -> Result<Option<String>, OpenError> {
     for entry in fs::read_dir(path).map_err(OpenError::directory(path, "read"))? {
-        let name = entry
-            .map_err(OpenError::directory(path, "read"))?
-            .file_name();
+        let name = entry.map_err(OpenError::directory(path, "read"))?.file_name();
         if name != LOCK && name != MARKER_ASIDE && name != MARKER {
             return Ok(Some(name.to_string_lossy().into_owned()));
         }
@@ -165,9 +155,7 @@ fn take_lock(dir: &Path) -> Result<File, OpenError> {
         .map_err(OpenError::directory(&path, "write"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
-            dir: dir.to_path_buf(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_path_buf() }),
         Err(TryLockError::Error(source)) => Err(OpenError::directory(&path, "lock")(source)),
     }
 }
@@ -176,21 +164,12 @@ fn check_marker(path: &Path) -> Result<(), OpenError> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(OpenError::directory(path, "read"))?;
     // It may be anyone's file: no more of it is read than ours can have.
-    file.take(256)
-        .read_to_end(&mut text)
-        .map_err(OpenError::directory(path, "read"))?;
+    file.take(256).read_to_end(&mut text).map_err(OpenError::directory(path, "read"))?;
     if text == MARKER_TEXT.as_bytes() {
         return Ok(());
     }
-    let found = String::from_utf8_lossy(&text)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    Err(OpenError::Format {
-        path: path.to_path_buf(),
-        found,
-    })
+    let found = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned();
+    Err(OpenError::Format { path: path.to_path_buf(), found })
 }
 
 fn write_marker(dir: &Path) -> Result<(), OpenError> {

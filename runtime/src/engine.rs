@@ -70,12 +70,7 @@ impl Engine {
             next: Vec::new(),
             halt: None,
         };
-        Self {
-            node,
-            world,
-            outbox: Outbox::new(),
-            items: Vec::new(),
-        }
+        Self { node, world, outbox: Outbox::new(), items: Vec::new() }
     }
 
     /// Works until the node is closed or halts. A defect of ours stops this node and nothing else.
@@ -115,11 +110,7 @@ impl Engine {
 
     fn turn(&mut self) {
         let now = self.world.shared.clock.now();
-        if self
-            .node
-            .wakeup()
-            .is_some_and(|wakeup| wakeup.at <= now.instant)
-        {
+        if self.node.wakeup().is_some_and(|wakeup| wakeup.at <= now.instant) {
             self.node.handle(now, Input::Wakeup);
         }
         for input in self.world.next.drain(..) {
@@ -153,9 +144,7 @@ impl Engine {
                 Item::Input(input) => self.node.handle(now, input),
                 Item::Call { request, call } => {
                     if let Err(refused) = self.node.submit(now, request, call) {
-                        self.world
-                            .answers
-                            .push((request, Err(Error::Refused(refused))));
+                        self.world.answers.push((request, Err(Error::Refused(refused))));
                     }
                 }
             }
@@ -188,16 +177,10 @@ impl World for Host {
             return;
         };
         tracing::warn!(%conn, most = overflow.most, "closed: it does not read fast enough");
-        self.shared
-            .counters
-            .overflows
-            .fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.overflows.fetch_add(1, Ordering::Relaxed);
         self.links.remove(&conn);
         self.next.push(Input::Disconnected { conn });
-        self.shared.event(Event::PeerFault {
-            member: None,
-            what: "does not read fast enough",
-        });
+        self.shared.event(Event::PeerFault { member: None, what: "does not read fast enough" });
     }
 
     fn append(&mut self, batch: Batch) {

@@ -182,11 +182,7 @@ impl OpenError {
         attempt: &'static str,
     ) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
-        move |source| Self::Directory {
-            path,
-            attempt,
-            source,
-        }
+        move |source| Self::Directory { path, attempt, source }
     }
 }
 
@@ -228,11 +224,7 @@ impl fmt::Display for OpenError {
                 "{} says \"{found}\", which this version of libring does not know: use the version that wrote it",
                 path.display()
             ),
-            Self::Directory {
-                path,
-                attempt,
-                source,
-            } => write!(
+            Self::Directory { path, attempt, source } => write!(
                 f,
                 "cannot {attempt} {}: {source}; check its permissions and its disk",
                 path.display()
@@ -255,10 +247,9 @@ impl fmt::Display for OpenError {
                 write!(f, "no member answers at {}", join.join(", "))?;
                 match refused {
                     Some(why) => write!(f, "; one refused: {why}"),
-                    None => write!(
-                        f,
-                        "; check that the cluster runs and that the addresses are right"
-                    ),
+                    None => {
+                        write!(f, "; check that the cluster runs and that the addresses are right")
+                    }
                 }
             }
             Self::Halted(halt) => write!(f, "halted: {halt}"),

@@ -90,11 +90,7 @@ struct Segment<F> {
 
 impl<D: Disk> Writer<D> {
     pub(crate) fn new(disk: D) -> Self {
-        Self {
-            disk,
-            open: None,
-            buffer: Vec::new(),
-        }
+        Self { disk, open: None, buffer: Vec::new() }
     }
 
     /// Carries out tasks, in order. Answers with the last batch, which is durable now.
@@ -108,10 +104,7 @@ impl<D: Disk> Writer<D> {
                 }
                 LogTask::Discard { below } => {
                     self.settle(false)?;
-                    let removed = self
-                        .disk
-                        .remove(below)
-                        .and_then(|()| self.disk.sync_names());
+                    let removed = self.disk.remove(below).and_then(|()| self.disk.sync_names());
                     removed.map_err(|e| self.problem("remove old segments in", None, &e))?;
                 }
             }
@@ -131,25 +124,11 @@ impl<D: Disk> Writer<D> {
             let file = self.disk.create(batch.segment);
             let file = file.map_err(|e| self.problem("create", Some(batch.segment), &e))?;
             tracing::debug!(segment = batch.segment.0, "log segment opened");
-            self.open = Some(Segment {
-                id: batch.segment,
-                file,
-                len: 0,
-                dirty: false,
-            });
+            self.open = Some(Segment { id: batch.segment, file, len: 0, dirty: false });
         }
-        let segment = self
-            .open
-            .as_mut()
-            .expect("a run's first batch opens a segment");
-        assert_eq!(
-            segment.id, batch.segment,
-            "batches come in the order of their segments"
-        );
-        assert_eq!(
-            segment.len, batch.offset,
-            "batches stand one behind the other"
-        );
+        let segment = self.open.as_mut().expect("a run's first batch opens a segment");
+        assert_eq!(segment.id, batch.segment, "batches come in the order of their segments");
+        assert_eq!(segment.len, batch.offset, "batches stand one behind the other");
         let before = self.buffer.len();
         storage::encode_batch(batch, &mut self.buffer);
         let len = len_u64(self.buffer.len() - before);
@@ -185,10 +164,7 @@ impl<D: Disk> Writer<D> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let segment = self
-            .open
-            .as_mut()
-            .expect("what is encoded belongs to a segment");
+        let segment = self.open.as_mut().expect("what is encoded belongs to a segment");
         let id = segment.id;
         let written = self.disk.write(&mut segment.file, &self.buffer);
         written.map_err(|e| self.problem("write", Some(id), &e))?;
@@ -203,10 +179,7 @@ impl<D: Disk> Writer<D> {
         } else {
             String::new()
         };
-        format!(
-            "cannot {attempt} {}: {error}{hint}",
-            self.disk.show(segment)
-        )
+        format!("cannot {attempt} {}: {error}{hint}", self.disk.show(segment))
     }
 }
 
@@ -218,19 +191,14 @@ pub(crate) struct Files {
 
 impl Files {
     pub(crate) fn of(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_path_buf(),
-        }
+        Self { dir: dir.to_path_buf() }
     }
 
     /// Makes durable what was just read: a killed process leaves bytes that every reader sees and a power cut takes
     /// away. Only the last segment can hold such bytes.
     pub(crate) fn sync_last(&self, last: Option<SegmentId>) -> io::Result<()> {
         if let Some(last) = last {
-            OpenOptions::new()
-                .write(true)
-                .open(self.path(last))?
-                .sync_all()?;
+            OpenOptions::new().write(true).open(self.path(last))?.sync_all()?;
         }
         sync_directory(&self.dir)
     }
@@ -244,10 +212,7 @@ impl Disk for Files {
     type File = File;
 
     fn create(&mut self, segment: SegmentId) -> io::Result<File> {
-        OpenOptions::new()
-            .create_new(true)
-            .append(true)
-            .open(self.path(segment))
+        OpenOptions::new().create_new(true).append(true).open(self.path(segment))
     }
 
     fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {

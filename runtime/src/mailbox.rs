@@ -35,15 +35,8 @@ pub(crate) enum Taken {
 
 impl<T> Mailbox<T> {
     pub(crate) fn new() -> Self {
-        let state = State {
-            items: Vec::new(),
-            bytes: 0,
-            closed: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            ready: Condvar::new(),
-        }
+        let state = State { items: Vec::new(), bytes: 0, closed: false };
+        Self { state: Mutex::new(state), ready: Condvar::new() }
     }
 
     /// Puts something in.

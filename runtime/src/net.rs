@@ -115,17 +115,11 @@ impl Net {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let stranger = Arc::clone(&self.strangers).try_acquire_owned();
         let (Ok(place), Ok(stranger)) = (place, stranger) else {
-            self.shared
-                .counters
-                .turned_away
-                .fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%peer, "turned away: too many connections");
             return;
         };
-        self.shared
-            .counters
-            .accepted
-            .fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let link = Arc::new(Link::new(self.conn(), Some(stranger)));
         let served = Arc::clone(self).serve(stream, link, None, Some(place), peer.to_string());
         self.tasks.spawn(served);
@@ -169,16 +163,7 @@ impl Net {
             tracing::debug!(peer, %error, "cannot turn off Nagle's algorithm");
         }
         let conn = link.conn();
-        if shared
-            .put(
-                Item::Connected {
-                    link: Arc::clone(&link),
-                    dial,
-                },
-                0,
-            )
-            .is_err()
-        {
+        if shared.put(Item::Connected { link: Arc::clone(&link), dial }, 0).is_err() {
             return;
         }
         let (mut from, to) = stream.into_split();
@@ -210,18 +195,12 @@ impl Shared {
             End::Stalled => {
                 self.counters.overflows.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%conn, peer, "closed: it takes nothing");
-                self.event(Event::PeerFault {
-                    member: None,
-                    what: "takes nothing",
-                });
+                self.event(Event::PeerFault { member: None, what: "takes nothing" });
             }
             End::Garbage(error) => {
                 self.counters.garbage.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%conn, peer, %error, "closed: it sent what is no message");
-                self.event(Event::PeerFault {
-                    member: None,
-                    what: "sent what is no message",
-                });
+                self.event(Event::PeerFault { member: None, what: "sent what is no message" });
             }
             End::TooLong(error) => tracing::error!(%conn, peer, %error, "a message was not sent"),
         }
@@ -230,11 +209,7 @@ impl Shared {
 
 /// Reads messages and hands them to core, several at once.
 async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: bool) -> End {
-    let mut decoder = if dialled {
-        Decoder::dialled()
-    } else {
-        Decoder::accepted()
-    };
+    let mut decoder = if dialled { Decoder::dialled() } else { Decoder::accepted() };
     let mut known = false;
     // What came since messages were last handed over: a long one comes in many reads.
     let mut bytes = 0;
@@ -261,10 +236,7 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
             }
         };
         if !messages.is_empty() {
-            let item = Item::Messages {
-                conn: link.conn(),
-                messages,
-            };
+            let item = Item::Messages { conn: link.conn(), messages };
             if shared.put_when_room(item, bytes).await.is_err() {
                 // The node has ended: nothing more is heard, and what it said last is still sent.
                 link.close();

@@ -72,21 +72,14 @@ impl Node {
     /// This node's id.
     #[must_use]
     pub fn whoami(&self) -> MemberId {
-        *self
-            .inner
-            .shared
-            .me
-            .get()
-            .expect("set before the node is handed out")
+        *self.inner.shared.me.get().expect("set before the node is handed out")
     }
 
     /// All members of the cluster, sorted by id.
     #[must_use]
     pub fn members(&self) -> Vec<Founder> {
         let genesis = self.inner.shared.genesis.get();
-        genesis
-            .map(|genesis| genesis.members.clone())
-            .unwrap_or_default()
+        genesis.map(|genesis| genesis.members.clone()).unwrap_or_default()
     }
 
     /// Where this node listens, if it does.
@@ -107,9 +100,7 @@ impl Node {
     /// The member did not answer within the default deadline, or this node has ended.
     pub async fn status(&self, member: MemberId) -> Result<MemberStatus, Error> {
         let shared = &self.inner.shared;
-        let reply = shared
-            .ask("", Action::Status { member }, shared.options.deadline)
-            .await?;
+        let reply = shared.ask("", Action::Status { member }, shared.options.deadline).await?;
         let Reply::Status(status) = reply else {
             return wrong(&reply);
         };
@@ -119,10 +110,7 @@ impl Node {
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events {
-            receiver: self.inner.shared.events(),
-            missed: 0,
-        }
+        Events { receiver: self.inner.shared.events(), missed: 0 }
     }
 
     /// Numbers about connections.
@@ -176,14 +164,8 @@ impl Node {
 
     fn start(options: Options) -> Result<Self, OpenError> {
         let (shared, threads, address) = threads::start(options)?;
-        let inner = Inner {
-            shared,
-            address,
-            threads: Mutex::new(Some(threads)),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { shared, address, threads: Mutex::new(Some(threads)) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     async fn wait_until_up(&self) -> Result<(), OpenError> {

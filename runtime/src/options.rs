@@ -74,11 +74,7 @@ impl Options {
     /// What core is told.
     pub(crate) fn config(&self) -> Config {
         let members = match (&self.listen, self.client) {
-            (_, true) => self
-                .join
-                .iter()
-                .map(|a| (String::new(), a.clone()))
-                .collect(),
+            (_, true) => self.join.iter().map(|a| (String::new(), a.clone())).collect(),
             // A cluster of one that clients can reach says in its genesis where.
             (Some(listen), false) if self.members.is_empty() && !listen.ends_with(":0") => {
                 vec![(self.name.clone(), listen.clone())]
@@ -103,8 +99,6 @@ impl Options {
             return None;
         }
         let own = self.members.iter().find(|(name, _)| *name == self.name);
-        self.listen
-            .clone()
-            .or_else(|| own.map(|(_, address)| address.clone()))
+        self.listen.clone().or_else(|| own.map(|(_, address)| address.clone()))
     }
 }

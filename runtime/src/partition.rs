@@ -80,20 +80,13 @@ pub struct Item {
 impl Partition {
     pub(crate) fn new(node: Arc<Inner>, name: &str) -> Self {
         let deadline = node.shared().options.deadline;
-        Self {
-            node,
-            name: name.into(),
-            deadline,
-        }
+        Self { node, name: name.into(), deadline }
     }
 
     /// The same partition, whose calls wait this long.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self {
-            deadline,
-            ..self.clone()
-        }
+        Self { deadline, ..self.clone() }
     }
 
     /// Its name.
@@ -158,11 +151,7 @@ impl Partition {
         expect: Expect<Bytes>,
         value: Option<Bytes>,
     ) -> Result<Compared, Error> {
-        let action = Action::CompareAndSet {
-            key: key.into(),
-            expect,
-            value,
-        };
+        let action = Action::CompareAndSet { key: key.into(), expect, value };
         let reply = self.call(action).await?;
         let Reply::Compared { swapped, revision } = reply else {
             return wrong(&reply);
@@ -204,12 +193,7 @@ impl Partition {
     /// See [`Partition`].
     pub async fn info(&self) -> Result<Info, Error> {
         let reply = self.call(Action::Info).await?;
-        let Reply::Info {
-            info,
-            replicas,
-            leader,
-        } = reply
-        else {
+        let Reply::Info { info, replicas, leader } = reply else {
             return wrong(&reply);
         };
         Ok(Info {
@@ -233,10 +217,7 @@ impl Partition {
     }
 
     async fn call(&self, action: Action) -> Result<Reply, Error> {
-        self.node
-            .shared()
-            .ask(&self.name, action, self.deadline)
-            .await
+        self.node.shared().ask(&self.name, action, self.deadline).await
     }
 }
 
@@ -262,56 +243,37 @@ impl Range {
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let from = prefix.into();
         let to = after_prefix(&from);
-        Self {
-            from,
-            to,
-            ..Self::default()
-        }
+        Self { from, to, ..Self::default() }
     }
 
     /// From this key on (inclusive).
     #[must_use]
     pub fn from(self, key: impl Into<Bytes>) -> Self {
-        Self {
-            from: key.into(),
-            ..self
-        }
+        Self { from: key.into(), ..self }
     }
 
     /// Up to this key (exclusive).
     #[must_use]
     pub fn to(self, key: impl Into<Bytes>) -> Self {
-        Self {
-            to: Some(key.into()),
-            ..self
-        }
+        Self { to: Some(key.into()), ..self }
     }
 
     /// From the end of the range to its beginning.
     #[must_use]
     pub fn reverse(self) -> Self {
-        Self {
-            reverse: true,
-            ..self
-        }
+        Self { reverse: true, ..self }
     }
 
     /// At most so many keys.
     #[must_use]
     pub fn limit(self, keys: u64) -> Self {
-        Self {
-            limit: Some(keys),
-            ..self
-        }
+        Self { limit: Some(keys), ..self }
     }
 
     /// How fresh what it reads must be.
     #[must_use]
     pub fn consistency(self, consistency: Consistency) -> Self {
-        Self {
-            consistency,
-            ..self
-        }
+        Self { consistency, ..self }
     }
 }
 
@@ -387,9 +349,7 @@ impl Scan {
             self.waiting = Some(self.ask().map_err(ScanError::Call)?);
         }
         let waiting = self.waiting.as_mut().expect("set above");
-        let answer = waiting
-            .await
-            .unwrap_or(Err(Failure::Closed { maybe: false }.into()));
+        let answer = waiting.await.unwrap_or(Err(Failure::Closed { maybe: false }.into()));
         self.waiting = None;
         match answer {
             Ok(Reply::Page { page, cursor }) => {
@@ -399,11 +359,7 @@ impl Scan {
                     Some(_) | None => More::End,
                 };
                 let items = page.items.into_iter();
-                self.page.extend(items.map(|(key, value, revision)| Item {
-                    key,
-                    value,
-                    revision,
-                }));
+                self.page.extend(items.map(|(key, value, revision)| Item { key, value, revision }));
                 Ok(())
             }
             Ok(other) => wrong(&other).map_err(ScanError::Call),
@@ -437,10 +393,7 @@ impl Scan {
     fn ask(&self) -> Result<oneshot::Receiver<Answer>, Error> {
         let shared = self.partition.node.shared();
         let page = len_u64(shared.options.limits.scan_keys);
-        let left = self
-            .range
-            .limit
-            .map_or(page, |limit| page.min(limit - self.seen));
+        let left = self.range.limit.map_or(page, |limit| page.min(limit - self.seen));
         let limit = u32::try_from(left).unwrap_or(u32::MAX);
         let action = match self.more {
             More::Cursor(cursor) => Action::ScanNext { cursor, limit },
@@ -510,19 +463,10 @@ mod tests {
 
     #[test]
     fn a_range_is_built_step_by_step() {
-        let range = Range::prefix("a")
-            .reverse()
-            .limit(3)
-            .consistency(Consistency::Local);
-        assert_eq!(
-            (&*range.from, range.to.as_deref()),
-            (&b"a"[..], Some(&b"b"[..]))
-        );
+        let range = Range::prefix("a").reverse().limit(3).consistency(Consistency::Local);
+        assert_eq!((&*range.from, range.to.as_deref()), (&b"a"[..], Some(&b"b"[..])));
         assert!(range.reverse);
         assert_eq!(range.limit, Some(3));
-        assert_eq!(
-            Range::all().from("x").to("y"),
-            Range::default().to("y").from("x")
-        );
+        assert_eq!(Range::all().from("x").to("y"), Range::default().to("y").from("x"));
     }
 }

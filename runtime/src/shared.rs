@@ -43,26 +43,13 @@ pub(crate) struct Shared {
 
 /// What reaches core's thread.
 pub(crate) enum Item {
-    Connected {
-        link: std::sync::Arc<Link>,
-        dial: Option<Dial>,
-    },
-    Messages {
-        conn: ConnId,
-        messages: Vec<Message>,
-    },
-    Disconnected {
-        conn: ConnId,
-    },
-    Stored {
-        upto: LogSeq,
-    },
+    Connected { link: std::sync::Arc<Link>, dial: Option<Dial> },
+    Messages { conn: ConnId, messages: Vec<Message> },
+    Disconnected { conn: ConnId },
+    Stored { upto: LogSeq },
     Store(Vec<StoreDone>),
     Input(Input),
-    Call {
-        request: RequestId,
-        call: Call,
-    },
+    Call { request: RequestId, call: Call },
 }
 
 /// How far a node has come.
@@ -193,39 +180,19 @@ impl Shared {
         }
         if calls.waiting.len() >= limits.calls {
             let limit = len_u64(limits.calls);
-            return Err(Refused::Full {
-                what: "the table of calls",
-                limit,
-            }
-            .into());
+            return Err(Refused::Full { what: "the table of calls", limit }.into());
         }
         if calls.bytes + bytes > limits.calls_bytes {
             let limit = len_u64(limits.calls_bytes);
-            return Err(Refused::Full {
-                what: "the room for calls' bytes",
-                limit,
-            }
-            .into());
+            return Err(Refused::Full { what: "the room for calls' bytes", limit }.into());
         }
         calls.last = calls.last.next();
         calls.bytes += bytes;
         let request = calls.last;
         let guard = deadline + GUARD;
-        calls.waiting.insert(
-            request,
-            Waiting {
-                answer,
-                write,
-                bytes,
-                guard,
-            },
-        );
+        calls.waiting.insert(request, Waiting { answer, write, bytes, guard });
         drop(calls);
-        let call = Call {
-            deadline,
-            partition: partition.to_owned(),
-            action,
-        };
+        let call = Call { deadline, partition: partition.to_owned(), action };
         // When the node has just ended its last act is to answer all calls, this one too.
         let _: Result<(), Closed> = self.inbox.push(Item::Call { request, call }, 0);
         Ok(receiver)
@@ -254,27 +221,17 @@ impl Shared {
     pub(crate) fn give_up_late_calls(&self) {
         let now = self.clock.instant();
         let mut calls = self.calls.lock();
-        let late: Vec<Waiting> = calls
-            .waiting
-            .extract_if(|_, waiting| waiting.guard < now)
-            .map(|(_, w)| w)
-            .collect();
+        let late: Vec<Waiting> =
+            calls.waiting.extract_if(|_, waiting| waiting.guard < now).map(|(_, w)| w).collect();
         for waiting in &late {
             calls.bytes -= waiting.bytes;
         }
         drop(calls);
         if !late.is_empty() {
-            tracing::error!(
-                calls = late.len(),
-                "the core thread does not answer: calls given up"
-            );
+            tracing::error!(calls = late.len(), "the core thread does not answer: calls given up");
         }
         for Waiting { answer, write, .. } in late {
-            let failure = if write {
-                Failure::OutcomeUnknown
-            } else {
-                Failure::Deadline
-            };
+            let failure = if write { Failure::OutcomeUnknown } else { Failure::Deadline };
             let _: Result<(), Answer> = answer.send(Err(failure.into()));
         }
     }
@@ -295,10 +252,7 @@ impl Shared {
 /// What the application is told.
 impl Shared {
     pub(crate) fn events(&self) -> Option<broadcast::Receiver<Event>> {
-        self.events
-            .lock()
-            .as_ref()
-            .map(broadcast::Sender::subscribe)
+        self.events.lock().as_ref().map(broadcast::Sender::subscribe)
     }
 
     /// Tells the log and the application, and notes what concerns the opening.
@@ -311,24 +265,14 @@ impl Shared {
             }
             Event::PeerConnected { member } => tracing::info!(%member, "peer connected"),
             Event::PeerDisconnected { member } => tracing::info!(%member, "peer disconnected"),
-            Event::PeerRefused {
-                member,
-                reason,
-                by_us,
-            } => {
+            Event::PeerRefused { member, reason, by_us } => {
                 let reason = explain(reason);
                 tracing::warn!(?member, reason, by_us, "connection refused");
                 if !by_us {
-                    self.advance(Phase::Opening {
-                        refused: Some(reason),
-                    });
+                    self.advance(Phase::Opening { refused: Some(reason) });
                 }
             }
-            Event::LeaderChanged {
-                group,
-                term,
-                leader,
-            } => {
+            Event::LeaderChanged { group, term, leader } => {
                 tracing::debug!(%group, %term, ?leader, "leader changed");
             }
             Event::PeerFault { member, what } => tracing::warn!(?member, what, "peer at fault"),
@@ -381,15 +325,11 @@ fn weigh(action: &Action) -> (bool, usize) {
                 Expect::Value(value) => value.as_ref().map_or(0, bytes::Bytes::len),
                 Expect::Revision(_) => 0,
             };
-            (
-                true,
-                key.len() + expected + value.as_ref().map_or(0, bytes::Bytes::len),
-            )
+            (true, key.len() + expected + value.as_ref().map_or(0, bytes::Bytes::len))
         }
         Action::Batch { changes } => {
-            let lens = changes
-                .iter()
-                .map(|c| c.key.len() + c.value.as_ref().map_or(0, bytes::Bytes::len));
+            let lens =
+                changes.iter().map(|c| c.key.len() + c.value.as_ref().map_or(0, bytes::Bytes::len));
             (true, lens.sum())
         }
         Action::Get { key, .. } => (false, key.len()),
@@ -436,8 +376,7 @@ pub fn explain(refusal: &Refusal) -> String {
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic")
 }
 
 /// Messages that wait for core, in bytes; readers wait at more.

@@ -25,9 +25,7 @@ pub(crate) fn run<S: Store>(mut worker: Worker<S>, tasks: &Mailbox<StoreTask>, s
             }
             let mut done = Vec::new();
             worker.run(taken.drain(..), &mut done);
-            let failed = done
-                .iter()
-                .any(|done| matches!(done, StoreDone::Failed { .. }));
+            let failed = done.iter().any(|done| matches!(done, StoreDone::Failed { .. }));
             if !done.is_empty() {
                 // The node may have ended meanwhile.
                 let _: Result<(), Closed> = shared.put(Item::Store(done), 0);
@@ -67,9 +65,7 @@ impl FjallStore {
             .max_journaling_size(JOURNAL_BYTES)
             .open()
             .map_err(|e| problem(&e))?;
-        let keys = database
-            .keyspace("keys", options)
-            .map_err(|e| problem(&e))?;
+        let keys = database.keyspace("keys", options).map_err(|e| problem(&e))?;
         Ok(Self { database, keys })
     }
 }
@@ -94,11 +90,7 @@ impl View for FjallStore {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        if from < to {
-            show(self.keys.range(from..to), reverse, visit)
-        } else {
-            Ok(())
-        }
+        if from < to { show(self.keys.range(from..to), reverse, visit) } else { Ok(()) }
     }
 }
 
@@ -125,16 +117,11 @@ impl Store for FjallStore {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.database
-            .persist(PersistMode::SyncAll)
-            .map_err(|e| problem(&e))
+        self.database.persist(PersistMode::SyncAll).map_err(|e| problem(&e))
     }
 
     fn snapshot(&self) -> FjallSnapshot {
-        FjallSnapshot {
-            snapshot: self.database.snapshot(),
-            keys: self.keys.clone(),
-        }
+        FjallSnapshot { snapshot: self.database.snapshot(), keys: self.keys.clone() }
     }
 }
 
@@ -146,10 +133,7 @@ pub(crate) struct FjallSnapshot {
 
 impl View for FjallSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let found = self
-            .snapshot
-            .get(&self.keys, key)
-            .map_err(|e| problem(&e))?;
+        let found = self.snapshot.get(&self.keys, key).map_err(|e| problem(&e))?;
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -173,11 +157,7 @@ fn show(
     reverse: bool,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
 ) -> Result<(), StoreError> {
-    while let Some(guard) = if reverse {
-        range.next_back()
-    } else {
-        range.next()
-    } {
+    while let Some(guard) = if reverse { range.next_back() } else { range.next() } {
         let (key, value) = guard.into_inner().map_err(|e| problem(&e))?;
         if !visit(&key, &value) {
             break;

@@ -71,14 +71,9 @@ pub(crate) fn start(
         Some(address) => Some(sockets.block_on(listen(address, options.insecure))?),
         None => None,
     };
-    let address = listener
-        .as_ref()
-        .and_then(|listener| listener.local_addr().ok());
-    let (net, connections) = Net::new(
-        Arc::clone(&shared),
-        sockets.handle().clone(),
-        config.members.len(),
-    );
+    let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let (net, connections) =
+        Net::new(Arc::clone(&shared), sockets.handle().clone(), config.members.len());
 
     let (running, gone) = mpsc::channel();
     let mut threads = Threads {
@@ -92,11 +87,7 @@ pub(crate) fn start(
         connections,
         directory,
     };
-    let Prepared {
-        restored,
-        log,
-        store,
-    } = match &threads.directory {
+    let Prepared { restored, log, store } = match &threads.directory {
         Some(directory) => threads.prepare_disk(directory)?,
         None => threads.prepare_memory()?,
     };
@@ -104,11 +95,7 @@ pub(crate) fn start(
     let node = Node::new(config, restored, seed, shared.clock.now())?;
     shared.me.get_or_init(|| node.view().me());
     let (appends, tasks) = (Arc::clone(&threads.appends), Arc::clone(&threads.tasks));
-    let way = if log.is_some() {
-        Log::Disk(appends)
-    } else {
-        Log::Memory
-    };
+    let way = if log.is_some() { Log::Disk(appends) } else { Log::Memory };
     let engine = Engine::new(node, Arc::clone(&shared), Arc::clone(&net), way, tasks);
     if let Some(log) = log {
         threads.begin("ring-log", log)?;
@@ -128,18 +115,11 @@ impl Threads {
     /// Recovers log and store.
     fn prepare_disk(&self, directory: &Directory) -> Result<Prepared, OpenError> {
         let (dir, path) = (directory.log(), directory.store());
-        let log = storage::recover(&mut Segments::of(&dir)?).map_err(|source| OpenError::Log {
-            dir: dir.clone(),
-            source,
-        })?;
+        let log = storage::recover(&mut Segments::of(&dir)?)
+            .map_err(|source| OpenError::Log { dir: dir.clone(), source })?;
         let files = Files::of(&dir);
-        files
-            .sync_last(log.tail.last)
-            .map_err(OpenError::directory(&dir, "sync"))?;
-        let torn = |problem: String| OpenError::Torn {
-            dir: directory.path().into(),
-            problem,
-        };
+        files.sync_last(log.tail.last).map_err(OpenError::directory(&dir, "sync"))?;
+        let torn = |problem: String| OpenError::Torn { dir: directory.path().into(), problem };
         if !path.is_dir() {
             if log.tail.last.is_some() {
                 let gone = format!("it has a log, but its store {} is gone", path.display());
@@ -154,9 +134,7 @@ impl Threads {
         let (appends, shared) = (Arc::clone(&self.appends), Arc::clone(&self.shared));
         Ok(Prepared {
             restored: Restored { log, store: states },
-            log: Some(Box::new(move || {
-                log::run(Writer::new(files), &appends, &shared)
-            })),
+            log: Some(Box::new(move || log::run(Writer::new(files), &appends, &shared))),
             store: self.store_thread(worker),
         })
     }
@@ -166,10 +144,7 @@ impl Threads {
         let worker = Worker::new(MemoryStore::new(), limits);
         let (worker, store) = worker.map_err(store_error(Path::new("memory")))?;
         Ok(Prepared {
-            restored: Restored {
-                log: Recovered::default(),
-                store,
-            },
+            restored: Restored { log: Recovered::default(), store },
             log: None,
             store: self.store_thread(worker),
         })
@@ -277,10 +252,7 @@ impl Drop for Threads {
 /// What core cannot check.
 fn check(options: &Options) -> Result<(), OpenError> {
     let wrong = |field, problem: &str| {
-        Err(OpenError::Config(ConfigError {
-            field,
-            problem: problem.into(),
-        }))
+        Err(OpenError::Config(ConfigError { field, problem: problem.into() }))
     };
     if options.client && options.join.is_empty() {
         return wrong("join", "a client needs at least one address of a member");
@@ -289,10 +261,7 @@ fn check(options: &Options) -> Result<(), OpenError> {
         return wrong("listen", "a client does not listen");
     }
     if !options.client && !options.join.is_empty() {
-        return wrong(
-            "join",
-            "only a client joins; a member has the list `members`",
-        );
+        return wrong("join", "only a client joins; a member has the list `members`");
     }
     if options.deadline.is_zero() {
         return wrong("deadline", "calls need some time");
@@ -314,10 +283,7 @@ fn sockets() -> Result<Runtime, OpenError> {
 
 /// Listens; beyond this machine only if that was asked for.
 async fn listen(address: String, insecure: bool) -> Result<TcpListener, OpenError> {
-    let error = |source| OpenError::Listen {
-        address: address.clone(),
-        source,
-    };
+    let error = |source| OpenError::Listen { address: address.clone(), source };
     let found = tokio::net::lookup_host(&*address).await.map_err(error)?;
     let found: Vec<SocketAddr> = found.collect();
     if !insecure && !found.iter().all(|found| found.ip().is_loopback()) {
@@ -349,10 +315,7 @@ fn fits(log: &Recovered, store: &[StoreState]) -> Result<(), String> {
 
 fn store_error(path: &Path) -> impl FnOnce(StoreError) -> OpenError + use<> {
     let path = path.to_path_buf();
-    move |error| OpenError::Store {
-        path,
-        problem: error.0,
-    }
+    move |error| OpenError::Store { path, problem: error.0 }
 }
 
 /// Looks after calls that the core thread does not answer, as long as the node lives.

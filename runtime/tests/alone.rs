@@ -12,20 +12,11 @@ use libring::{
 };
 
 async fn memory() -> Node {
-    Node::open(Options {
-        data: Data::Memory,
-        ..quick()
-    })
-    .await
-    .unwrap()
+    Node::open(Options { data: Data::Memory, ..quick() }).await.unwrap()
 }
 
 async fn value(partition: &Partition, key: &str) -> Option<Bytes> {
-    partition
-        .get(key.to_owned())
-        .await
-        .unwrap()
-        .map(|found| found.value)
+    partition.get(key.to_owned()).await.unwrap().map(|found| found.value)
 }
 
 async fn keys(partition: &Partition, range: Range) -> Vec<String> {
@@ -48,27 +39,17 @@ async fn every_call_of_a_partition() {
     assert_eq!(value(&node.partition("q"), "a").await, None);
 
     let expect = Expect::Revision(Revision(0));
-    let lost = p
-        .compare_and_set("a", expect, Some("2".into()))
-        .await
-        .unwrap();
+    let lost = p.compare_and_set("a", expect, Some("2".into())).await.unwrap();
     assert_eq!((lost.swapped, lost.revision), (false, first));
     let expect = Expect::Value(Some("1".into()));
-    let won = p
-        .compare_and_set("a", expect, Some("2".into()))
-        .await
-        .unwrap();
+    let won = p.compare_and_set("a", expect, Some("2".into())).await.unwrap();
     assert!(won.swapped && won.revision > first);
 
     let change = |key: &'static str, value: Option<&'static str>| Change {
         key: key.into(),
         value: value.map(Bytes::from),
     };
-    let changes = vec![
-        change("a", None),
-        change("b", Some("3")),
-        change("c", Some("4")),
-    ];
+    let changes = vec![change("a", None), change("b", Some("3")), change("c", Some("4"))];
     let revision = p.batch(changes).await.unwrap();
     assert!(revision > won.revision);
     assert_eq!(value(&p, "a").await, None);
@@ -86,10 +67,7 @@ async fn every_call_of_a_partition() {
 
 #[tokio::test]
 async fn a_scan_reads_every_page_in_both_directions() {
-    let mut options = Options {
-        data: Data::Memory,
-        ..quick()
-    };
+    let mut options = Options { data: Data::Memory, ..quick() };
     options.limits.scan_keys = 10;
     let node = Node::open(options).await.unwrap();
     let p = node.partition("p");
@@ -101,10 +79,7 @@ async fn a_scan_reads_every_page_in_both_directions() {
     assert_eq!(keys(&p, Range::all()).await, all);
     assert_eq!(keys(&p, Range::all().limit(12)).await, all[..12]);
     assert_eq!(keys(&p, Range::prefix("k03")).await, all[30..40]);
-    assert_eq!(
-        keys(&p, Range::all().from("k007").to("k009")).await,
-        all[7..9]
-    );
+    assert_eq!(keys(&p, Range::all().from("k007").to("k009")).await, all[7..9]);
     let backwards: Vec<_> = all.iter().rev().cloned().collect();
     assert_eq!(keys(&p, Range::all().reverse()).await, backwards);
     assert_eq!(keys(&p, Range::prefix("x")).await, Vec::<String>::new());
@@ -138,11 +113,7 @@ async fn what_was_written_is_there_after_a_restart() {
         let node = Node::open(alone(dir.path())).await.unwrap();
         let p = node.partition("p");
         for old in 0..round {
-            assert_eq!(
-                value(&p, &format!("k{old}")).await.unwrap(),
-                "v",
-                "round {round}"
-            );
+            assert_eq!(value(&p, &format!("k{old}")).await.unwrap(), "v", "round {round}");
         }
         p.put(format!("k{round}"), "v").await.unwrap();
         if round % 2 == 0 {
@@ -167,9 +138,7 @@ async fn a_log_that_is_cut_many_times_loses_nothing() {
     }
     let bytes = |dir: &std::path::Path| -> u64 {
         let files = std::fs::read_dir(dir.join("log")).unwrap();
-        files
-            .map(|file| file.unwrap().metadata().unwrap().len())
-            .sum()
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     };
     let left = bytes(dir.path());
     assert!(left < 2 << 20, "{left} bytes of log are left");
@@ -211,10 +180,7 @@ async fn a_closed_node_answers_everyone() {
 /// More calls than the table holds: the rest is refused at once, and memory stays bounded.
 #[tokio::test]
 async fn a_flood_is_refused() {
-    let mut options = Options {
-        data: Data::Memory,
-        ..quick()
-    };
+    let mut options = Options { data: Data::Memory, ..quick() };
     options.limits.calls = 500;
     let node = Node::open(options).await.unwrap();
     let p = node.partition("p");
@@ -246,20 +212,10 @@ async fn what_is_too_large_is_refused_with_its_limit() {
     }
     for (key, value) in [((64 << 10) + 1, 0), (0, (8 << 20) + 1), (0, 100 << 20)] {
         let error = p.put(vec![1; key], vec![2; value]).await.unwrap_err();
-        assert!(
-            matches!(error, Error::Refused(Refused::TooLarge { .. })),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Refused(Refused::TooLarge { .. })), "{error}");
     }
-    let long = node
-        .partition(&"n".repeat(256))
-        .put("k", "v")
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(long, Error::Refused(Refused::TooLarge { limit: 255, .. })),
-        "{long}"
-    );
+    let long = node.partition(&"n".repeat(256)).put("k", "v").await.unwrap_err();
+    assert!(matches!(long, Error::Refused(Refused::TooLarge { limit: 255, .. })), "{long}");
     node.close().await.unwrap();
 }
 
@@ -278,28 +234,14 @@ async fn a_member_whose_disk_fails_halts() {
             break error;
         }
     };
-    assert!(
-        matches!(error, Error::Failed(Failure::Closed { maybe: true })),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Failed(Failure::Closed { maybe: true })), "{error}");
     let halt = node.halted().await;
-    let Halt::Log { problem } = &halt else {
-        panic!("{halt}")
-    };
-    assert!(
-        problem.contains(&*dir.path().join("log").to_string_lossy()),
-        "{halt}"
-    );
+    let Halt::Log { problem } = &halt else { panic!("{halt}") };
+    assert!(problem.contains(&*dir.path().join("log").to_string_lossy()), "{halt}");
     while events.next().await.is_some() {}
-    assert_eq!(
-        p.get("k").await.unwrap_err(),
-        Error::Refused(Refused::Halted)
-    );
+    assert_eq!(p.get("k").await.unwrap_err(), Error::Refused(Refused::Halted));
     node.clone().close().await.unwrap();
-    assert_eq!(
-        p.get("k").await.unwrap_err(),
-        Error::Refused(Refused::Halted)
-    );
+    assert_eq!(p.get("k").await.unwrap_err(), Error::Refused(Refused::Halted));
     assert_eq!(node.halted().await, halt);
 }
 
@@ -318,18 +260,13 @@ async fn futures_may_be_dropped_anywhere() {
 }
 
 fn quick_memory() -> Options {
-    Options {
-        data: Data::Memory,
-        ..quick()
-    }
+    Options { data: Data::Memory, ..quick() }
 }
 
 /// Calls need no tokio around them.
 #[test]
 fn any_executor_will_do() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let node = runtime.block_on(memory());
     let p = node.partition("p");
     let put = runtime.block_on(p.put("k", "v"));

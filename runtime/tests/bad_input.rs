@@ -36,10 +36,7 @@ async fn a_port_in_use_is_named_and_the_directory_stays_usable() {
     let dir = tempfile::tempdir().unwrap();
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap().to_string();
-    let options = Options {
-        listen: Some(address.clone()),
-        ..alone(dir.path())
-    };
+    let options = Options { listen: Some(address.clone()), ..alone(dir.path()) };
     let error = error(options.clone()).await;
     assert!(matches!(error, OpenError::Listen { .. }), "{error}");
     assert!(error.to_string().contains(&address), "{error}");
@@ -49,20 +46,11 @@ async fn a_port_in_use_is_named_and_the_directory_stays_usable() {
 
 #[tokio::test]
 async fn other_machines_are_kept_out_unless_asked_for() {
-    let options = Options {
-        listen: Some("0.0.0.0:0".into()),
-        data: Data::Memory,
-        ..quick()
-    };
+    let options = Options { listen: Some("0.0.0.0:0".into()), data: Data::Memory, ..quick() };
     let error = error(options.clone()).await;
     assert!(matches!(error, OpenError::NotLoopback { .. }), "{error}");
     assert!(error.to_string().contains("`insecure`"), "{error}");
-    let node = Node::open(Options {
-        insecure: true,
-        ..options
-    })
-    .await
-    .unwrap();
+    let node = Node::open(Options { insecure: true, ..options }).await.unwrap();
     assert!(node.address().is_some());
     node.close().await.unwrap();
 }
@@ -106,11 +94,7 @@ async fn a_log_that_is_damaged_is_named_and_kept() {
     assert!(matches!(error, OpenError::Log { .. }), "{error}");
     let name = sealed.file_name().unwrap().to_string_lossy().into_owned();
     assert!(error.to_string().contains(&name), "{error}");
-    assert_eq!(
-        fs::read(&sealed).unwrap(),
-        bytes,
-        "nothing is repaired behind one's back"
-    );
+    assert_eq!(fs::read(&sealed).unwrap(), bytes, "nothing is repaired behind one's back");
 }
 
 #[tokio::test]
@@ -132,66 +116,19 @@ async fn half_a_directory_is_no_member() {
 
 #[tokio::test]
 async fn options_that_cannot_be_meant() {
-    let memory = || Options {
-        data: Data::Memory,
-        ..quick()
-    };
+    let memory = || Options { data: Data::Memory, ..quick() };
     let wrong = [
-        (
-            "join",
-            Options {
-                client: true,
-                ..memory()
-            },
-        ),
-        (
-            "join",
-            Options {
-                join: free_addresses(1),
-                ..memory()
-            },
-        ),
-        (
-            "listen",
-            Options {
-                listen: Some("127.0.0.1:0".into()),
-                ..client(&members(1, None))
-            },
-        ),
-        (
-            "deadline",
-            Options {
-                deadline: Duration::ZERO,
-                ..memory()
-            },
-        ),
-        (
-            "name",
-            Options {
-                name: "nobody".into(),
-                ..members(3, None).remove(0)
-            },
-        ),
-        (
-            "cluster",
-            Options {
-                cluster: String::new(),
-                ..memory()
-            },
-        ),
-        (
-            "shards",
-            Options {
-                shards: 0,
-                ..memory()
-            },
-        ),
+        ("join", Options { client: true, ..memory() }),
+        ("join", Options { join: free_addresses(1), ..memory() }),
+        ("listen", Options { listen: Some("127.0.0.1:0".into()), ..client(&members(1, None)) }),
+        ("deadline", Options { deadline: Duration::ZERO, ..memory() }),
+        ("name", Options { name: "nobody".into(), ..members(3, None).remove(0) }),
+        ("cluster", Options { cluster: String::new(), ..memory() }),
+        ("shards", Options { shards: 0, ..memory() }),
     ];
     for (field, options) in wrong {
         let error = error(options).await;
-        let OpenError::Config(config) = &error else {
-            panic!("{field}: {error}")
-        };
+        let OpenError::Config(config) = &error else { panic!("{field}: {error}") };
         assert_eq!(config.field, field, "{error}");
     }
 }
@@ -201,11 +138,7 @@ async fn options_that_cannot_be_meant() {
 async fn a_wrong_option_makes_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
-    error(Options {
-        cluster: String::new(),
-        ..alone(&path)
-    })
-    .await;
+    error(Options { cluster: String::new(), ..alone(&path) }).await;
     assert!(!path.exists());
 }
 
@@ -226,11 +159,7 @@ async fn a_client_of_nobody_gives_up_in_time() {
 #[tokio::test]
 async fn a_client_of_another_cluster_is_told() {
     let address = free_addresses(1).remove(0);
-    let options = Options {
-        listen: Some(address.clone()),
-        data: Data::Memory,
-        ..quick()
-    };
+    let options = Options { listen: Some(address.clone()), data: Data::Memory, ..quick() };
     let node = Node::open(options).await.unwrap();
     let stray = Options {
         cluster: "other".into(),
@@ -240,12 +169,7 @@ async fn a_client_of_another_cluster_is_told() {
         ..quick()
     };
     let error = error(stray).await;
-    let OpenError::Unreachable {
-        refused: Some(why), ..
-    } = &error
-    else {
-        panic!("{error}")
-    };
+    let OpenError::Unreachable { refused: Some(why), .. } = &error else { panic!("{error}") };
     assert!(why.contains("\"ring\""), "{error}");
     node.close().await.unwrap();
 }

@@ -12,10 +12,7 @@ use libring::{Event, MemberId, Node, Options, Partition, Range, Refusal, Role};
 
 /// Writes until it works: a member that was just lost may have led.
 async fn put(partition: &Partition, key: &str, value: &str) {
-    partition
-        .put(key.to_owned(), value.to_owned())
-        .await
-        .unwrap();
+    partition.put(key.to_owned(), value.to_owned()).await.unwrap();
 }
 
 async fn get(partition: &Partition, key: &str) -> Option<String> {
@@ -29,11 +26,7 @@ async fn leaders(node: &Node, ids: &[MemberId]) -> usize {
     for id in ids {
         let status = node.status(*id).await.unwrap();
         assert_eq!(status.member, *id);
-        leaders += status
-            .groups
-            .iter()
-            .filter(|group| group.role == Role::Leader)
-            .count();
+        leaders += status.groups.iter().filter(|group| group.role == Role::Leader).count();
     }
     leaders
 }
@@ -67,9 +60,7 @@ async fn what_one_writes_all_read() {
         assert_eq!(node.members().iter().map(|m| m.id).collect::<Vec<_>>(), ids);
         // Leadership may be on its way to the preferred leader: asked again until it has arrived.
         let settled = async { while leaders(node, &ids).await != 4 {} };
-        tokio::time::timeout(Duration::from_secs(10), settled)
-            .await
-            .expect("one for each shard");
+        tokio::time::timeout(Duration::from_secs(10), settled).await.expect("one for each shard");
     }
     drop(parts);
     close(nodes).await;
@@ -87,10 +78,7 @@ async fn a_lost_member_is_missed_by_nobody_and_catches_up() {
     for n in 0..20 {
         put(&p, &format!("k{n}"), "v").await;
     }
-    assert_eq!(
-        get(&nodes[1].partition("p"), "a").await.as_deref(),
-        Some("1")
-    );
+    assert_eq!(get(&nodes[1].partition("p"), "a").await.as_deref(), Some("1"));
 
     let back = Node::open(options[2].clone()).await.unwrap();
     let own = back.partition("p");
@@ -125,10 +113,7 @@ async fn a_client_calls_through_any_member() {
     assert_eq!(caller.members().len(), 3);
     let p = caller.partition("p");
     put(&p, "k", "v").await;
-    assert_eq!(
-        get(&nodes[2].partition("p"), "k").await.as_deref(),
-        Some("v")
-    );
+    assert_eq!(get(&nodes[2].partition("p"), "k").await.as_deref(), Some("v"));
     for node in &nodes {
         let status = caller.status(node.whoami()).await.unwrap();
         assert_eq!(status.clients, 1);
@@ -151,9 +136,7 @@ async fn events_tell_of_peers() {
     lost.close().await.unwrap();
     let told =
         async { while events.next().await.unwrap() != (Event::PeerDisconnected { member: id }) {} };
-    tokio::time::timeout(Duration::from_secs(10), told)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
     assert_eq!(events.missed(), 0);
     close(nodes).await;
     while events.next().await.is_some() {}
@@ -166,10 +149,7 @@ async fn another_clusters_member_stays_out() {
     let mut nodes = open_all(&options).await;
     nodes.pop().unwrap().close().await.unwrap();
     let mut events = nodes[0].events();
-    let stray = Options {
-        cluster: "other".into(),
-        ..options[2].clone()
-    };
+    let stray = Options { cluster: "other".into(), ..options[2].clone() };
     let opening = tokio::spawn(Node::open(stray));
     let refused = async {
         loop {
@@ -178,15 +158,8 @@ async fn another_clusters_member_stays_out() {
             }
         }
     };
-    let reason = tokio::time::timeout(Duration::from_secs(10), refused)
-        .await
-        .unwrap();
-    assert_eq!(
-        reason,
-        Refusal::ClusterName {
-            expected: "other".into()
-        }
-    );
+    let reason = tokio::time::timeout(Duration::from_secs(10), refused).await.unwrap();
+    assert_eq!(reason, Refusal::ClusterName { expected: "other".into() });
     put(&nodes[0].partition("p"), "k", "v").await;
     assert!(!opening.is_finished(), "it goes on trying");
     opening.abort();
@@ -199,18 +172,11 @@ async fn strangers_on_the_port_disturb_nobody() {
     let options = members(3, None);
     let nodes = open_all(&options).await;
     let address = nodes[0].address().unwrap();
-    let noise: &[&[u8]] = &[
-        b"GET / HTTP/1.1\r\n\r\n",
-        &[0; 64],
-        &[0xff; 4096],
-        b"",
-        b"\x04\0\0\0",
-    ];
+    let noise: &[&[u8]] = &[b"GET / HTTP/1.1\r\n\r\n", &[0; 64], &[0xff; 4096], b"", b"\x04\0\0\0"];
     let mut peers = Vec::new();
     for bytes in noise {
         let mut peer = TcpStream::connect(address).unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         peer.write_all(bytes).unwrap();
         peers.push(peer);
     }

@@ -10,11 +10,7 @@ use common::{alone, client, free_addresses};
 use libring::{Node, Options};
 
 fn threads_and_files() -> (usize, usize) {
-    let count = |what| {
-        std::fs::read_dir(format!("/proc/self/{what}"))
-            .unwrap()
-            .count()
-    };
+    let count = |what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     (count("task"), count("fd"))
 }
 
@@ -23,23 +19,14 @@ fn threads_and_files() -> (usize, usize) {
 async fn fifty_lives_leave_no_thread_and_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let listen = free_addresses(1).pop();
-    let options = Options {
-        listen: listen.clone(),
-        ..alone(dir.path())
-    };
-    let caller = Options {
-        join: listen.into_iter().collect(),
-        ..client(std::slice::from_ref(&options))
-    };
+    let options = Options { listen: listen.clone(), ..alone(dir.path()) };
+    let caller =
+        Options { join: listen.into_iter().collect(), ..client(std::slice::from_ref(&options)) };
     let mut before = None;
     for round in 0..50 {
         let node = Node::open(options.clone()).await.unwrap();
         let caller = Node::open(caller.clone()).await.unwrap();
-        caller
-            .partition("p")
-            .put("k", round.to_string())
-            .await
-            .unwrap();
+        caller.partition("p").put("k", round.to_string()).await.unwrap();
         if round % 2 == 0 {
             node.close().await.unwrap();
             drop(caller);
@@ -56,8 +43,5 @@ async fn fifty_lives_leave_no_thread_and_no_file() {
         tokio::task::yield_now().await;
     }
     let after = threads_and_files();
-    assert!(
-        after.0 <= before.0 && after.1 <= before.1,
-        "{before:?} became {after:?}"
-    );
+    assert!(after.0 <= before.0 && after.1 <= before.1, "{before:?} became {after:?}");
 }

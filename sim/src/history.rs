@@ -46,12 +46,7 @@ impl History {
         let mut operations = Vec::with_capacity(self.events.len() / 2);
         let mut open: BTreeMap<ProcessId, usize> = BTreeMap::new();
         for event in &self.events {
-            let What::Client {
-                process,
-                node,
-                phase,
-            } = &event.what
-            else {
+            let What::Client { process, node, phase } = &event.what else {
                 continue;
             };
             if let Phase::Invoke(op) = phase {
@@ -132,10 +127,7 @@ impl Recorder {
 
     /// Something was done to the cluster.
     pub fn fault(&self, time: u64, name: impl Into<String>, fields: Map<String, Json>) {
-        let what = What::Fault {
-            name: name.into(),
-            fields,
-        };
+        let what = What::Fault { name: name.into(), fields };
         self.lock().push(time, what);
     }
 
@@ -182,10 +174,7 @@ struct Inner {
 impl Inner {
     fn state(&self, process: ProcessId) -> ProcessState {
         let at = usize::try_from(process.0).expect("usize has 64 bits");
-        *self
-            .processes
-            .get(at)
-            .expect("process numbers come from the recorder")
+        *self.processes.get(at).expect("process numbers come from the recorder")
     }
 
     fn step(&mut self, process: ProcessId, from: ProcessState, to: ProcessState) {
@@ -198,11 +187,7 @@ impl Inner {
     }
 
     fn push_client(&mut self, time: u64, process: ProcessId, node: Option<u64>, phase: Phase) {
-        let what = What::Client {
-            process,
-            node,
-            phase,
-        };
+        let what = What::Client { process, node, phase };
         self.push(time, what);
     }
 
@@ -445,9 +430,7 @@ impl Key {
     /// The partition's name.
     #[must_use]
     pub fn partition(&self) -> &str {
-        self.0
-            .split_once('/')
-            .map_or("", |(partition, _)| partition)
+        self.0.split_once('/').map_or("", |(partition, _)| partition)
     }
 }
 
@@ -550,13 +533,7 @@ impl fmt::Display for Op {
                 }
                 Ok(())
             }
-            Self::Scan {
-                from,
-                to,
-                limit,
-                reverse,
-                local,
-            } => {
+            Self::Scan { from, to, limit, reverse, local } => {
                 write!(f, "scan{} {from} to ", local_word(*local))?;
                 match to {
                     Some(to) => write!(f, "{to}")?,
@@ -598,11 +575,7 @@ impl fmt::Display for Done {
                 write!(f, "{value}")?;
                 at(f, revision)
             }
-            Self::Page {
-                items,
-                more,
-                revision,
-            } => {
+            Self::Page { items, more, revision } => {
                 f.write_str("[")?;
                 for (key, value, revision) in items {
                     write!(f, " {key} = {value}")?;

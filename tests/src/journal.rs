@@ -172,10 +172,7 @@ impl Journal {
     /// From now on, looks in these partitions for an acknowledged put that began later than now.
     pub fn await_puts(&self, partitions: &[String]) -> Instant {
         let now = Instant::now();
-        self.lock().awaited = partitions
-            .iter()
-            .map(|name| (name.clone(), (now, None)))
-            .collect();
+        self.lock().awaited = partitions.iter().map(|name| (name.clone(), (now, None))).collect();
         now
     }
 
@@ -198,10 +195,7 @@ impl Journal {
             }
             let left = deadline.checked_duration_since(Instant::now());
             let left = left.unwrap_or_else(|| {
-                let missing = inner
-                    .awaited
-                    .iter()
-                    .filter(|(_, (_, first))| first.is_none());
+                let missing = inner.awaited.iter().filter(|(_, (_, first))| first.is_none());
                 let missing: Vec<&String> = missing.map(|(name, _)| name).collect();
                 panic!("no put is acknowledged in {missing:?} for {PATIENCE:?}")
             });
@@ -215,10 +209,7 @@ impl Journal {
     /// # Panics
     /// When the file cannot be written.
     pub fn flush(&self) {
-        self.lock()
-            .file
-            .flush()
-            .expect("the history can be written");
+        self.lock().file.flush().expect("the history can be written");
     }
 
     fn event(&self, kind: &str, describe: impl FnOnce(&mut Map<String, Value>)) {
@@ -250,10 +241,7 @@ impl Put {
         line.insert("process".into(), json!(process.0));
         line.insert("w".into(), json!("kv"));
         line.insert("f".into(), json!("put"));
-        line.insert(
-            "key".into(),
-            json!(format!("{}/{}", self.partition, self.key)),
-        );
+        line.insert("key".into(), json!(format!("{}/{}", self.partition, self.key)));
         line.insert("value".into(), value);
     }
 }

@@ -92,9 +92,8 @@ impl Members {
 
     /// Starts all members that do not run, and waits until they are up.
     pub fn start_all(&mut self) {
-        let missing: Vec<usize> = (0..self.running.len())
-            .filter(|k| self.running[*k].is_none())
-            .collect();
+        let missing: Vec<usize> =
+            (0..self.running.len()).filter(|k| self.running[*k].is_none()).collect();
         for k in &missing {
             self.start(*k);
         }

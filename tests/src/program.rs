@@ -93,10 +93,7 @@ impl Program {
     #[must_use]
     pub fn spawn_with_input(mut command: Command, stdin: Stdio) -> Self {
         let what = describe(&command);
-        command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let state = Arc::new(State::default());
@@ -105,11 +102,7 @@ impl Program {
         state.collect(stdout, Stream::Stdout);
         state.collect(stderr, Stream::Stderr);
         state.reap(child);
-        Self {
-            what,
-            pid: pid.expect("process ids are positive"),
-            state,
-        }
+        Self { what, pid: pid.expect("process ids are positive"), state }
     }
 
     /// Waits for a line that contains `needle`, on stdout or stderr, and gives it.
@@ -119,9 +112,8 @@ impl Program {
     #[must_use]
     pub fn wait_line(&self, needle: &str) -> String {
         let found = self.wait(PATIENCE, |seen| {
-            let line = [&seen.stdout, &seen.stderr]
-                .into_iter()
-                .find_map(|text| find_line(text, needle));
+            let line =
+                [&seen.stdout, &seen.stderr].into_iter().find_map(|text| find_line(text, needle));
             match line {
                 None if seen.is_over() => Some(None),
                 None => None,
@@ -129,11 +121,7 @@ impl Program {
             }
         });
         found.flatten().unwrap_or_else(|| {
-            panic!(
-                "{}: no line with \"{needle}\":\n{}",
-                self.what,
-                self.output()
-            )
+            panic!("{}: no line with \"{needle}\":\n{}", self.what, self.output())
         })
     }
 
@@ -304,9 +292,7 @@ fn wait_without_reaping(child: &Child) {
 
 fn find_line(text: &[u8], needle: &str) -> Option<String> {
     let text = String::from_utf8_lossy(text);
-    text.lines()
-        .find(|line| line.contains(needle))
-        .map(String::from)
+    text.lines().find(|line| line.contains(needle)).map(String::from)
 }
 
 fn describe(command: &Command) -> String {
@@ -321,10 +307,7 @@ fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let test = env::current_exe().expect("a test knows its path");
-        let dir = test
-            .ancestors()
-            .nth(2)
-            .expect("tests lie in target/PROFILE/deps");
+        let dir = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
         let binary = dir.join("ring");
         let profile = dir.file_name().and_then(|name| name.to_str());
         let profile = match profile {
@@ -334,14 +317,7 @@ fn binary() -> &'static Path {
         let target = dir.parent().expect("the target directory");
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "ring-cli",
-                "--profile",
-                profile,
-            ])
+            .args(["build", "--quiet", "--package", "ring-cli", "--profile", profile])
             .arg("--target-dir")
             .arg(target)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));

@@ -22,10 +22,7 @@ struct One {
 
 impl One {
     fn new() -> Self {
-        Self {
-            dir: temporary(),
-            ports: Ports::reserve(2),
-        }
+        Self { dir: temporary(), ports: Ports::reserve(2) }
     }
 
     fn data(&self) -> PathBuf {
@@ -46,9 +43,7 @@ impl One {
 
     fn client(&self, words: &[&str]) -> Command {
         let mut command = ring();
-        command
-            .args(["--connect", &self.ports.address(0)])
-            .args(words);
+        command.args(["--connect", &self.ports.address(0)]).args(words);
         command
     }
 
@@ -68,10 +63,7 @@ impl One {
             .map(|entry| entry.expect("it can be read").path())
             .collect();
         segments.sort();
-        assert!(
-            segments.len() >= 2,
-            "each start opens a segment: {segments:?}"
-        );
+        assert!(segments.len() >= 2, "each start opens a segment: {segments:?}");
         segments.swap_remove(0)
     }
 }
@@ -82,11 +74,7 @@ fn temporary() -> TempDir {
 
 fn serve(data: &Path, listen: &str) -> Command {
     let mut command = ring();
-    command
-        .arg("serve")
-        .arg("--data")
-        .arg(data)
-        .args(["--listen", listen]);
+    command.arg("serve").arg("--data").arg(data).args(["--listen", listen]);
     command
 }
 
@@ -116,11 +104,7 @@ fn a_cluster_that_is_not_there_is_noticed_at_once() {
         all.extend(words);
         run_ring(&all).refused(3, &[&address, "is it running"]);
     }
-    assert!(
-        began.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     run_ring(&["kv", "get", "k"]).refused(3, &["ring dev", "--connect"]);
 }
 
@@ -128,15 +112,7 @@ fn a_cluster_that_is_not_there_is_noticed_at_once() {
 fn somebody_who_never_answers_is_given_up_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = silent.local_addr().expect("it is bound").to_string();
-    let words = [
-        "--connect",
-        &address,
-        "--timeout",
-        "500ms",
-        "kv",
-        "get",
-        "k",
-    ];
+    let words = ["--connect", &address, "--timeout", "500ms", "kv", "get", "k"];
     run_ring(&words).refused(3, &[&address]);
 }
 
@@ -219,8 +195,7 @@ fn a_directory_of_another_cluster_is_refused() {
 fn a_client_of_another_cluster_is_refused() {
     let one = One::new();
     let _member = one.start();
-    one.run(&["--cluster", "other", "kv", "get", "k"])
-        .refused(3, &["other", "ring"]);
+    one.run(&["--cluster", "other", "kv", "get", "k"]).refused(3, &["other", "ring"]);
 }
 
 #[test]
@@ -238,27 +213,15 @@ fn keys_and_values_are_shown_safely_and_come_back_exactly() {
     let stdin = fs::File::open(&file).expect("just written");
     let put = Program::spawn_with_input(one.client(&["kv", "put", "k", "-"]), Stdio::from(stdin));
     put.wait_exit().ok();
-    assert_eq!(
-        one.run(&["kv", "get", "k"]).ok(),
-        "\\x1b[31m\\xff\\x00end\n"
-    );
-    assert!(
-        one.run(&["kv", "get", "k", "--json"])
-            .ok()
-            .contains("1b5b33316dff00656e64")
-    );
-    let raw = one
-        .client(&["kv", "get", "k", "--raw"])
-        .output()
-        .expect("it runs");
+    assert_eq!(one.run(&["kv", "get", "k"]).ok(), "\\x1b[31m\\xff\\x00end\n");
+    assert!(one.run(&["kv", "get", "k", "--json"]).ok().contains("1b5b33316dff00656e64"));
+    let raw = one.client(&["kv", "get", "k", "--raw"]).output().expect("it runs");
     assert_eq!(raw.stdout, binary);
 
     let long = "k".repeat((64 << 10) + 1);
-    one.run(&["kv", "put", &long, "v"])
-        .refused(5, &["65537", "65536"]);
+    one.run(&["kv", "put", &long, "v"]).refused(5, &["65537", "65536"]);
     let long = "p".repeat(256);
-    one.run(&["kv", "--partition", &long, "put", "k", "v"])
-        .refused(5, &["256", "255"]);
+    one.run(&["kv", "--partition", &long, "put", "k", "v"]).refused(5, &["256", "255"]);
 }
 
 #[test]
@@ -266,14 +229,11 @@ fn compare_and_set_says_what_it_found() {
     let one = One::new();
     let _member = one.start();
     one.run(&["kv", "cas", "k", "one", "--absent"]).ok();
-    one.run(&["kv", "cas", "k", "two", "--absent"])
-        .refused(1, &["not as expected", "revision"]);
+    one.run(&["kv", "cas", "k", "two", "--absent"]).refused(1, &["not as expected", "revision"]);
     one.run(&["kv", "cas", "k", "two", "--expect", "one"]).ok();
     assert_eq!(one.run(&["kv", "get", "k"]).ok(), "two\n");
-    one.run(&["kv", "cas", "k", "--delete", "--expect", "two"])
-        .ok();
-    one.run(&["kv", "cas", "k", "three", "--expect", "two"])
-        .refused(1, &["no such key"]);
+    one.run(&["kv", "cas", "k", "--delete", "--expect", "two"]).ok();
+    one.run(&["kv", "cas", "k", "three", "--expect", "two"]).refused(1, &["no such key"]);
 }
 
 #[test]
@@ -305,9 +265,7 @@ fn a_reader_that_goes_away_is_no_error() {
         one.run(&["kv", "put", key, &value]).ok();
     }
     let mut scan = one.client(&["kv", "scan"]);
-    scan.stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    scan.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut scan = scan.spawn().expect("it runs");
     drop(scan.stdout.take());
     let ended = scan.wait_with_output().expect("it ends");
@@ -319,26 +277,13 @@ fn a_reader_that_goes_away_is_no_error() {
 fn bench_measures_and_counts_errors() {
     let one = One::new();
     let _member = one.start();
-    let words = [
-        "bench",
-        "--seconds",
-        "1",
-        "--warmup",
-        "0",
-        "--callers",
-        "8",
-        "--keys",
-        "100",
-    ];
+    let words = ["bench", "--seconds", "1", "--warmup", "0", "--callers", "8", "--keys", "100"];
     for mix in ["put", "get", "mixed:50"] {
         let mut all = words.to_vec();
         all.extend(["--mix", mix, "--json"]);
         let exit = one.run(&all);
         let said = exit.ok();
-        assert!(
-            said.contains("per_second") && said.contains("p99_us"),
-            "{said}"
-        );
+        assert!(said.contains("per_second") && said.contains("p99_us"), "{said}");
         assert!(said.contains("\"errors\":{}"), "{said}");
     }
 }
@@ -355,10 +300,7 @@ fn a_shard_without_a_leader_makes_status_fail() {
     members.kill(1);
     let deadline = Instant::now() + tests::PATIENCE;
     while status().code == Some(0) {
-        assert!(
-            Instant::now() < deadline,
-            "two of three are dead, and status is content"
-        );
+        assert!(Instant::now() < deadline, "two of three are dead, and status is content");
     }
     let exit = status();
     exit.refused(1, &["without a leader"]);
@@ -379,19 +321,13 @@ fn a_wiped_member_is_refused() {
     fs::rename(members.data(2), &aside).expect("the directory is ours");
     members.start(2);
     let wiped = members.take(2).wait_exit();
-    wiped.refused(
-        6,
-        &["this data directory is new", "bring the old directory back"],
-    );
+    wiped.refused(6, &["this data directory is new", "bring the old directory back"]);
 
     fs::remove_dir_all(members.data(2)).expect("the directory is ours");
     fs::rename(&aside, members.data(2)).expect("the directory is ours");
     members.start(2);
     members.wait_up(2);
-    assert_eq!(
-        run_ring(&["--connect", &addresses, "kv", "get", "k"]).ok(),
-        "v\n"
-    );
+    assert_eq!(run_ring(&["--connect", &addresses, "kv", "get", "k"]).ok(), "v\n");
 }
 
 #[test]
@@ -413,13 +349,7 @@ fn a_rolled_back_directory_is_refused() {
     members.start(2);
     // What the directory says is enough to be up; the peers refuse it as soon as they are asked.
     let exit = members.take(2).wait_exit();
-    exit.refused(
-        6,
-        &[
-            "older than what a peer has seen",
-            "bring back the newer directory",
-        ],
-    );
+    exit.refused(6, &["older than what a peer has seen", "bring back the newer directory"]);
 }
 
 #[test]
@@ -492,8 +422,7 @@ fn a_member_with_a_full_disk_halts_and_the_others_go_on() {
             assert!(found.is_some(), "k{k} was acknowledged");
         }
     });
-    full.wait_exit()
-        .refused(6, &["No space left on device", "start this member again"]);
+    full.wait_exit().refused(6, &["No space left on device", "start this member again"]);
 }
 
 /// A file system of its own, gone when this is dropped.
@@ -502,13 +431,8 @@ struct Mounted(PathBuf);
 impl Mounted {
     fn tmpfs(dir: &Path, size: &str) -> Option<Self> {
         let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(dir);
-        let mounted = mount
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir);
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
         mounted.then(|| Self(dir.to_path_buf()))
     }
 }
@@ -518,20 +442,12 @@ impl Drop for Mounted {
         // Lazily: a member that a failed test has left may still be there for a moment.
         let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
         if !unmounted.is_ok_and(|status| status.success()) {
-            drop(writeln!(
-                std::io::stderr(),
-                "{} stays mounted",
-                self.0.display()
-            ));
+            drop(writeln!(std::io::stderr(), "{} stays mounted", self.0.display()));
         }
     }
 }
 
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(
-        copied.is_ok_and(|status| status.success()),
-        "cannot copy {}",
-        from.display()
-    );
+    assert!(copied.is_ok_and(|status| status.success()), "cannot copy {}", from.display());
 }

@@ -57,10 +57,7 @@ fn a_cluster_is_found_without_flags_and_keeps_its_data() {
     user.run(&["kv", "put", "greeting", "hello"]).ok();
     user.run(&["kv", "put", "number", "-5"]).ok();
     assert_eq!(user.run(&["kv", "get", "greeting"]).ok(), "hello\n");
-    assert_eq!(
-        user.run(&["kv", "scan"]).ok(),
-        "greeting\thello\nnumber\t-5\n"
-    );
+    assert_eq!(user.run(&["kv", "scan"]).ok(), "greeting\thello\nnumber\t-5\n");
     let status = user.run(&["status"]);
     for name in ["dev-1", "dev-2", "dev-3"] {
         assert!(status.ok().contains(name), "{status:?}");
@@ -69,16 +66,12 @@ fn a_cluster_is_found_without_flags_and_keeps_its_data() {
     dev.terminate();
     assert!(dev.wait_exit().ok().contains("the data is kept in"));
     assert!(!user.state_file().exists(), "a clean stop removes it");
-    user.run(&["kv", "get", "greeting"])
-        .refused(3, &["no `ring dev` runs"]);
+    user.run(&["kv", "get", "greeting"]).refused(3, &["no `ring dev` runs"]);
 
     // Without the flags that it was made with: the directory knows.
     let dev = Program::spawn(user.command(&["dev"]));
     drop(dev.wait_line("ready."));
-    assert_eq!(
-        user.run(&["kv", "scan"]).ok(),
-        "greeting\thello\nnumber\t-5\n"
-    );
+    assert_eq!(user.run(&["kv", "scan"]).ok(), "greeting\thello\nnumber\t-5\n");
     dev.terminate();
     dev.wait_exit().ok();
 }
@@ -107,11 +100,8 @@ fn a_data_directory_keeps_the_shape_that_it_was_made_with() {
     dev.terminate();
     dev.wait_exit().ok();
 
-    user.dev(&["-n", "3"])
-        .wait_exit()
-        .refused(2, &["-n 1, not 3"]);
-    user.run(&["dev", "--shards", "9"])
-        .refused(2, &["--shards 8, not 9"]);
+    user.dev(&["-n", "3"]).wait_exit().refused(2, &["-n 1, not 3"]);
+    user.run(&["dev", "--shards", "9"]).refused(2, &["--shards 8, not 9"]);
 
     fs::create_dir(user.home.path().join("photos")).expect("the directory is ours");
     fs::write(user.home.path().join("photos").join("cat.jpg"), "cat")
@@ -136,10 +126,8 @@ fn a_second_cluster_says_what_is_in_its_way() {
     let line = second.wait_line("kv put greeting hello");
     assert!(line.contains("--connect"), "{line}");
     let address = other.address(0);
-    user.run(&["--connect", &address, "kv", "put", "here", "second"])
-        .ok();
-    user.run(&["kv", "get", "here"])
-        .refused(1, &["no key \"here\""]);
+    user.run(&["--connect", &address, "kv", "put", "here", "second"]).ok();
+    user.run(&["kv", "get", "here"]).refused(1, &["no key \"here\""]);
     second.terminate();
     assert!(second.wait_exit().ok().contains("is gone"));
 

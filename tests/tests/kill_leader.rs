@@ -27,10 +27,8 @@ fn no_acknowledged_write_is_lost_when_leaders_are_killed() {
     members.start_all();
     let client = runtime.block_on(members.client());
     let history = history(&members);
-    let journal = Arc::new(Journal::create(
-        &history,
-        json!({ "cycles": cycles, "shards": SHARDS }),
-    ));
+    let journal =
+        Arc::new(Journal::create(&history, json!({ "cycles": cycles, "shards": SHARDS })));
     let load = Load::start(&runtime, &client, &journal);
 
     let shards = runtime.block_on(shards_of(&client));
@@ -87,11 +85,7 @@ fn judge(journal: &Journal, found: &BTreeMap<(String, String), String>, outages:
     let tally = journal.tally();
     for put in &tally.acknowledged {
         let key = (put.partition.clone(), put.key.clone());
-        assert_eq!(
-            found.get(&key),
-            Some(&put.value),
-            "{put:?} was acknowledged"
-        );
+        assert_eq!(found.get(&key), Some(&put.value), "{put:?} was acknowledged");
     }
     for key in &tally.failed {
         assert_eq!(found.get(key), None, "{key:?} certainly did not happen");
@@ -108,10 +102,7 @@ fn judge(journal: &Journal, found: &BTreeMap<(String, String), String>, outages:
         tally.failed.len(),
         sum / count,
     );
-    assert!(
-        worst <= OUTAGE_MOST,
-        "writes again only after {worst:?}: {outages:?}"
-    );
+    assert!(worst <= OUTAGE_MOST, "writes again only after {worst:?}: {outages:?}");
 }
 
 /// Clients that write unique values to unique keys, one call after another.
@@ -125,12 +116,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut writers = JoinSet::new();
         for number in 0..WRITERS {
-            let writer = write(
-                number,
-                client.clone(),
-                Arc::clone(journal),
-                Arc::clone(&stop),
-            );
+            let writer = write(number, client.clone(), Arc::clone(journal), Arc::clone(&stop));
             writers.spawn_on(writer, runtime.handle());
         }
         Self { stop, writers }
@@ -234,10 +220,7 @@ async fn leaders(client: &Node) -> BTreeMap<GroupId, MemberId> {
         if leaders.len() == found.len() {
             return leaders;
         }
-        assert!(
-            Instant::now() < deadline,
-            "not every shard has a leader: {found:?}"
-        );
+        assert!(Instant::now() < deadline, "not every shard has a leader: {found:?}");
     }
 }
 
@@ -262,17 +245,12 @@ async fn caught_up(client: &Node, member: MemberId) {
             commit.is_some_and(|commit| replica.applied < *commit)
         });
         let Some(behind) = behind else { return };
-        assert!(
-            Instant::now() < deadline,
-            "{member} does not catch up: {behind:?}"
-        );
+        assert!(Instant::now() < deadline, "{member} does not catch up: {behind:?}");
     }
 }
 
 fn partitions() -> Vec<String> {
-    (0..PARTITIONS)
-        .map(|number| format!("load-{number}"))
-        .collect()
+    (0..PARTITIONS).map(|number| format!("load-{number}")).collect()
 }
 
 fn cycles() -> usize {

@@ -11,10 +11,7 @@ fn what_the_readme_says_to_type_works() {
     let ports = Ports::reserve(3);
     let command = |words: &[&str]| -> Command {
         let mut command = ring();
-        command
-            .args(words)
-            .env("XDG_STATE_HOME", home.path())
-            .current_dir(home.path());
+        command.args(words).env("XDG_STATE_HOME", home.path()).current_dir(home.path());
         command
     };
     let port = ports.first().to_string();
@@ -53,9 +50,7 @@ fn the_members_of_the_readme_form_a_cluster() {
                 line = line.replace(&format!("127.0.0.1:470{}", k + 1), &ports.address(k));
             }
             let mut command = ring();
-            command
-                .args(line.split_whitespace().skip(1))
-                .current_dir(home.path());
+            command.args(line.split_whitespace().skip(1)).current_dir(home.path());
             Program::spawn(command)
         })
         .collect();
@@ -67,17 +62,10 @@ fn the_members_of_the_readme_form_a_cluster() {
 
 /// The lines of the first `sh` block below a heading.
 fn block(heading: &str) -> Vec<&'static str> {
-    let (_, section) = README
-        .split_once(heading)
-        .expect("the heading stands in the README");
-    let (_, block) = section
-        .split_once("```sh\n")
-        .expect("a block follows the heading");
+    let (_, section) = README.split_once(heading).expect("the heading stands in the README");
+    let (_, block) = section.split_once("```sh\n").expect("a block follows the heading");
     let (block, _) = block.split_once("```").expect("the block has an end");
-    block
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .collect()
+    block.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
 const README: &str = include_str!("../../README.md");

@@ -27,10 +27,7 @@ fn a_foreign_directory_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.doc"), "years of work").unwrap();
     let error = Directory::open(dir.path()).unwrap_err();
-    assert!(
-        matches!(&error, OpenError::Foreign { found, .. } if found == "thesis.doc"),
-        "{error}"
-    );
+    assert!(matches!(&error, OpenError::Foreign { found, .. } if found == "thesis.doc"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
@@ -54,15 +51,9 @@ fn a_first_start_may_be_cut_off_anywhere() {
 #[test]
 fn another_format_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(
-        dir.path().join(MARKER),
-        "libring data directory, format 2\nmore",
-    )
-    .unwrap();
+    fs::write(dir.path().join(MARKER), "libring data directory, format 2\nmore").unwrap();
     let error = Directory::open(dir.path()).unwrap_err();
-    let OpenError::Format { found, .. } = &error else {
-        panic!("{error}")
-    };
+    let OpenError::Format { found, .. } = &error else { panic!("{error}") };
     assert_eq!(found, "libring data directory, format 2");
 }
 
@@ -73,8 +64,5 @@ fn a_path_that_is_no_directory_is_named() {
     fs::write(&path, "").unwrap();
     let error = Directory::open(&path).unwrap_err();
     assert!(matches!(error, OpenError::Directory { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&*path.to_string_lossy()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
 }

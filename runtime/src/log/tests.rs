@@ -83,10 +83,7 @@ fn what_waits_is_written_once_and_synced_once() {
     let stored = writer.work_off(&mut appends(first)).unwrap();
     assert_eq!(stored, Some(LogSeq(1)));
     let wrote = format!("write seg1 {}", first[0].len);
-    assert_eq!(
-        disk.done.take(),
-        ["create seg1", &wrote, "sync seg1", "sync names"]
-    );
+    assert_eq!(disk.done.take(), ["create seg1", &wrote, "sync seg1", "sync names"]);
 
     let stored = writer.work_off(&mut appends(rest)).unwrap();
     assert_eq!(stored, Some(LogSeq(4)));
@@ -100,10 +97,7 @@ fn a_segment_is_durable_before_the_next_one_exists() {
     let disk = Paper::default();
     let mut writer = Writer::new(disk.clone());
     let made = batches(&[true, false, true, false]);
-    assert_eq!(
-        writer.work_off(&mut appends(&made)).unwrap(),
-        Some(LogSeq(4))
-    );
+    assert_eq!(writer.work_off(&mut appends(&made)).unwrap(), Some(LogSeq(4)));
     let wrote = |segment: u64, n: usize| format!("write seg{segment} {}", made[n].len);
     let done = disk.done.take();
     let expected = [
@@ -129,16 +123,12 @@ fn old_segments_go_after_what_was_asked_before_is_durable() {
     let mut writer = Writer::new(disk.clone());
     let made = batches(&[true, false]);
     let mut tasks = appends(&made);
-    tasks.push(LogTask::Discard {
-        below: SegmentId(1),
-    });
+    tasks.push(LogTask::Discard { below: SegmentId(1) });
     assert_eq!(writer.work_off(&mut tasks).unwrap(), Some(LogSeq(2)));
     let done = disk.done.take();
     assert_eq!(done[5..], ["sync seg1", "remove below seg1", "sync names"]);
 
-    let mut tasks = vec![LogTask::Discard {
-        below: SegmentId(1),
-    }];
+    let mut tasks = vec![LogTask::Discard { below: SegmentId(1) }];
     assert_eq!(writer.work_off(&mut tasks).unwrap(), None);
     assert_eq!(disk.done.take(), ["remove below seg1", "sync names"]);
 }
@@ -148,10 +138,7 @@ fn old_segments_go_after_what_was_asked_before_is_durable() {
 fn after_a_failure_nothing_is_done() {
     let made = batches(&[true, false, true]);
     for at in 0..10 {
-        let disk = Paper {
-            fails: Some((at, io::ErrorKind::Other)),
-            ..Paper::default()
-        };
+        let disk = Paper { fails: Some((at, io::ErrorKind::Other)), ..Paper::default() };
         let mut writer = Writer::new(disk.clone());
         let problem = writer.work_off(&mut appends(&made)).unwrap_err();
         assert!(problem.starts_with("cannot "), "{problem}");
@@ -161,17 +148,9 @@ fn after_a_failure_nothing_is_done() {
 
 #[test]
 fn a_full_disk_is_named_with_what_to_do() {
-    let disk = Paper {
-        fails: Some((1, io::ErrorKind::StorageFull)),
-        ..Paper::default()
-    };
-    let problem = Writer::new(disk)
-        .work_off(&mut appends(&batches(&[true])))
-        .unwrap_err();
-    assert_eq!(
-        problem,
-        "cannot write seg1: no storage space (free some space in log first)"
-    );
+    let disk = Paper { fails: Some((1, io::ErrorKind::StorageFull)), ..Paper::default() };
+    let problem = Writer::new(disk).work_off(&mut appends(&batches(&[true]))).unwrap_err();
+    assert_eq!(problem, "cannot write seg1: no storage space (free some space in log first)");
 }
 
 #[test]
@@ -186,9 +165,7 @@ fn the_thread_reports_a_failure_and_ends() {
     run(Writer::new(Files::of(&gone)), &mailbox, &shared); // returns although the mailbox is open
     let mut items = Vec::new();
     shared.take(&mut items, None);
-    let [Item::Input(Input::LogFailed { problem })] = &*items else {
-        panic!("one failure")
-    };
+    let [Item::Input(Input::LogFailed { problem })] = &*items else { panic!("one failure") };
     assert!(problem.contains(&*gone.to_string_lossy()), "{problem}");
 }
 
@@ -197,9 +174,7 @@ fn nothing_is_written_once_the_node_is_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let shared = Shared::new(crate::Options::default());
     let mailbox = Mailbox::new();
-    mailbox
-        .push(LogTask::Append(batches(&[true]).remove(0)), 0)
-        .unwrap();
+    mailbox.push(LogTask::Append(batches(&[true]).remove(0)), 0).unwrap();
     shared.seal();
     run(Writer::new(Files::of(dir.path())), &mailbox, &shared);
     assert_eq!(segment_ids(dir.path()).unwrap(), []);
@@ -218,15 +193,9 @@ fn files_are_recovered_and_removed_oldest_first() {
     assert_eq!(recovered.boot, Boot(1));
     assert_eq!(recovered.tail.next_seq, LogSeq(6));
     assert_eq!(recovered.tail.last, Some(SegmentId(3)));
-    Files::of(dir.path())
-        .sync_last(recovered.tail.last)
-        .unwrap();
+    Files::of(dir.path()).sync_last(recovered.tail.last).unwrap();
 
-    writer
-        .work_off(&mut vec![LogTask::Discard {
-            below: SegmentId(3),
-        }])
-        .unwrap();
+    writer.work_off(&mut vec![LogTask::Discard { below: SegmentId(3) }]).unwrap();
     assert_eq!(segment_ids(dir.path()).unwrap(), [SegmentId(3)]);
     let again = storage::recover(&mut Segments::of(dir.path()).unwrap()).unwrap();
     assert_eq!(again.tail.next_seq, LogSeq(6));

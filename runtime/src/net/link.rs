@@ -110,10 +110,7 @@ impl Link {
 
     /// Ends the connection now.
     pub(crate) fn kill(&self) {
-        *self.queue.lock() = Queue {
-            phase: Phase::Dead,
-            ..Queue::default()
-        };
+        *self.queue.lock() = Queue { phase: Phase::Dead, ..Queue::default() };
         self.more.notify_one();
         self.over.notify_one();
     }
@@ -155,11 +152,7 @@ impl Link {
         } else {
             return;
         };
-        let most = if who.member.is_client() {
-            CLIENT_QUEUE_BYTES
-        } else {
-            MEMBER_QUEUE_BYTES
-        };
+        let most = if who.member.is_client() { CLIENT_QUEUE_BYTES } else { MEMBER_QUEUE_BYTES };
         self.most.store(most, Ordering::Relaxed);
     }
 

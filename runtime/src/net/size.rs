@@ -23,10 +23,9 @@ pub(super) fn size(message: &Message) -> usize {
             Message::Raft(raft) => body(&raft.body),
             Message::Beats(beats) => size_of_val(&**beats),
             Message::BeatAnswers(answers) => size_of_val(&**answers),
-            Message::Propose { commands, .. } => commands
-                .iter()
-                .map(|(seq, c)| size_of_val(seq) + bytes(c))
-                .sum(),
+            Message::Propose { commands, .. } => {
+                commands.iter().map(|(seq, c)| size_of_val(seq) + bytes(c)).sum()
+            }
             Message::Proposed { outcomes, .. } => size_of_val(&**outcomes),
             Message::Ask { query, .. } => match query {
                 Query::Get { partition, key } => partition.len() + key.len(),
@@ -36,9 +35,7 @@ pub(super) fn size(message: &Message) -> usize {
                 Query::Info { partition } => partition.len(),
                 Query::ScanNext { .. } | Query::ScanClose { .. } => 0,
             },
-            Message::Answer {
-                result: Ok(found), ..
-            } => answer(found),
+            Message::Answer { result: Ok(found), .. } => answer(found),
             Message::Status { status, .. } => self::status(status),
             Message::Refuse(_)
             | Message::Open { .. }
@@ -58,10 +55,9 @@ fn identity(who: &Identity) -> usize {
 
 fn body(body: &Body) -> usize {
     match body {
-        Body::Append { entries, .. } => entries
-            .iter()
-            .map(|e: &Entry| size_of_val(e) + e.body.size())
-            .sum(),
+        Body::Append { entries, .. } => {
+            entries.iter().map(|e: &Entry| size_of_val(e) + e.body.size()).sum()
+        }
         Body::Snapshot { data, .. } => data.len(),
         Body::PreVote { .. }
         | Body::PreVoteAnswer { .. }
@@ -81,11 +77,9 @@ fn body(body: &Body) -> usize {
 fn answer(answer: &Answer) -> usize {
     match answer {
         Answer::Value(value) => value.as_ref().map_or(0, |(value, _)| value.len()),
-        Answer::Page(page) => page
-            .items
-            .iter()
-            .map(|(k, v, r)| bytes(k) + bytes(v) + size_of_val(r))
-            .sum(),
+        Answer::Page(page) => {
+            page.items.iter().map(|(k, v, r)| bytes(k) + bytes(v) + size_of_val(r)).sum()
+        }
         Answer::NoCursor | Answer::Info(_) => 0,
     }
 }

@@ -22,13 +22,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let listening = tokio::spawn(Arc::clone(&net).listen(listener));
-        Self {
-            shared,
-            net,
-            gone,
-            address,
-            listening,
-        }
+        Self { shared, net, gone, address, listening }
     }
 
     /// The next things that core's thread would get; at least one.
@@ -53,9 +47,7 @@ impl World {
     }
 
     async fn accepted(&self) -> Arc<Link> {
-        let Item::Connected { link, dial: None } = self.item().await else {
-            panic!("accepted")
-        };
+        let Item::Connected { link, dial: None } = self.item().await else { panic!("accepted") };
         link
     }
 
@@ -79,20 +71,12 @@ fn identity(member: MemberId) -> Identity {
 
 fn hello(member: MemberId) -> Message {
     let who = identity(member);
-    Message::Hello(Hello {
-        version_min: VERSION_MIN,
-        version_max: VERSION_MAX,
-        who,
-    })
+    Message::Hello(Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who })
 }
 
 fn welcome() -> Message {
     let who = identity(MemberId(1));
-    Message::Welcome(Welcome {
-        version: VERSION_MAX,
-        who,
-        genesis: None,
-    })
+    Message::Welcome(Welcome { version: VERSION_MAX, who, genesis: None })
 }
 
 fn bulk(bytes: usize) -> Message {
@@ -115,34 +99,21 @@ fn frames(messages: &[Message]) -> Vec<u8> {
 
 #[tokio::test]
 async fn two_nets_shake_hands_and_talk_in_large_messages() {
-    let (a, b) = (
-        World::new(Options::default()).await,
-        World::new(Options::default()).await,
-    );
+    let (a, b) = (World::new(Options::default()).await, World::new(Options::default()).await);
     a.net.dial(Dial(5), b.address.to_string());
-    let Item::Connected {
-        link: to_b,
-        dial: Some(Dial(5)),
-    } = a.item().await
-    else {
+    let Item::Connected { link: to_b, dial: Some(Dial(5)) } = a.item().await else {
         panic!("dialled")
     };
     let to_a = b.accepted().await;
     to_b.send(hello(MemberId(1))).unwrap();
-    let Item::Messages { messages, .. } = b.item().await else {
-        panic!("hello")
-    };
+    let Item::Messages { messages, .. } = b.item().await else { panic!("hello") };
     assert_eq!(messages, [hello(MemberId(1))]);
 
     to_a.send(welcome()).unwrap();
-    let Item::Messages { messages, .. } = a.item().await else {
-        panic!("welcome")
-    };
+    let Item::Messages { messages, .. } = a.item().await else { panic!("welcome") };
     assert_eq!(messages, [welcome()]);
     to_b.send(bulk(5 << 20)).unwrap();
-    let Item::Messages { conn, messages } = b.item().await else {
-        panic!("bulk")
-    };
+    let Item::Messages { conn, messages } = b.item().await else { panic!("bulk") };
     assert_eq!((conn, messages), (to_a.conn(), vec![bulk(5 << 20)]));
 
     // What was queued before a close arrives, and then both sides end.
@@ -189,10 +160,7 @@ async fn garbage_is_counted_and_its_connection_closed() {
     world.until_disconnected(link.conn()).await;
     assert_eq!(peer.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed");
     assert_eq!(world.shared.counters.garbage.load(Ordering::Relaxed), 1);
-    assert!(matches!(
-        events.recv().await,
-        Ok(Event::PeerFault { member: None, .. })
-    ));
+    assert!(matches!(events.recv().await, Ok(Event::PeerFault { member: None, .. })));
 }
 
 /// What came whole before the garbage still counts.
@@ -205,9 +173,7 @@ async fn messages_before_garbage_arrive() {
     bytes.extend([0xff; 64]);
     peer.write_all(&bytes).await.unwrap();
     let items = world.items().await;
-    let Item::Messages { messages, .. } = &items[0] else {
-        panic!("hello")
-    };
+    let Item::Messages { messages, .. } = &items[0] else { panic!("hello") };
     assert_eq!(*messages, [hello(MemberId(2))]);
     if items.len() == 1 {
         world.until_disconnected(link.conn()).await;
@@ -236,11 +202,7 @@ async fn strangers_are_few_and_give_their_place_back() {
         held.push((peer, world.accepted().await));
     }
     let mut third = TcpStream::connect(world.address).await.unwrap();
-    assert_eq!(
-        third.read(&mut [0; 16]).await.unwrap_or(0),
-        0,
-        "turned away"
-    );
+    assert_eq!(third.read(&mut [0; 16]).await.unwrap_or(0), 0, "turned away");
     assert_eq!(world.shared.counters.turned_away.load(Ordering::Relaxed), 1);
 
     held[0].1.send(welcome()).unwrap();
@@ -254,9 +216,7 @@ async fn a_peer_that_never_reads_is_cut_off() {
     let world = World::new(Options::default()).await;
     let mut peer = TcpStream::connect(world.address).await.unwrap();
     let link = world.accepted().await;
-    peer.write_all(&frames(&[hello(MemberId::client(1))]))
-        .await
-        .unwrap();
+    peer.write_all(&frames(&[hello(MemberId::client(1))])).await.unwrap();
     world.item().await;
     link.send(welcome()).unwrap();
     let mut sent = 0;
@@ -303,9 +263,7 @@ async fn readers_wait_while_the_inbox_is_full() {
     let mut got = 0;
     while got < 100 {
         for item in world.items().await {
-            let Item::Messages { messages, .. } = item else {
-                panic!("messages")
-            };
+            let Item::Messages { messages, .. } = item else { panic!("messages") };
             got += messages.len();
         }
     }
@@ -314,18 +272,10 @@ async fn readers_wait_while_the_inbox_is_full() {
 
 #[tokio::test]
 async fn when_the_node_ends_its_connections_do() {
-    let World {
-        shared,
-        net,
-        mut gone,
-        address,
-        listening,
-    } = World::new(Options::default()).await;
+    let World { shared, net, mut gone, address, listening } = World::new(Options::default()).await;
     let mut peer = TcpStream::connect(address).await.unwrap();
     shared.end();
-    peer.write_all(&frames(&[hello(MemberId(2))]))
-        .await
-        .unwrap();
+    peer.write_all(&frames(&[hello(MemberId(2))])).await.unwrap();
     assert_eq!(peer.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed");
     listening.abort();
     drop(net);

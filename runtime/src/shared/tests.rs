@@ -14,23 +14,15 @@ fn shared(calls: usize, calls_bytes: usize) -> Shared {
 }
 
 fn put(bytes: usize) -> Action {
-    Action::Put {
-        key: Bytes::new(),
-        value: Bytes::from(vec![0; bytes]),
-    }
+    Action::Put { key: Bytes::new(), value: Bytes::from(vec![0; bytes]) }
 }
 
 fn get() -> Action {
-    Action::Get {
-        key: Bytes::new(),
-        consistency: Consistency::Linearizable,
-    }
+    Action::Get { key: Bytes::new(), consistency: Consistency::Linearizable }
 }
 
 fn full<T: std::fmt::Debug>(result: Result<T, Error>) -> u64 {
-    let Err(Error::Refused(Refused::Full { limit, .. })) = result else {
-        panic!("{result:?}")
-    };
+    let Err(Error::Refused(Refused::Full { limit, .. })) = result else { panic!("{result:?}") };
     limit
 }
 
@@ -38,9 +30,7 @@ fn full<T: std::fmt::Debug>(result: Result<T, Error>) -> u64 {
 fn last_request(shared: &Shared) -> RequestId {
     let mut items = Vec::new();
     shared.take(&mut items, None);
-    let Some(Item::Call { request, .. }) = items.pop() else {
-        panic!("a call")
-    };
+    let Some(Item::Call { request, .. }) = items.pop() else { panic!("a call") };
     request
 }
 
@@ -66,10 +56,7 @@ fn calls_are_bounded_in_bytes_and_core_judges_what_never_fits() {
     shared.call("p", put(40), DEADLINE).unwrap();
     shared.call("p", put(101), DEADLINE).unwrap();
     shared.answer(&mut vec![(request, Err(Failure::Deadline.into()))]);
-    assert_eq!(
-        waiting.blocking_recv().unwrap(),
-        Err(Failure::Deadline.into())
-    );
+    assert_eq!(waiting.blocking_recv().unwrap(), Err(Failure::Deadline.into()));
     shared.call("p", put(60), DEADLINE).unwrap();
 }
 
@@ -87,30 +74,13 @@ fn a_call_without_an_answer_is_given_up_after_its_deadline() {
     let shared = shared(1, 100);
     let write = shared.call("p", put(1), Duration::ZERO).unwrap();
     shared.give_up_late_calls();
-    assert_eq!(
-        full(shared.call("p", get(), DEADLINE)),
-        1,
-        "not before the guard"
-    );
-    shared
-        .calls
-        .lock()
-        .waiting
-        .values_mut()
-        .for_each(|w| w.guard = Instant(0));
+    assert_eq!(full(shared.call("p", get(), DEADLINE)), 1, "not before the guard");
+    shared.calls.lock().waiting.values_mut().for_each(|w| w.guard = Instant(0));
     shared.give_up_late_calls();
-    assert_eq!(
-        write.blocking_recv().unwrap(),
-        Err(Failure::OutcomeUnknown.into())
-    );
+    assert_eq!(write.blocking_recv().unwrap(), Err(Failure::OutcomeUnknown.into()));
 
     let read = shared.call("p", get(), DEADLINE).unwrap();
-    shared
-        .calls
-        .lock()
-        .waiting
-        .values_mut()
-        .for_each(|w| w.guard = Instant(0));
+    shared.calls.lock().waiting.values_mut().for_each(|w| w.guard = Instant(0));
     shared.give_up_late_calls();
     assert_eq!(read.blocking_recv().unwrap(), Err(Failure::Deadline.into()));
     assert_eq!(shared.calls.lock().bytes, 0);
@@ -130,23 +100,11 @@ fn the_end_answers_every_call_and_refuses_the_next() {
         // The inbox is closed and the end not told yet: this call is answered like those before.
         let between = shared.call("p", get(), DEADLINE).unwrap();
         shared.ended(halt.clone());
-        assert_eq!(
-            write.blocking_recv().unwrap(),
-            Err(Failure::Closed { maybe: true }.into())
-        );
-        assert_eq!(
-            read.blocking_recv().unwrap(),
-            Err(Failure::Closed { maybe: false }.into())
-        );
-        assert_eq!(
-            between.blocking_recv().unwrap(),
-            Err(Failure::Closed { maybe: false }.into())
-        );
+        assert_eq!(write.blocking_recv().unwrap(), Err(Failure::Closed { maybe: true }.into()));
+        assert_eq!(read.blocking_recv().unwrap(), Err(Failure::Closed { maybe: false }.into()));
+        assert_eq!(between.blocking_recv().unwrap(), Err(Failure::Closed { maybe: false }.into()));
         assert_eq!(shared.call("p", get(), DEADLINE).unwrap_err(), later);
-        assert_eq!(
-            events.blocking_recv(),
-            Err(broadcast::error::RecvError::Closed)
-        );
+        assert_eq!(events.blocking_recv(), Err(broadcast::error::RecvError::Closed));
         let phase = halt.map_or(Phase::Closed, Phase::Halted);
         assert_eq!(*shared.phase().borrow(), phase);
         // What has ended stays ended.
@@ -158,20 +116,10 @@ fn the_end_answers_every_call_and_refuses_the_next() {
 #[test]
 fn a_refusal_is_kept_for_whoever_waits_for_the_opening() {
     let shared = shared(9, 100);
-    let reason = Refusal::ClusterName {
-        expected: "other".into(),
-    };
-    shared.event(Event::PeerRefused {
-        member: None,
-        reason: reason.clone(),
-        by_us: true,
-    });
+    let reason = Refusal::ClusterName { expected: "other".into() };
+    shared.event(Event::PeerRefused { member: None, reason: reason.clone(), by_us: true });
     assert_eq!(*shared.phase().borrow(), Phase::Opening { refused: None });
-    shared.event(Event::PeerRefused {
-        member: None,
-        reason,
-        by_us: false,
-    });
+    shared.event(Event::PeerRefused { member: None, reason, by_us: false });
     let Phase::Opening { refused: Some(why) } = shared.phase().borrow().clone() else {
         panic!("opening")
     };

@@ -24,15 +24,7 @@ fn all(view: &impl View, from: &str, to: &str, reverse: bool, most: usize) -> Ve
 fn a_scan_shows_a_half_open_range_both_ways_until_it_is_told_to_stop() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = FjallStore::open(dir.path()).unwrap();
-    put(
-        &mut store,
-        &[
-            ("a", Some("1")),
-            ("b", Some("2")),
-            ("c", Some("3")),
-            ("d", Some("4")),
-        ],
-    );
+    put(&mut store, &[("a", Some("1")), ("b", Some("2")), ("c", Some("3")), ("d", Some("4"))]);
     let (bb, cc) = ((b("b"), b("2")), (b("c"), b("3")));
     assert_eq!(all(&store, "b", "d", false, 9), [bb.clone(), cc.clone()]);
     assert_eq!(all(&store, "b", "d", true, 9), [cc.clone(), bb.clone()]);
@@ -46,15 +38,7 @@ fn a_scan_shows_a_half_open_range_both_ways_until_it_is_told_to_stop() {
 fn a_later_write_of_a_batch_wins_and_a_snapshot_does_not_move() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = FjallStore::open(dir.path()).unwrap();
-    put(
-        &mut store,
-        &[
-            ("a", Some("1")),
-            ("a", Some("2")),
-            ("b", Some("1")),
-            ("b", None),
-        ],
-    );
+    put(&mut store, &[("a", Some("1")), ("a", Some("2")), ("b", Some("1")), ("b", None)]);
     assert_eq!(store.get(b"a").unwrap(), Some(b("2")));
     assert_eq!(store.get(b"b").unwrap(), None);
     put(&mut store, &[("c", None), ("c", Some("9"))]);
@@ -64,10 +48,7 @@ fn a_later_write_of_a_batch_wins_and_a_snapshot_does_not_move() {
     put(&mut store, &[("a", None), ("b", Some("3"))]);
     assert_eq!(snapshot.get(b"a").unwrap(), Some(b("2")));
     assert_eq!(snapshot.get(b"b").unwrap(), None);
-    assert_eq!(
-        all(&snapshot, "a", "z", false, 9),
-        [(b("a"), b("2")), (b("c"), b("9"))]
-    );
+    assert_eq!(all(&snapshot, "a", "z", false, 9), [(b("a"), b("2")), (b("c"), b("9"))]);
     assert_eq!(store.get(b"a").unwrap(), None);
 }
 
@@ -77,17 +58,10 @@ fn what_was_synced_is_there_when_it_is_opened_again() {
     for round in 0_u32..3 {
         let mut store = FjallStore::open(dir.path()).unwrap();
         for old in 0..round {
-            assert!(
-                store.get(&old.to_be_bytes()).unwrap().is_some(),
-                "round {round}"
-            );
+            assert!(store.get(&old.to_be_bytes()).unwrap().is_some(), "round {round}");
         }
         let key = Bytes::copy_from_slice(&round.to_be_bytes());
-        store
-            .write(WriteBatch {
-                writes: vec![(key, Some(b("x")))],
-            })
-            .unwrap();
+        store.write(WriteBatch { writes: vec![(key, Some(b("x")))] }).unwrap();
         store.sync().unwrap();
     }
 }
@@ -104,11 +78,7 @@ fn more_than_a_memtable_is_read_back_whole() {
             let key = (chunk * 64 + k).to_be_bytes();
             (Bytes::copy_from_slice(&key), Some(value.clone()))
         });
-        store
-            .write(WriteBatch {
-                writes: writes.collect(),
-            })
-            .unwrap();
+        store.write(WriteBatch { writes: writes.collect() }).unwrap();
     }
     let mut seen = 0_u32;
     store
@@ -122,8 +92,5 @@ fn more_than_a_memtable_is_read_back_whole() {
     assert_eq!(seen, keys);
     drop(store);
     let store = FjallStore::open(dir.path()).unwrap();
-    assert!(
-        store.get(&0_u32.to_be_bytes()).unwrap().is_some(),
-        "what was flushed is durable"
-    );
+    assert!(store.get(&0_u32.to_be_bytes()).unwrap().is_some(), "what was flushed is durable");
 }

@@ -12,11 +12,7 @@ use crate::error::Error;
 use crate::shared::{Item, Phase};
 
 fn options(dir: &Path) -> Options {
-    Options {
-        data: Data::Dir(dir.to_path_buf()),
-        shards: 2,
-        ..Options::default()
-    }
+    Options { data: Data::Dir(dir.to_path_buf()), shards: 2, ..Options::default() }
 }
 
 /// Every file of a directory with its content.
@@ -34,17 +30,12 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn put(shared: &Shared) -> Result<tokio::sync::oneshot::Receiver<crate::shared::Answer>, Error> {
-    let action = Action::Put {
-        key: Bytes::from("k"),
-        value: Bytes::from("v"),
-    };
+    let action = Action::Put { key: Bytes::from("k"), value: Bytes::from("v") };
     shared.call("p", action, Duration::from_secs(10))
 }
 
 fn wait_for(shared: &Shared, wanted: impl Fn(&Phase) -> bool) -> Phase {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut phase = shared.phase();
     runtime.block_on(async { phase.wait_for(wanted).await.unwrap().clone() })
 }
@@ -57,22 +48,10 @@ fn a_defect_stops_the_member_and_nothing_else() {
     wait_for(&shared, |phase| *phase == Phase::Up);
     put(&shared).unwrap().blocking_recv().unwrap().unwrap();
     // No world of ours says this: the core asserts that it was appended.
-    shared
-        .put(
-            Item::Stored {
-                upto: LogSeq(1 << 60),
-            },
-            0,
-        )
-        .unwrap();
+    shared.put(Item::Stored { upto: LogSeq(1 << 60) }, 0).unwrap();
     let halted = wait_for(&shared, |phase| matches!(phase, Phase::Halted(_)));
-    let Phase::Halted(Halt::Contradiction { what }) = halted else {
-        panic!("{halted:?}")
-    };
-    assert!(
-        what.starts_with("a defect of libring: only what was appended"),
-        "{what}"
-    );
+    let Phase::Halted(Halt::Contradiction { what }) = halted else { panic!("{halted:?}") };
+    assert!(what.starts_with("a defect of libring: only what was appended"), "{what}");
     let log = dir.path().join("log");
     let before = content(&log);
     let error = loop {
@@ -94,20 +73,9 @@ fn a_defect_stops_the_member_and_nothing_else() {
 /// A call that is under way when the defect shows is answered too.
 #[test]
 fn a_defect_leaves_no_caller_waiting() {
-    let (shared, threads, _) = start(Options {
-        data: Data::Memory,
-        ..Options::default()
-    })
-    .unwrap();
+    let (shared, threads, _) = start(Options { data: Data::Memory, ..Options::default() }).unwrap();
     let first = put(&shared).unwrap();
-    shared
-        .put(
-            Item::Stored {
-                upto: LogSeq(1 << 60),
-            },
-            0,
-        )
-        .unwrap();
+    shared.put(Item::Stored { upto: LogSeq(1 << 60) }, 0).unwrap();
     match first.blocking_recv().unwrap() {
         Ok(_) | Err(Error::Failed(Failure::Closed { maybe: true })) => {}
         Err(error) => panic!("{error}"),
@@ -128,10 +96,7 @@ fn a_store_older_than_its_log_is_noticed() {
         entries: Vec::new(),
     };
     let log = |cut| Recovered {
-        tail: Tail {
-            last: Some(Default::default()),
-            ..Tail::default()
-        },
+        tail: Tail { last: Some(Default::default()), ..Tail::default() },
         groups: [(GroupId(1), group(cut))].into(),
         ..Recovered::default()
     };
@@ -149,10 +114,6 @@ fn a_store_older_than_its_log_is_noticed() {
     assert_eq!(fits(&log(7), &[held(9)]), Ok(()));
     assert!(fits(&log(7), &[held(6)]).unwrap_err().contains("older"));
     assert!(fits(&log(7), &[]).unwrap_err().contains("older"));
-    assert!(
-        fits(&Recovered::default(), &[held(1)])
-            .unwrap_err()
-            .contains("log is gone")
-    );
+    assert!(fits(&Recovered::default(), &[held(1)]).unwrap_err().contains("log is gone"));
     assert_eq!(fits(&Recovered::default(), &[]), Ok(()));
 }

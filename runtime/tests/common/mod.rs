@@ -11,23 +11,15 @@ use libring::{Data, Node, Options, Timers};
 /// Addresses that are free, as far as anyone can know.
 pub(crate) fn free_addresses(count: usize) -> Vec<String> {
     // All bound before the first is let go, so that no two are the same.
-    let held: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().unwrap().to_string())
-        .collect()
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
 /// Options of a cluster's members, `n1` to `n<count>`, each in its directory under `dir`; in memory without one.
 pub(crate) fn members(count: usize, dir: Option<&Path>) -> Vec<Options> {
     let addresses = free_addresses(count);
     let name = |n: usize| format!("n{}", n + 1);
-    let members: Vec<_> = addresses
-        .iter()
-        .enumerate()
-        .map(|(n, a)| (name(n), a.clone()))
-        .collect();
+    let members: Vec<_> = addresses.iter().enumerate().map(|(n, a)| (name(n), a.clone())).collect();
     let options = |n: usize| Options {
         name: name(n),
         members: members.clone(),
@@ -39,25 +31,13 @@ pub(crate) fn members(count: usize, dir: Option<&Path>) -> Vec<Options> {
 
 /// A client of such a cluster.
 pub(crate) fn client(members: &[Options]) -> Options {
-    let join = members[0]
-        .members
-        .iter()
-        .map(|(_, address)| address.clone())
-        .collect();
-    Options {
-        client: true,
-        join,
-        name: "client".into(),
-        ..quick()
-    }
+    let join = members[0].members.iter().map(|(_, address)| address.clone()).collect();
+    Options { client: true, join, name: "client".into(), ..quick() }
 }
 
 /// A member alone in a directory.
 pub(crate) fn alone(dir: &Path) -> Options {
-    Options {
-        data: Data::Dir(dir.to_path_buf()),
-        ..quick()
-    }
+    Options { data: Data::Dir(dir.to_path_buf()), ..quick() }
 }
 
 /// Fewer shards and shorter timers than people need: tests would only wait.
@@ -77,11 +57,7 @@ pub(crate) fn quick() -> Options {
 
 /// Opens all members at once: none is up before all have met.
 pub(crate) async fn open_all(options: &[Options]) -> Vec<Node> {
-    let opening: Vec<_> = options
-        .iter()
-        .cloned()
-        .map(|o| tokio::spawn(Node::open(o)))
-        .collect();
+    let opening: Vec<_> = options.iter().cloned().map(|o| tokio::spawn(Node::open(o))).collect();
     let mut nodes = Vec::new();
     for node in opening {
         let up = tokio::time::timeout(Duration::from_secs(30), node).await;

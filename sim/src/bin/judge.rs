@@ -54,9 +54,6 @@ fn judge(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
 }
 
 fn checkers(arguments: &Arguments) -> Vec<Box<dyn Checker>> {
-    let bounds = Outcomes {
-        info_permille_max: arguments.info_permille_max,
-        ..Outcomes::default()
-    };
+    let bounds = Outcomes { info_permille_max: arguments.info_permille_max, ..Outcomes::default() };
     check::all(bounds)
 }

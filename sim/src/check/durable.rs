@@ -24,9 +24,7 @@ impl Checker for Durable {
             let mut keys: BTreeMap<&Key, Vec<Change<'_>>> = BTreeMap::new();
             for operation in &operations {
                 for (key, value) in changes(operation) {
-                    keys.entry(key)
-                        .or_default()
-                        .push(Change { operation, value });
+                    keys.entry(key).or_default().push(Change { operation, value });
                 }
             }
             for (key, changes) in keys {
@@ -76,10 +74,7 @@ impl Change<'_> {
         };
         let revision = match done {
             Done::Written { revision }
-            | Done::Deleted {
-                existed: Some(true),
-                revision,
-            }
+            | Done::Deleted { existed: Some(true), revision }
             | Done::Compared { revision, .. } => *revision,
             Done::Deleted { .. } | Done::Value(_) | Done::Page { .. } | Done::Other(_) => None,
         };
@@ -94,10 +89,7 @@ fn changes<'a>(operation: &'a Operation<'_>) -> Vec<(&'a Key, Option<&'a Value>)
         Outcome::Info => false,
         Outcome::Ok(done) => matches!(
             done,
-            Done::Deleted {
-                existed: Some(false),
-                ..
-            } | Done::Compared { swapped: false, .. }
+            Done::Deleted { existed: Some(false), .. } | Done::Compared { swapped: false, .. }
         ),
     };
     if idle {
@@ -127,8 +119,7 @@ fn final_read<'a>(
 ) -> Option<(&'a Operation<'a>, Read<'a>)> {
     let quiet = changes.iter().filter_map(Change::end).max().unwrap_or(0);
     let last = operations.iter().rev().take_while(|o| o.invoked > quiet);
-    last.into_iter()
-        .find_map(|operation| Some((operation, found(operation, key)?)))
+    last.into_iter().find_map(|operation| Some((operation, found(operation, key)?)))
 }
 
 fn found<'a>(operation: &'a Operation<'a>, key: &Key) -> Option<Read<'a>> {
@@ -178,9 +169,7 @@ fn lost(
         let replaced = changes.iter().find(|change| {
             change.is_acknowledged()
                 && change.value != value
-                && source
-                    .end()
-                    .is_some_and(|end| end < change.operation.invoked)
+                && source.end().is_some_and(|end| end < change.operation.invoked)
         });
         match replaced {
             Some(change) => refuted.push((source, change)),

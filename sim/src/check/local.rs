@@ -53,8 +53,7 @@ fn written(op: &Op) -> Vec<(&Key, &Value)> {
         }
         Op::Batch { changes } => {
             let set = changes.iter();
-            set.filter_map(|(key, value)| Some((key, value.as_ref()?)))
-                .collect()
+            set.filter_map(|(key, value)| Some((key, value.as_ref()?))).collect()
         }
         Op::Get { .. } | Op::Delete { .. } | Op::Scan { .. } | Op::Other { .. } => Vec::new(),
     }
@@ -68,10 +67,9 @@ fn found<'h>(operation: &Operation<'h>) -> Vec<(&'h Key, &'h Value, Option<u64>)
         (Op::Get { key, local: true }, Done::Value(Some((value, revision)))) => {
             vec![(key, value, *revision)]
         }
-        (Op::Scan { local: true, .. }, Done::Page { items, .. }) => items
-            .iter()
-            .map(|(key, value, r)| (key, value, *r))
-            .collect(),
+        (Op::Scan { local: true, .. }, Done::Page { items, .. }) => {
+            items.iter().map(|(key, value, r)| (key, value, *r)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -81,11 +79,7 @@ fn revision_of(operation: &Operation<'_>) -> Option<u64> {
         return None;
     };
     match done {
-        Done::Written { revision }
-        | Done::Compared {
-            swapped: true,
-            revision,
-        } => *revision,
+        Done::Written { revision } | Done::Compared { swapped: true, revision } => *revision,
         Done::Deleted { .. }
         | Done::Compared { .. }
         | Done::Value(_)

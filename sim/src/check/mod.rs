@@ -87,11 +87,7 @@ impl Violation {
         involved.sort_by_key(|operation| operation.invoked);
         involved.dedup_by_key(|operation| operation.invoked);
         let lines: Vec<String> = involved.iter().map(|o| format!("  {o}")).collect();
-        Self {
-            what,
-            events: involved.iter().map(|o| o.invoked).collect(),
-            text: lines.join("\n"),
-        }
+        Self { what, events: involved.iter().map(|o| o.invoked).collect(), text: lines.join("\n") }
     }
 }
 
@@ -133,11 +129,7 @@ mod tests {
                 let begin = Instant::now();
                 let verdict = checker.check(&history);
                 eprintln!("{}: {:?}", checker.name(), begin.elapsed());
-                assert!(
-                    verdict.is_ok(),
-                    "seed {seed}, {}: {verdict}",
-                    checker.name()
-                );
+                assert!(verdict.is_ok(), "seed {seed}, {}: {verdict}", checker.name());
             }
         }
     }

@@ -19,10 +19,7 @@ pub struct Outcomes {
 impl Default for Outcomes {
     /// A third may be unknown: a run of faults without end reaches a fifth.
     fn default() -> Self {
-        Self {
-            info_permille_max: 333,
-            ok_min: 1,
-        }
+        Self { info_permille_max: 333, ok_min: 1 }
     }
 }
 
@@ -134,10 +131,7 @@ mod tests {
 
         let verdict = Outcomes::default().check(&script.history());
         assert!(verdict.to_string().contains("500 of 1000"), "{verdict}");
-        assert!(
-            verdict.to_string().contains("put: 1 ok, 0 fail, 2 info"),
-            "{verdict}"
-        );
+        assert!(verdict.to_string().contains("put: 1 ok, 0 fail, 2 info"), "{verdict}");
     }
 
     /// A run in which nothing happened proves nothing.

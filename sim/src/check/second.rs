@@ -29,11 +29,7 @@ pub struct SecondOpinion {
 
 impl Default for SecondOpinion {
     fn default() -> Self {
-        Self {
-            operations_max: 400,
-            unknown_max: 40,
-            tries_max: 100_000,
-        }
+        Self { operations_max: 400, unknown_max: 40, tries_max: 100_000 }
     }
 }
 
@@ -90,9 +86,9 @@ impl SecondOpinion {
             (Verdict::Unknown { .. }, _) => Opinion::LeftOut,
             (Verdict::Ok, true) => Opinion::Agree,
             (Verdict::Violation(violation), false) => Opinion::Broken(violation.clone()),
-            (Verdict::Ok, false) | (Verdict::Violation(_), true) => Opinion::Disagree {
-                ours: ours.to_string(),
-            },
+            (Verdict::Ok, false) | (Verdict::Violation(_), true) => {
+                Opinion::Disagree { ours: ours.to_string() }
+            }
         }
     }
 }
@@ -151,11 +147,7 @@ fn registers<'h>(operations: &'h [Operation<'h>]) -> (BTreeMap<Key, Vec<Call<'h>
                         }
                     },
                 };
-                let op = Op::Cas {
-                    key: key.clone(),
-                    old,
-                    new: new.clone(),
-                };
+                let op = Op::Cas { key: key.clone(), old, new: new.clone() };
                 add(op, key, answer.map(without_revision));
             }
             (Op::Put { key, .. } | Op::Delete { key } | Op::Cas { key, .. }, _) => {
@@ -166,10 +158,7 @@ fn registers<'h>(operations: &'h [Operation<'h>]) -> (BTreeMap<Key, Vec<Call<'h>
             }
             (Op::Scan { .. }, Some(Done::Page { items, .. })) => {
                 for (key, value, _) in items {
-                    let op = Op::Get {
-                        key: key.clone(),
-                        local: false,
-                    };
+                    let op = Op::Get { key: key.clone(), local: false };
                     add(op, key, Some(Done::Value(Some((value.clone(), None)))));
                 }
             }
@@ -179,19 +168,12 @@ fn registers<'h>(operations: &'h [Operation<'h>]) -> (BTreeMap<Key, Vec<Call<'h>
                 for (key, value) in last {
                     let key = key.clone();
                     let (op, done) = match value.clone() {
-                        Some(value) => (
-                            Op::Put {
-                                key: key.clone(),
-                                value,
-                            },
-                            Done::Written { revision: None },
-                        ),
+                        Some(value) => {
+                            (Op::Put { key: key.clone(), value }, Done::Written { revision: None })
+                        }
                         None => (
                             Op::Delete { key: key.clone() },
-                            Done::Deleted {
-                                existed: None,
-                                revision: None,
-                            },
+                            Done::Deleted { existed: None, revision: None },
                         ),
                     };
                     add(op, &key, answer.map(|_| done));
@@ -212,37 +194,15 @@ fn revisions<'h>(operations: &[Operation<'h>]) -> BTreeMap<(&'h Key, u64), &'h V
             continue;
         };
         match (operation.op, done) {
-            (
-                Op::Put { key, value },
-                Done::Written {
-                    revision: Some(revision),
-                },
-            )
+            (Op::Put { key, value }, Done::Written { revision: Some(revision) })
             | (Op::Get { key, .. }, Done::Value(Some((value, Some(revision)))))
             | (
-                Op::Cas {
-                    key,
-                    new: Some(value),
-                    ..
-                }
-                | Op::CasRev {
-                    key,
-                    new: Some(value),
-                    ..
-                },
-                Done::Compared {
-                    swapped: true,
-                    revision: Some(revision),
-                },
+                Op::Cas { key, new: Some(value), .. } | Op::CasRev { key, new: Some(value), .. },
+                Done::Compared { swapped: true, revision: Some(revision) },
             ) => {
                 seen.insert((key, *revision), value);
             }
-            (
-                Op::Batch { changes },
-                Done::Written {
-                    revision: Some(revision),
-                },
-            ) => {
+            (Op::Batch { changes }, Done::Written { revision: Some(revision) }) => {
                 for (key, value) in changes {
                     seen.extend(value.iter().map(|value| ((key, *revision), value)));
                 }
@@ -261,14 +221,8 @@ fn revisions<'h>(operations: &[Operation<'h>]) -> BTreeMap<(&'h Key, u64), &'h V
 fn without_revision(done: &Done) -> Done {
     match done {
         Done::Written { .. } => Done::Written { revision: None },
-        Done::Deleted { existed, .. } => Done::Deleted {
-            existed: *existed,
-            revision: None,
-        },
-        Done::Compared { swapped, .. } => Done::Compared {
-            swapped: *swapped,
-            revision: None,
-        },
+        Done::Deleted { existed, .. } => Done::Deleted { existed: *existed, revision: None },
+        Done::Compared { swapped, .. } => Done::Compared { swapped: *swapped, revision: None },
         Done::Value(found) => Done::Value(found.clone().map(|(value, _)| (value, None))),
         Done::Page { .. } | Done::Other(_) => done.clone(),
     }
@@ -288,15 +242,8 @@ fn theirs(calls: &[Call<'_>], tries: u64) -> Option<bool> {
     }
     events.sort_unstable();
     let actions = events.into_iter().map(|(_, at, is_end)| {
-        let step = Step {
-            op: calls[at].op.clone(),
-            done: calls[at].done.clone(),
-        };
-        let action = if is_end {
-            Action::Response(step)
-        } else {
-            Action::Call(step)
-        };
+        let step = Step { op: calls[at].op.clone(), done: calls[at].done.clone() };
+        let action = if is_end { Action::Response(step) } else { Action::Call(step) };
         (at, action)
     });
     TRIES.set(tries);
@@ -336,13 +283,9 @@ impl Specification for Register {
         let same = state.clone();
         match (&step.op, &step.done) {
             (Op::Put { value, .. }, _) => (true, Some(value.clone())),
-            (
-                Op::Delete { .. },
-                Some(Done::Deleted {
-                    existed: Some(existed),
-                    ..
-                }),
-            ) => (*existed == state.is_some(), None),
+            (Op::Delete { .. }, Some(Done::Deleted { existed: Some(existed), .. })) => {
+                (*existed == state.is_some(), None)
+            }
             (Op::Delete { .. }, _) => (true, None),
             (Op::Cas { old, new, .. }, done) => {
                 let swaps = state == old;
@@ -352,10 +295,9 @@ impl Specification for Register {
                 };
                 (told, if swaps { new.clone() } else { same })
             }
-            (Op::Get { .. }, Some(Done::Value(found))) => (
-                found.as_ref().map(|(value, _)| value) == state.as_ref(),
-                same,
-            ),
+            (Op::Get { .. }, Some(Done::Value(found))) => {
+                (found.as_ref().map(|(value, _)| value) == state.as_ref(), same)
+            }
             _ => (false, same),
         }
     }
@@ -401,10 +343,7 @@ mod tests {
     fn they_agree_on_random_histories() {
         let (mut good, mut bad, mut left_out) = (0, 0, 0);
         for seed in 0..300 {
-            let shape = random::Shape {
-                by_revision: seed % 4 < 2,
-                ..random::Shape::small()
-            };
+            let shape = random::Shape { by_revision: seed % 4 < 2, ..random::Shape::small() };
             let mut history = random::history(seed, shape);
             if seed % 2 == 1 {
                 for event in &mut history.events {
@@ -420,10 +359,7 @@ mod tests {
             match SecondOpinion::default().check(&history) {
                 Verdict::Ok => good += 1,
                 verdict @ Verdict::Violation(_) => {
-                    assert!(
-                        verdict.to_string().contains("say both"),
-                        "seed {seed}: {verdict}"
-                    );
+                    assert!(verdict.to_string().contains("say both"), "seed {seed}: {verdict}");
                     bad += 1;
                 }
                 Verdict::Unknown { .. } => left_out += 1,

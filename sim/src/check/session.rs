@@ -119,13 +119,9 @@ fn sights<'h>(op: &'h Op, done: &'h Done) -> Vec<Sight<'h>> {
                 sights.extend(known(revision).map(|revision| Sight::Key(key, revision)));
             }
         }
-        (
-            Op::Delete { .. },
-            Done::Deleted {
-                existed: Some(true),
-                revision,
-            },
-        ) => sights.extend(known(revision).map(Sight::Change)),
+        (Op::Delete { .. }, Done::Deleted { existed: Some(true), revision }) => {
+            sights.extend(known(revision).map(Sight::Change))
+        }
         (Op::Cas { key, .. } | Op::CasRev { key, .. }, Done::Compared { swapped, revision }) => {
             if *swapped {
                 sights.extend(known(revision).map(Sight::Change));
@@ -135,12 +131,7 @@ fn sights<'h>(op: &'h Op, done: &'h Done) -> Vec<Sight<'h>> {
         (Op::Get { key, .. }, Done::Value(Some((_, revision)))) => {
             sights.extend(known(revision).map(|revision| Sight::Key(key, revision)));
         }
-        (
-            Op::Scan { .. },
-            Done::Page {
-                items, revision, ..
-            },
-        ) => {
+        (Op::Scan { .. }, Done::Page { items, revision, .. }) => {
             sights.extend(known(revision).map(Sight::Snapshot));
             for (key, _, revision) in items {
                 sights.extend(known(revision).map(|revision| Sight::Key(key, revision)));
@@ -183,10 +174,7 @@ mod tests {
         script.ok(0, get("a"), (2, 2));
         script.ok(0, get("a"), (1, 1));
         let text = verdict(&script);
-        assert!(
-            text.contains("saw p/a at v1 after it had seen v2"),
-            "{text}"
-        );
+        assert!(text.contains("saw p/a at v1 after it had seen v2"), "{text}");
     }
 
     /// A process does not see its own write.

@@ -23,11 +23,7 @@ pub(super) struct Open {
 
 impl Script {
     pub(super) fn new() -> Self {
-        Self {
-            recorder: Recorder::new(Map::new()),
-            processes: BTreeMap::new(),
-            time: 0,
-        }
+        Self { recorder: Recorder::new(Map::new()), processes: BTreeMap::new(), time: 0 }
     }
 
     pub(super) fn history(&self) -> History {
@@ -92,19 +88,14 @@ impl Answer for Done {
 
 impl Answer for i32 {
     fn done(self, _: &Op) -> Done {
-        Done::Written {
-            revision: Some(number(self)),
-        }
+        Done::Written { revision: Some(number(self)) }
     }
 }
 
 impl Answer for () {
     fn done(self, op: &Op) -> Done {
         if matches!(op, Op::Delete { .. }) {
-            return Done::Deleted {
-                existed: None,
-                revision: None,
-            };
+            return Done::Deleted { existed: None, revision: None };
         }
         Done::Written { revision: None }
     }
@@ -137,15 +128,9 @@ impl Answer for (bool, i32) {
 
 fn answered(op: &Op, yes: bool, revision: Option<u64>) -> Done {
     if matches!(op, Op::Delete { .. }) {
-        return Done::Deleted {
-            existed: Some(yes),
-            revision,
-        };
+        return Done::Deleted { existed: Some(yes), revision };
     }
-    Done::Compared {
-        swapped: yes,
-        revision,
-    }
+    Done::Compared { swapped: yes, revision }
 }
 
 fn number(small: i32) -> u64 {
@@ -157,24 +142,15 @@ pub(super) fn key(name: &str) -> Key {
 }
 
 pub(super) fn put(name: &str, value: u64) -> Op {
-    Op::Put {
-        key: key(name),
-        value: Value::from(value),
-    }
+    Op::Put { key: key(name), value: Value::from(value) }
 }
 
 pub(super) fn get(name: &str) -> Op {
-    Op::Get {
-        key: key(name),
-        local: false,
-    }
+    Op::Get { key: key(name), local: false }
 }
 
 pub(super) fn get_local(name: &str) -> Op {
-    Op::Get {
-        key: key(name),
-        local: true,
-    }
+    Op::Get { key: key(name), local: true }
 }
 
 pub(super) fn del(name: &str) -> Op {
@@ -182,19 +158,11 @@ pub(super) fn del(name: &str) -> Op {
 }
 
 pub(super) fn cas(name: &str, old: Option<u64>, new: Option<u64>) -> Op {
-    Op::Cas {
-        key: key(name),
-        old: old.map(Value::from),
-        new: new.map(Value::from),
-    }
+    Op::Cas { key: key(name), old: old.map(Value::from), new: new.map(Value::from) }
 }
 
 pub(super) fn cas_rev(name: &str, revision: u64, new: u64) -> Op {
-    Op::CasRev {
-        key: key(name),
-        revision,
-        new: Some(Value::from(new)),
-    }
+    Op::CasRev { key: key(name), revision, new: Some(Value::from(new)) }
 }
 
 /// Zero removes.
@@ -203,20 +171,12 @@ pub(super) fn batch(changes: &[(&str, u64)]) -> Op {
         let value = (value > 0).then(|| Value::from(value));
         (key(name), value)
     };
-    Op::Batch {
-        changes: changes.iter().map(change).collect(),
-    }
+    Op::Batch { changes: changes.iter().map(change).collect() }
 }
 
 /// The whole partition.
 pub(super) fn scan() -> Op {
-    Op::Scan {
-        from: key(""),
-        to: None,
-        limit: 1000,
-        reverse: false,
-        local: false,
-    }
+    Op::Scan { from: key(""), to: None, limit: 1000, reverse: false, local: false }
 }
 
 pub(super) fn absent() -> Done {
@@ -228,9 +188,5 @@ pub(super) fn page(items: &[(&str, u64, u64)], revision: u64) -> Done {
     let item = |&(name, value, revision): &(&str, u64, u64)| {
         (key(name), Value::from(value), Some(revision))
     };
-    Done::Page {
-        items: items.iter().map(item).collect(),
-        more: false,
-        revision: Some(revision),
-    }
+    Done::Page { items: items.iter().map(item).collect(), more: false, revision: Some(revision) }
 }

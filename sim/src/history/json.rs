@@ -19,12 +19,7 @@ impl History {
         writeln!(out, "{}", Json::Object(meta))?;
         let mut open: BTreeMap<ProcessId, &Op> = BTreeMap::new();
         for event in &self.events {
-            if let What::Client {
-                process,
-                phase: Phase::Invoke(op),
-                ..
-            } = &event.what
-            {
+            if let What::Client { process, phase: Phase::Invoke(op), .. } = &event.what {
                 open.insert(*process, op);
             }
             writeln!(out, "{}", Json::Object(event_json(event, &open)))?;
@@ -45,10 +40,7 @@ impl History {
         let mut history = Self::default();
         let mut reader = Reader::default();
         for (at, line) in lines.lines().enumerate() {
-            let wrong = |problem: String| ReadError {
-                line: at + 1,
-                problem,
-            };
+            let wrong = |problem: String| ReadError { line: at + 1, problem };
             let line = line.map_err(|error| wrong(error.to_string()))?;
             let parsed: Json = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
             let Json::Object(mut fields) = parsed else {
@@ -90,11 +82,7 @@ impl std::error::Error for ReadError {}
 fn event_json(event: &Event, open: &BTreeMap<ProcessId, &Op>) -> Map<String, Json> {
     let mut fields = Map::new();
     let (process, node, phase) = match &event.what {
-        What::Client {
-            process,
-            node,
-            phase,
-        } => (process, node, phase),
+        What::Client { process, node, phase } => (process, node, phase),
         What::Fault { name, fields: more } => {
             fields.extend(more.clone());
             put(&mut fields, "fault", json!(name));
@@ -163,13 +151,7 @@ fn op_json(op: &Op) -> (&str, &str, Json, Json) {
             });
             ("kv", "batch", Json::Null, changes.collect())
         }
-        Op::Scan {
-            from,
-            to,
-            limit,
-            reverse,
-            local,
-        } => {
+        Op::Scan { from, to, limit, reverse, local } => {
             let to = to.as_ref().map(Key::text);
             let mut argument = json!({"from": from.text(), "to": to, "limit": limit});
             if *reverse {
@@ -206,14 +188,8 @@ fn done_json(op: &Op, done: &Done, fields: &mut Map<String, Json>) {
         }
         Done::Value(None) => (Json::Null, &None),
         Done::Value(Some((value, revision))) => (value_json(value), revision),
-        Done::Page {
-            items,
-            more,
-            revision,
-        } => {
-            let pairs = items
-                .iter()
-                .map(|(k, v, _)| json!([k.text(), value_json(v)]));
+        Done::Page { items, more, revision } => {
+            let pairs = items.iter().map(|(k, v, _)| json!([k.text(), value_json(v)]));
             let revisions: Vec<_> = items.iter().map(|(_, _, revision)| revision).collect();
             if revisions.iter().any(|revision| revision.is_some()) {
                 put(fields, "revs", json!(revisions));
@@ -262,10 +238,7 @@ impl Reader {
             for name in ["type", "fault", "index", "time"] {
                 more.remove(name);
             }
-            What::Fault {
-                name: text(fields, "fault")?.to_owned(),
-                fields: more,
-            }
+            What::Fault { name: text(fields, "fault")?.to_owned(), fields: more }
         } else {
             let process = ProcessId(number(fields, "process")?);
             What::Client {
@@ -329,28 +302,20 @@ fn read_op(fields: &Map<String, Json>) -> Result<Op, String> {
         _ => Err(format!("{f} needs a value of two parts, not {value}")),
     };
     let op = match (w, f) {
-        ("kv", "put") => Op::Put {
-            key: key()?,
-            value: read_value(value)?.ok_or("put needs a value")?,
-        },
-        ("kv", "get" | "get_local") => Op::Get {
-            key: key()?,
-            local: f == "get_local",
-        },
+        ("kv", "put") => {
+            Op::Put { key: key()?, value: read_value(value)?.ok_or("put needs a value")? }
+        }
+        ("kv", "get" | "get_local") => Op::Get { key: key()?, local: f == "get_local" },
         ("kv", "del") => Op::Delete { key: key()? },
-        ("kv", "cas") => Op::Cas {
-            key: key()?,
-            old: read_value(pair()?.0)?,
-            new: read_value(pair()?.1)?,
-        },
+        ("kv", "cas") => {
+            Op::Cas { key: key()?, old: read_value(pair()?.0)?, new: read_value(pair()?.1)? }
+        }
         ("kv", "cas_rev") => Op::CasRev {
             key: key()?,
             revision: pair()?.0.as_u64().ok_or("cas_rev needs a revision")?,
             new: read_value(pair()?.1)?,
         },
-        ("kv", "batch") => Op::Batch {
-            changes: read_changes(value)?,
-        },
+        ("kv", "batch") => Op::Batch { changes: read_changes(value)? },
         ("kv", "scan" | "scan_local") => read_scan(value, f == "scan_local")?,
         _ => Op::Other {
             w: w.to_owned(),
@@ -381,10 +346,7 @@ fn read_scan(value: &Json, local: bool) -> Result<Op, String> {
     Ok(Op::Scan {
         from: optional("from")?.ok_or("scan needs a first key")?,
         to: optional("to")?,
-        limit: value
-            .get("limit")
-            .and_then(Json::as_u64)
-            .unwrap_or(u64::MAX),
+        limit: value.get("limit").and_then(Json::as_u64).unwrap_or(u64::MAX),
         reverse: value.get("reverse") == Some(&Json::Bool(true)),
         local,
     })
@@ -393,9 +355,7 @@ fn read_scan(value: &Json, local: bool) -> Result<Op, String> {
 fn one_partition(op: &Op) -> Result<(), String> {
     let partitions: Vec<&str> = match op {
         Op::Batch { changes } => changes.iter().map(|(key, _)| key.partition()).collect(),
-        Op::Scan {
-            from, to: Some(to), ..
-        } => vec![from.partition(), to.partition()],
+        Op::Scan { from, to: Some(to), .. } => vec![from.partition(), to.partition()],
         Op::Put { .. }
         | Op::Get { .. }
         | Op::Delete { .. }
@@ -413,25 +373,15 @@ fn one_partition(op: &Op) -> Result<(), String> {
 fn read_done(op: &Op, fields: &Map<String, Json>) -> Result<Done, String> {
     let value = fields.get("value").unwrap_or(&Json::Null);
     let revision = fields.get("rev").and_then(Json::as_u64);
-    let truth = |value: &Json| {
-        value
-            .as_bool()
-            .ok_or(format!("{value} is not true or false"))
-    };
+    let truth = |value: &Json| value.as_bool().ok_or(format!("{value} is not true or false"));
     match op {
         Op::Put { .. } => Ok(Done::Written { revision }),
-        Op::Batch { .. } => Ok(Done::Written {
-            revision: value.as_u64(),
-        }),
+        Op::Batch { .. } => Ok(Done::Written { revision: value.as_u64() }),
         Op::Get { .. } => Ok(Done::Value(read_value(value)?.map(|v| (v, revision)))),
-        Op::Delete { .. } => Ok(Done::Deleted {
-            existed: fields.get("existed").and_then(Json::as_bool),
-            revision,
-        }),
-        Op::Cas { .. } => Ok(Done::Compared {
-            swapped: truth(value)?,
-            revision,
-        }),
+        Op::Delete { .. } => {
+            Ok(Done::Deleted { existed: fields.get("existed").and_then(Json::as_bool), revision })
+        }
+        Op::Cas { .. } => Ok(Done::Compared { swapped: truth(value)?, revision }),
         Op::CasRev { .. } => Ok(Done::Compared {
             swapped: truth(value.get("ok").unwrap_or(&Json::Null))?,
             revision: value.get("rev").and_then(Json::as_u64),

@@ -13,69 +13,29 @@ fn sample() -> Recorder {
     let [a, b] = [recorder.process(), recorder.process()];
     let value = Value::from(1);
     let calls = [
+        (Op::Put { key: key("x"), value: value.clone() }, Done::Written { revision: Some(1) }),
+        (Op::Get { key: key("x"), local: true }, Done::Value(Some((value.clone(), Some(1))))),
         (
-            Op::Put {
-                key: key("x"),
-                value: value.clone(),
-            },
-            Done::Written { revision: Some(1) },
+            Op::Cas { key: key("x"), old: Some(value.clone()), new: None },
+            Done::Compared { swapped: true, revision: Some(0) },
         ),
         (
-            Op::Get {
-                key: key("x"),
-                local: true,
-            },
-            Done::Value(Some((value.clone(), Some(1)))),
+            Op::CasRev { key: key("x"), revision: 0, new: Some(Value::from("two")) },
+            Done::Compared { swapped: true, revision: Some(3) },
         ),
         (
-            Op::Cas {
-                key: key("x"),
-                old: Some(value.clone()),
-                new: None,
-            },
-            Done::Compared {
-                swapped: true,
-                revision: Some(0),
-            },
-        ),
-        (
-            Op::CasRev {
-                key: key("x"),
-                revision: 0,
-                new: Some(Value::from("two")),
-            },
-            Done::Compared {
-                swapped: true,
-                revision: Some(3),
-            },
-        ),
-        (
-            Op::Batch {
-                changes: vec![(key("x"), None), (key("y"), Some(Value::from(3)))],
-            },
+            Op::Batch { changes: vec![(key("x"), None), (key("y"), Some(Value::from(3)))] },
             Done::Written { revision: Some(4) },
         ),
         (
-            Op::Scan {
-                from: key(""),
-                to: None,
-                limit: 9,
-                reverse: true,
-                local: false,
-            },
+            Op::Scan { from: key(""), to: None, limit: 9, reverse: true, local: false },
             Done::Page {
                 items: vec![(key("y"), Value::from(3), Some(4))],
                 more: false,
                 revision: Some(4),
             },
         ),
-        (
-            Op::Delete { key: key("y") },
-            Done::Deleted {
-                existed: Some(true),
-                revision: Some(5),
-            },
-        ),
+        (Op::Delete { key: key("y") }, Done::Deleted { existed: Some(true), revision: Some(5) }),
     ];
     for (at, (op, done)) in (0..).zip(calls) {
         recorder.invoke(at * 10, a, Some(2), op);
@@ -100,12 +60,7 @@ fn histories_survive_a_file() {
     let back = History::read(file.as_slice()).unwrap();
 
     assert_eq!(back, history);
-    let expected = Counts {
-        invoked: 9,
-        ok: 7,
-        fail: 1,
-        info: 1,
-    };
+    let expected = Counts { invoked: 9, ok: 7, fail: 1, info: 1 };
     assert_eq!(recorder.counts(), expected);
     assert_eq!(history.operations().len(), 9);
 }
@@ -128,10 +83,7 @@ fn lines_are_of_the_format() {
         lines[9],
         r#"{"f":"batch","index":8,"key":null,"node":2,"process":0,"time":40,"type":"invoke","value":[["del","p/x"],["put","p/y",3]],"w":"kv"}"#
     );
-    assert_eq!(
-        lines[15],
-        r#"{"fault":"crash","index":14,"on":3,"time":100,"type":"fault"}"#
-    );
+    assert_eq!(lines[15], r#"{"fault":"crash","index":14,"on":3,"time":100,"type":"fault"}"#);
 }
 
 /// A process that got an `info` is never used again.

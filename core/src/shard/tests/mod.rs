@@ -1,9 +1,6 @@
 //! The shard machine against its rules, an obvious slow twin, crashes and hostile peers.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a test may panic at what it does not expect"
-)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test may panic at what it does not expect")]
 
 mod crash;
 mod exactly_once;

@@ -53,17 +53,10 @@ impl<'a> Deduction<'a> {
                     continue;
                 }
                 let writer = writers.entry((key, value));
-                writer
-                    .and_modify(|w| *w = Writer::Many)
-                    .or_insert(Writer::One(at));
+                writer.and_modify(|w| *w = Writer::Many).or_insert(Writer::One(at));
             }
         }
-        Self {
-            tasks,
-            names,
-            writers,
-            owners: BTreeMap::new(),
-        }
+        Self { tasks, names, writers, owners: BTreeMap::new() }
     }
 
     fn only_writer(&self, key: usize, value: u32) -> Option<usize> {
@@ -116,10 +109,8 @@ impl<'a> Deduction<'a> {
     fn anchor(&mut self, writer: usize, revision: u64, seen_by: usize) -> Result<(), Conflict> {
         let task = &mut self.tasks[writer];
         if task.revision != UNSEEN && task.revision != revision {
-            let what = format!(
-                "a write at revision {} was seen at revision {revision}",
-                task.revision
-            );
+            let what =
+                format!("a write at revision {} was seen at revision {revision}", task.revision);
             return Err(self.conflict(what, &[writer, seen_by]));
         }
         task.revision = revision;
@@ -268,9 +259,8 @@ impl<'a> Deduction<'a> {
 
     /// Who must have happened makes the writes that it saw happen before its own deadline.
     fn spread(&mut self) {
-        let mut todo: Vec<usize> = (0..self.tasks.len())
-            .filter(|&at| self.tasks[at].mandatory)
-            .collect();
+        let mut todo: Vec<usize> =
+            (0..self.tasks.len()).filter(|&at| self.tasks[at].mandatory).collect();
         for &owner in self.owners.values() {
             if !self.tasks[owner].mandatory {
                 self.tasks[owner].mandatory = true;
@@ -306,10 +296,7 @@ impl<'a> Deduction<'a> {
     }
 
     fn conflict(&self, what: String, tasks: &[usize]) -> Conflict {
-        Conflict {
-            what,
-            operations: tasks.iter().map(|&at| self.tasks[at].operation).collect(),
-        }
+        Conflict { what, operations: tasks.iter().map(|&at| self.tasks[at].operation).collect() }
     }
 }
 

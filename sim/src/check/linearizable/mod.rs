@@ -62,20 +62,14 @@ impl Checker for Linearizable {
         if unknown.is_empty() {
             return Verdict::Ok;
         }
-        Verdict::Unknown {
-            why: unknown.join("; "),
-        }
+        Verdict::Unknown { why: unknown.join("; ") }
     }
 }
 
 impl Linearizable {
     /// Judges operations of one partition.
     pub(super) fn judge_operations(&self, operations: &[Operation<'_>]) -> Verdict {
-        let mut case = Case {
-            operations,
-            names: Names::of(operations),
-            budget: self.budget,
-        };
+        let mut case = Case { operations, names: Names::of(operations), budget: self.budget };
         let mut beliefs = vec![Belief::Whole; operations.len()];
         match case.judge(&beliefs, None) {
             Judged::Legal => Verdict::Ok,
@@ -156,12 +150,7 @@ impl Case<'_, '_> {
             tasks.extend(self.names.task(at, operation, beliefs[at]));
         }
         if let Err(Conflict { what, operations }) = deduce(&mut tasks, &self.names) {
-            return Judged::Broken(Broken {
-                what,
-                operations,
-                keys: Vec::new(),
-                plain: true,
-            });
+            return Judged::Broken(Broken { what, operations, keys: Vec::new(), plain: true });
         }
         if let Some(keys) = focus {
             return self.judge_keys(&tasks, keys, self.budget);
@@ -388,12 +377,8 @@ fn project(tasks: &[Task], keys: &[usize], all: usize) -> Vec<Task> {
         let wants = task.wants.iter();
         let writes = task.writes.iter();
         let mut part = Task {
-            wants: wants
-                .filter_map(|&(key, want)| Some((renamed[key]?, want)))
-                .collect(),
-            writes: writes
-                .filter_map(|&(key, value)| Some((renamed[key]?, value)))
-                .collect(),
+            wants: wants.filter_map(|&(key, want)| Some((renamed[key]?, want))).collect(),
+            writes: writes.filter_map(|&(key, value)| Some((renamed[key]?, value))).collect(),
             ..*task
         };
         part.writes.sort_unstable();

@@ -125,10 +125,7 @@ impl<'t> Search<'t> {
             }
             bits
         };
-        let empty = Cell {
-            value: ABSENT,
-            revision: UNSEEN,
-        };
+        let empty = Cell { value: ABSENT, revision: UNSEEN };
         Self {
             order,
             low: 0,
@@ -162,11 +159,7 @@ impl<'t> Search<'t> {
                 if self.low == self.order.len() {
                     return Found::Order;
                 }
-                let choices = if self.is_dead() {
-                    Vec::new()
-                } else {
-                    self.choices()
-                };
+                let choices = if self.is_dead() { Vec::new() } else { self.choices() };
                 self.frames.push(Frame { choices, mark });
             }
             let Some(frame) = self.frames.last_mut() else {
@@ -181,10 +174,7 @@ impl<'t> Search<'t> {
                 // The frame's own reads stay; what the choice does is undone to here when it fails.
                 let at = self.undo.len();
                 self.place(task);
-                self.frames.push(Frame {
-                    choices: Vec::new(),
-                    mark: at,
-                });
+                self.frames.push(Frame { choices: Vec::new(), mark: at });
                 entering = true;
             } else {
                 self.bury();
@@ -302,10 +292,7 @@ impl<'t> Search<'t> {
                 {
                     continue;
                 }
-                let after = Cell {
-                    value: unknown.writes[0].1,
-                    revision: UNSEEN,
-                };
+                let after = Cell { value: unknown.writes[0].1, revision: UNSEEN };
                 let chained = self.single[key].iter().any(|&next| {
                     next != helper
                         && !self.placed.has(next)
@@ -325,10 +312,7 @@ impl<'t> Search<'t> {
     }
 
     fn looks_at(&self, task: usize, key: usize) -> bool {
-        self.tasks[task]
-            .wants
-            .iter()
-            .any(|&(other, _)| other == key)
+        self.tasks[task].wants.iter().any(|&(other, _)| other == key)
     }
 
     fn changes(&self, task: usize) -> bool {
@@ -341,17 +325,12 @@ impl<'t> Search<'t> {
 
     fn fits(&self, task: usize) -> bool {
         let wants = &self.tasks[task].wants;
-        self.in_rank(task)
-            && wants
-                .iter()
-                .all(|&(k, want)| satisfied(self.state[k], want))
+        self.in_rank(task) && wants.iter().all(|&(k, want)| satisfied(self.state[k], want))
     }
 
     /// Whether the order of revisions allows a task now (reduction 2).
     fn in_rank(&self, task: usize) -> bool {
-        let Task {
-            revision, snapshot, ..
-        } = self.tasks[task];
+        let Task { revision, snapshot, .. } = self.tasks[task];
         let next = self.ranked.get(self.rank).copied();
         if revision != UNSEEN && next != Some(task) {
             return false;
@@ -367,24 +346,16 @@ impl<'t> Search<'t> {
 
     fn place(&mut self, task: usize) {
         let this = &self.tasks[task];
-        self.undo.push(Undo::Placed {
-            task,
-            low: self.low,
-        });
+        self.undo.push(Undo::Placed { task, low: self.low });
         self.placed.set(task);
         self.placed_count += 1;
-        while self
-            .order
-            .get(self.low)
-            .is_some_and(|&t| self.placed.has(t))
-        {
+        while self.order.get(self.low).is_some_and(|&t| self.placed.has(t)) {
             self.low += 1;
         }
         if self.dirty.iter().any(|&key| self.looks_at(task, key)) {
             self.undo.push(Undo::Dirty(self.dirty.clone()));
             let wants = &self.tasks[task].wants;
-            self.dirty
-                .retain(|key| wants.iter().all(|(other, _)| other != key));
+            self.dirty.retain(|key| wants.iter().all(|(other, _)| other != key));
         }
         if this.writes.is_empty() {
             return;
@@ -401,11 +372,7 @@ impl<'t> Search<'t> {
             self.rank += 1;
         }
         for &(key, value) in &this.writes {
-            let revision = if value == ABSENT {
-                UNSEEN
-            } else {
-                this.revision
-            };
+            let revision = if value == ABSENT { UNSEEN } else { this.revision };
             let cell = self.state[key];
             self.undo.push(Undo::Cell { key, cell });
             self.set(key, Cell { value, revision });
@@ -476,16 +443,10 @@ impl<'t> Search<'t> {
         let mut state: Vec<(usize, u32)> = blocked.map_or_else(Vec::new, |task| {
             let wants = self.tasks[task].wants.iter();
             let missing = wants.filter(|&&(key, want)| !satisfied(self.state[key], want));
-            missing
-                .map(|&(key, _)| (key, self.state[key].value))
-                .collect()
+            missing.map(|&(key, _)| (key, self.state[key].value)).collect()
         });
         state.dedup();
-        self.stuck = Stuck {
-            placed: self.placed_count,
-            blocked,
-            state,
-        };
+        self.stuck = Stuck { placed: self.placed_count, blocked, state };
     }
 }
 

@@ -101,9 +101,7 @@ impl Names {
         }
         let all = self.values.iter();
         let mut named = all.filter(|(_, at)| **at == number);
-        named
-            .next()
-            .map_or_else(String::new, |(v, _)| v.to_string())
+        named.next().map_or_else(String::new, |(v, _)| v.to_string())
     }
 
     fn number(&self, key: &Key) -> usize {
@@ -236,16 +234,7 @@ impl Names {
     }
 
     fn scan(&mut self, task: &mut Task, op: &Op, done: &Done) {
-        let (
-            Op::Scan {
-                from, to, reverse, ..
-            },
-            Done::Page {
-                items,
-                more,
-                revision,
-            },
-        ) = (op, done)
+        let (Op::Scan { from, to, reverse, .. }, Done::Page { items, more, revision }) = (op, done)
         else {
             return;
         };

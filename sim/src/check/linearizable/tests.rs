@@ -54,9 +54,7 @@ fn a_stale_read_is_found() {
     for revisions in [true, false] {
         let mut script = Script::new();
         let told = |revision: u64| revisions.then_some(revision);
-        let written = |revision| Done::Written {
-            revision: told(revision),
-        };
+        let written = |revision| Done::Written { revision: told(revision) };
         script.ok(0, put("a", 1), written(1));
         script.ok(0, put("a", 2), written(2));
         let stale = Done::Value(Some((Value::from(1), told(1))));
@@ -321,11 +319,7 @@ fn mutate(history: &mut History, dice: &mut Dice) {
         .collect();
     let mut done: Vec<&mut Done> = Vec::new();
     for event in &mut history.events {
-        if let What::Client {
-            phase: Phase::Ok(answer),
-            ..
-        } = &mut event.what
-        {
+        if let What::Client { phase: Phase::Ok(answer), .. } = &mut event.what {
             done.push(answer);
         }
     }
@@ -346,9 +340,7 @@ fn mutate(history: &mut History, dice: &mut Dice) {
             (1, found, [first, ..]) => *found = Some((first.clone(), None)),
             (_, found, _) => *found = None,
         },
-        Done::Page {
-            items, revision, ..
-        } => match dice.below(2) {
+        Done::Page { items, revision, .. } => match dice.below(2) {
             0 => shift(revision, dice.below(5)),
             _ => drop(items.pop()),
         },
@@ -360,22 +352,9 @@ fn shapes() -> [Shape; 4] {
     let small = Shape::small();
     [
         small,
-        Shape {
-            by_revision: true,
-            info_permille: 300,
-            ..small
-        },
-        Shape {
-            revisions: false,
-            ..small
-        },
-        Shape {
-            operations: 300,
-            processes: 8,
-            keys: 5,
-            by_revision: true,
-            ..small
-        },
+        Shape { by_revision: true, info_permille: 300, ..small },
+        Shape { revisions: false, ..small },
+        Shape { operations: 300, processes: 8, keys: 5, by_revision: true, ..small },
     ]
 }
 
@@ -413,23 +392,12 @@ fn agree(history: &History) {
     let lenient = history.operations().iter().any(|operation| {
         matches!(
             operation.outcome,
-            crate::history::Outcome::Ok(Done::Compared {
-                swapped: false,
-                revision: Some(_)
-            })
+            crate::history::Outcome::Ok(Done::Compared { swapped: false, revision: Some(_) })
         ) || matches!(operation.op, Op::CasRev { .. })
     });
     let agreed = verdict.is_ok() == legal || (lenient && !legal && verdict.is_ok());
-    let listed: Vec<String> = history
-        .operations()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert!(
-        agreed,
-        "legal: {legal}, but {verdict}\n{}",
-        listed.join("\n")
-    );
+    let listed: Vec<String> = history.operations().iter().map(ToString::to_string).collect();
+    assert!(agreed, "legal: {legal}, but {verdict}\n{}", listed.join("\n"));
 }
 
 /// Many more tiny histories than proptest draws, and how often a wrong answer is found and the
@@ -439,12 +407,7 @@ fn one_wrong_answer_is_mostly_found() {
     let (mut illegal, mut found, mut lenient) = (0, 0, 0);
     for seed in 0..4000 {
         for shape in shapes() {
-            let shape = Shape {
-                operations: 6,
-                processes: 2,
-                info_permille: 200,
-                ..shape
-            };
+            let shape = Shape { operations: 6, processes: 2, info_permille: 200, ..shape };
             let mut history = random::history(seed, shape);
             mutate(&mut history, &mut Dice(seed));
             agree(&history);
@@ -456,10 +419,7 @@ fn one_wrong_answer_is_mostly_found() {
         }
     }
     eprintln!("16000 tiny histories: {illegal} illegal, {found} found, {lenient} let pass");
-    assert!(
-        illegal > 7000 && lenient < illegal / 200,
-        "{illegal} {found} {lenient}"
-    );
+    assert!(illegal > 7000 && lenient < illegal / 200, "{illegal} {found} {lenient}");
 
     let (mut found, mut unknown) = (0, 0);
     for seed in 0..200 {

@@ -178,12 +178,7 @@ impl Run {
             Fate::Ok
         };
         self.recorder.invoke(self.time, process, None, op.clone());
-        self.flying.push(Flying {
-            process,
-            op,
-            done: None,
-            fate,
-        });
+        self.flying.push(Flying { process, op, done: None, fate });
     }
 
     fn take_effect(&mut self) {
@@ -211,12 +206,7 @@ impl Run {
         if self.flying[at].fate == Fate::Ok && self.flying[at].done.is_none() {
             return;
         }
-        let Flying {
-            process,
-            op,
-            done,
-            fate,
-        } = self.flying.swap_remove(at);
+        let Flying { process, op, done, fate } = self.flying.swap_remove(at);
         match (fate, done) {
             (Fate::Ok, Some(done)) => {
                 self.recorder.ok(self.time, process, done);
@@ -240,10 +230,7 @@ impl Run {
         let partition = self.dice.below(self.shape.partitions);
         let key = self.draw_key(partition);
         match self.dice.below(if self.shape.several { 12 } else { 10 }) {
-            0..=2 => Op::Put {
-                key,
-                value: self.draw_value(),
-            },
+            0..=2 => Op::Put { key, value: self.draw_value() },
             3..=5 => Op::Get { key, local: false },
             6 => Op::Delete { key },
             7 | 8 => {
@@ -254,11 +241,7 @@ impl Run {
             9 if self.shape.by_revision => {
                 let now = self.state.get(&key).map_or(0, |(_, revision)| *revision);
                 let new = (!self.dice.chance(200)).then(|| self.draw_value());
-                Op::CasRev {
-                    key,
-                    revision: now,
-                    new,
-                }
+                Op::CasRev { key, revision: now, new }
             }
             10 => {
                 let mut changes = Vec::new();
@@ -331,16 +314,9 @@ impl Run {
             }
             Op::Delete { key } => {
                 let existed = self.state.contains_key(key);
-                let revision = if existed {
-                    self.rise()
-                } else {
-                    self.told(self.revision)
-                };
+                let revision = if existed { self.rise() } else { self.told(self.revision) };
                 self.change(key, None);
-                Done::Deleted {
-                    existed: Some(existed),
-                    revision,
-                }
+                Done::Deleted { existed: Some(existed), revision }
             }
             Op::Get { key, .. } => {
                 let found = self.state.get(key).cloned();
@@ -372,21 +348,11 @@ impl Run {
             self.change(key, new);
         }
         let now = self.state.get(key).map_or(0, |(_, revision)| *revision);
-        Done::Compared {
-            swapped: swaps,
-            revision: self.told(now),
-        }
+        Done::Compared { swapped: swaps, revision: self.told(now) }
     }
 
     fn scan(&self, op: &Op) -> Done {
-        let Op::Scan {
-            from,
-            to,
-            limit,
-            reverse,
-            ..
-        } = op
-        else {
+        let Op::Scan { from, to, limit, reverse, .. } = op else {
             panic!("a scan");
         };
         let inside = |key: &Key| {
@@ -406,10 +372,6 @@ impl Run {
         let limit = usize::try_from(*limit).expect("small");
         let more = items.len() > limit;
         items.truncate(limit);
-        Done::Page {
-            items,
-            more,
-            revision: self.told(self.revision),
-        }
+        Done::Page { items, more, revision: self.told(self.revision) }
     }
 }

@@ -22,9 +22,8 @@ fn extend(operations: &[Operation<'_>], order: &mut Vec<usize>) -> bool {
         return true;
     }
     for next in 0..operations.len() {
-        let too_late = open
-            .iter()
-            .any(|&at| operations[at].completed.expect("ok") < operations[next].invoked);
+        let too_late =
+            open.iter().any(|&at| operations[at].completed.expect("ok") < operations[next].invoked);
         if order.contains(&next) || too_late || operations[next].outcome == Outcome::Fail {
             continue;
         }
@@ -67,10 +66,7 @@ impl Run {
     fn is_right(&self) -> bool {
         let known: Vec<u64> = self.changes.iter().copied().flatten().collect();
         let rises = known.windows(2).all(|pair| pair[0] < pair[1]);
-        let not = self
-            .not
-            .iter()
-            .all(|&(change, r)| self.changes[change] != Some(r));
+        let not = self.not.iter().all(|&(change, r)| self.changes[change] != Some(r));
         let snapshots = self.snapshots.iter().all(|&(count, revision)| {
             let (before, after) = self.changes.split_at(count);
             before.iter().flatten().all(|&r| r <= revision)
@@ -149,16 +145,7 @@ impl Run {
                 self.compare(key, new.as_ref(), swapped, done);
             }
             (Op::Get { key, .. }, Some(Done::Value(found))) => self.found(key, found.as_ref()),
-            (
-                Op::Scan {
-                    from, to, reverse, ..
-                },
-                Some(Done::Page {
-                    items,
-                    more,
-                    revision,
-                }),
-            ) => {
+            (Op::Scan { from, to, reverse, .. }, Some(Done::Page { items, more, revision })) => {
                 let inside = |key: &&Key| *key >= from && to.as_ref().is_none_or(|to| *key < to);
                 let mut keys: Vec<&Key> = self.state.keys().filter(inside).collect();
                 if *reverse {
@@ -173,8 +160,7 @@ impl Run {
                     self.found(key, Some(&(value.clone(), *revision)));
                 }
                 let count = self.changes.len();
-                self.snapshots
-                    .extend(revision.map(|revision| (count, revision)));
+                self.snapshots.extend(revision.map(|revision| (count, revision)));
             }
             (Op::Get { .. } | Op::Scan { .. } | Op::Other { .. }, _) => {}
         }
