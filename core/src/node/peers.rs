@@ -39,6 +39,11 @@ impl Node {
 
     pub(super) fn on_message(&mut self, now: Instant, conn: ConnId, message: Message) {
         match self.links.member_of(conn) {
+            // The side that was dialled is done with the handshake when it has said welcome; the dialler judges it
+            // only then.
+            Some(from) if let Message::Refuse(reason) = message => {
+                self.on_refused(now, conn, Some(from), reason, false);
+            }
             Some(from) => self.on_peer_message(now, from, message),
             None => self.on_handshake(now, conn, &message),
         }
@@ -119,7 +124,7 @@ impl Node {
             let message = Message::Refuse(reason.clone());
             self.outputs.0.push(Output::Send { conn, message });
         }
-        self.links.drop_conn(now, conn);
+        self.on_disconnected(now, conn);
         self.outputs.0.push(Output::Disconnect { conn });
         if !by_us && !self.config.client {
             match &reason {

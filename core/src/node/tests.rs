@@ -322,3 +322,65 @@ fn deadlines_tell_what_can_have_happened() {
     let Reply::Value(Some((value, _))) = value else { panic!("{value:?}") };
     assert_eq!(value, "x", "what was given up does not apply later");
 }
+
+impl Cluster {
+    /// Member `i` is started again on this log; all connections break.
+    fn restart(&mut self, i: usize, log: Recovered) {
+        let names: Vec<String> = (0..self.members.len()).map(|i| alloc::format!("m{i}")).collect();
+        let config = config(&names, &names[i]);
+        let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+        self.next_request += 1;
+        let node = Node::new(config, Restored { log, store }, self.next_request, self.now).unwrap();
+        for (conn, (to, _)) in core::mem::take(&mut self.net.ends) {
+            // `conn` is an end of whoever is not at `to`; every other member hears of it.
+            for (other, member) in self.members.iter_mut().enumerate() {
+                if other != to {
+                    member.inputs.push_back(Input::Disconnected { conn });
+                }
+            }
+        }
+        let member = &mut self.members[i];
+        member.node = node;
+        member.worker = worker;
+        member.inputs.clear();
+        member.appended.clear();
+    }
+}
+
+/// TRAPS R21: a member on an empty directory is told so by those who know it, and halts; whoever dialled.
+#[test]
+fn a_wiped_member_halts() {
+    for i in 0..3 {
+        let mut cluster = Cluster::start(3);
+        cluster.run(Duration::from_secs(3));
+        cluster.restart(i, Recovered::default());
+        cluster.run(Duration::from_secs(5));
+        assert_eq!(cluster.members[i].halt, Some(Halt::Wiped));
+        assert!(cluster.members.iter().filter(|m| m.halt.is_some()).count() == 1);
+    }
+}
+
+/// A directory that is older than what its peers have seen of it halts its member, also when both counted to the
+/// same number of starts.
+#[test]
+fn a_rolled_back_member_halts() {
+    for i in 0..3 {
+        let mut cluster = Cluster::start(3);
+        cluster.run(Duration::from_secs(3));
+        let genesis = cluster.members[0].node.view().genesis().unwrap().clone();
+        let old = Recovered {
+            birth: genesis.members[i].birth,
+            genesis: Some(genesis),
+            founded: true,
+            boot: crate::ids::Boot(1 << 32),
+            ..Recovered::default()
+        };
+        cluster.restart(i, old.clone());
+        cluster.run(Duration::from_secs(5));
+        assert_eq!(cluster.members[i].halt, None, "its second start");
+        cluster.restart(i, old);
+        cluster.run(Duration::from_secs(5));
+        let halt = cluster.members[i].halt.clone();
+        assert!(matches!(halt, Some(Halt::RolledBack { .. })), "{halt:?}");
+    }
+}
