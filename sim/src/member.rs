@@ -18,6 +18,7 @@ use ring_core::rng::Rng;
 use ring_core::shard::Worker;
 use ring_core::store::{StoreDone, StoreTask};
 use ring_core::wire::Message;
+use ring_core::node::StartError;
 use ring_core::{Input, Node, Outbox, Restored, carry_out};
 
 use crate::call::Ended;
@@ -65,15 +66,16 @@ pub(crate) async fn run(sim: Arc<Sim>, me: usize, seed: u64) {
     let endpoint = endpoint.expect("a machine's port is free when its process is dead");
     sim.machines[me].inbox.open();
     madsim::task::spawn(net::accept(Arc::clone(&sim), me, endpoint.clone()));
-    let mut process = Process::new(&sim, me, endpoint, restored, worker, rng);
-    process.turn();
-    while process.world.halted.is_none() {
-        poll_fn(|cx| process.poll_ready(cx)).await;
-        process.turn();
-    }
+    let halt = match Process::new(&sim, me, endpoint, restored, worker, rng) {
+        Ok(process) => process.live().await,
+        Err(halt) => {
+            sim.say(me, format!("cannot start: {halt}"));
+            halt
+        }
+    };
     {
         let mut state = lock(&sim.machines[me].state);
-        state.halted = process.world.halted.take();
+        state.halted = Some(halt);
         state.starting = false;
     }
     sim.machines[me].inbox.close();
@@ -138,12 +140,15 @@ impl Process {
         restored: Restored,
         worker: Option<Worker<SimStore>>,
         mut rng: Rng,
-    ) -> Self {
+    ) -> Result<Self, Halt> {
         let machine = &sim.machines[me];
         let now = lock(&machine.clock).now(sim.now());
-        let node = Node::new(machine.config.clone(), restored, rng.next(), now)
-            .expect("the plan draws valid configurations");
-        Self {
+        let node = match Node::new(machine.config.clone(), restored, rng.next(), now) {
+            Ok(node) => node,
+            Err(StartError::Config(error)) => panic!("the plan draws valid limits: {error}"),
+            Err(StartError::Halt(halt)) => return Err(halt),
+        };
+        Ok(Self {
             node,
             worker,
             world: SimWorld::new(Arc::clone(sim), me, endpoint, rng),
@@ -152,6 +157,18 @@ impl Process {
             armed: Nanos::MAX,
             requests: 0,
             scratch: Scratch::default(),
+        })
+    }
+
+    /// Turn after turn, until the node halts.
+    async fn live(mut self) -> Halt {
+        self.turn();
+        loop {
+            if let Some(halt) = self.world.halted.take() {
+                return halt;
+            }
+            poll_fn(|cx| self.poll_ready(cx)).await;
+            self.turn();
         }
     }
 
