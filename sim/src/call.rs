@@ -75,10 +75,7 @@ struct Slot {
 /// Both ends of a new call.
 pub(crate) fn call() -> (Promise, Pending) {
     let slot = Arc::new(Mutex::new(Slot::default()));
-    let promise = Promise {
-        slot: Arc::clone(&slot),
-        taken: false,
-    };
+    let promise = Promise { slot: Arc::clone(&slot), taken: false };
     (promise, Pending { slot })
 }
 

@@ -48,12 +48,7 @@ const PATROL_EVERY: Nanos = 1_500_000_000;
 
 impl Chaos {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut chaos = Self {
-            steps: BinaryHeap::new(),
-            count: 0,
-            done: 0,
-            skipped: 0,
-        };
+        let mut chaos = Self { steps: BinaryHeap::new(), count: 0, done: 0, skipped: 0 };
         for scheduled in &plan.faults {
             chaos.at(scheduled.at, What::Begin(scheduled.fault.clone()));
         }
@@ -68,11 +63,7 @@ impl Chaos {
     }
 
     /// Carries out everything that is due until `end`.
-    pub(crate) async fn run(
-        &mut self,
-        cluster: &mut Cluster,
-        end: Nanos,
-    ) -> Result<(), Violation> {
+    pub(crate) async fn run(&mut self, cluster: &mut Cluster, end: Nanos) -> Result<(), Violation> {
         while let Some(Reverse(step)) = self.steps.peek()
             && step.at < end
         {
@@ -300,6 +291,7 @@ impl Cluster {
 fn mend(cluster: &Cluster, m: usize) {
     let disk = &mut *lock(&cluster.sim.machines[m].disk);
     *disk.faults() = crate::disk::DiskFaults::default();
+    cluster.sim.machines[m].store.mend();
 }
 
 /// The machine that a fault hits; none if it does not run.

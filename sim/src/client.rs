@@ -73,7 +73,8 @@ impl Keys {
     }
 
     fn key(&self, place: usize, generation: u64) -> Key {
-        let (partition, slot) = (len_u64(place) % self.partitions, len_u64(place) / self.partitions);
+        let (partition, slot) =
+            (len_u64(place) % self.partitions, len_u64(place) / self.partitions);
         Key::new(&partition_name(partition), &format!("k{slot}.{generation}"))
     }
 
@@ -87,11 +88,7 @@ impl Keys {
         let slot = &mut self.slots[place];
         slot.writes += 1;
         if slot.writes > WRITES_MAX {
-            *slot = Slot {
-                generation: slot.generation + 1,
-                writes: 1,
-                seen: None,
-            };
+            *slot = Slot { generation: slot.generation + 1, writes: 1, seen: None };
         }
         let generation = slot.generation;
         self.key(place, generation)
@@ -113,17 +110,9 @@ impl Keys {
             hit
         });
         match kind {
-            Some(0) | None => Op::Get {
-                key: self.read(rng),
-                local,
-            },
-            Some(1) => Op::Put {
-                key: self.write(place),
-                value: self.value(),
-            },
-            Some(2) => Op::Delete {
-                key: self.write(place),
-            },
+            Some(0) | None => Op::Get { key: self.read(rng), local },
+            Some(1) => Op::Put { key: self.write(place), value: self.value() },
+            Some(2) => Op::Delete { key: self.write(place) },
             Some(3) => {
                 let key = self.write(place);
                 let seen = self.slots[place].seen.clone();
@@ -171,13 +160,7 @@ impl Keys {
             false => bound(rng),
         };
         let to = rng.chance(1, 3).then(|| bound(rng));
-        Op::Scan {
-            from,
-            to,
-            limit: 1 + rng.below(12),
-            reverse: rng.chance(1, 3),
-            local,
-        }
+        Op::Scan { from, to, limit: 1 + rng.below(12), reverse: rng.chance(1, 3), local }
     }
 
     /// Remembers what an answer said, for later comparisons.
@@ -249,7 +232,9 @@ impl Client {
         let ended = self.ask(machine, partition, action).await;
         let done = match ended {
             Ended::Answered(Ok(reply)) => Ok(self.complete(machine, op, reply).await),
-            ended @ (Ended::Answered(Err(_)) | Ended::Refused(_) | Ended::Lost { .. }) => Err(ended),
+            ended @ (Ended::Answered(Err(_)) | Ended::Refused(_) | Ended::Lost { .. }) => {
+                Err(ended)
+            }
         };
         let now = self.sim.now();
         match done {
@@ -270,11 +255,7 @@ impl Client {
     }
 
     async fn ask(&self, machine: usize, partition: String, action: Action) -> Ended {
-        let ask = Ask {
-            timeout: self.timeout,
-            partition,
-            action,
-        };
+        let ask = Ask { timeout: self.timeout, partition, action };
         self.sim.machines[machine].inbox.call(ask).await
     }
 
@@ -290,17 +271,13 @@ impl Client {
     /// Turns a reply into what is recorded; fetches the rest of a scan.
     async fn complete(&mut self, machine: usize, op: &Op, reply: Reply) -> Done {
         match reply {
-            Reply::Written { revision } => Done::Written {
-                revision: Some(revision.0),
-            },
-            Reply::Deleted { existed, revision } => Done::Deleted {
-                existed: Some(existed),
-                revision: Some(revision.0),
-            },
-            Reply::Compared { swapped, revision } => Done::Compared {
-                swapped,
-                revision: Some(revision.0),
-            },
+            Reply::Written { revision } => Done::Written { revision: Some(revision.0) },
+            Reply::Deleted { existed, revision } => {
+                Done::Deleted { existed: Some(existed), revision: Some(revision.0) }
+            }
+            Reply::Compared { swapped, revision } => {
+                Done::Compared { swapped, revision: Some(revision.0) }
+            }
             Reply::Value(found) => {
                 Done::Value(found.map(|(value, revision)| (parse(&value), Some(revision.0))))
             }
@@ -412,20 +389,22 @@ fn action_of(op: &Op, padding: u64) -> (String, Action) {
         false => Consistency::Linearizable,
     };
     match op {
-        Op::Put { key, value: v } => (key.partition().to_owned(), Action::Put {
-            key: name_of(key),
-            value: value(v),
-        }),
-        Op::Get { key, local } => (key.partition().to_owned(), Action::Get {
-            key: name_of(key),
-            consistency: consistency(*local),
-        }),
+        Op::Put { key, value: v } => {
+            (key.partition().to_owned(), Action::Put { key: name_of(key), value: value(v) })
+        }
+        Op::Get { key, local } => (
+            key.partition().to_owned(),
+            Action::Get { key: name_of(key), consistency: consistency(*local) },
+        ),
         Op::Delete { key } => (key.partition().to_owned(), Action::Delete { key: name_of(key) }),
-        Op::Cas { key, old, new } => (key.partition().to_owned(), Action::CompareAndSet {
-            key: name_of(key),
-            expect: Expect::Value(old.as_ref().map(value)),
-            value: new.as_ref().map(value),
-        }),
+        Op::Cas { key, old, new } => (
+            key.partition().to_owned(),
+            Action::CompareAndSet {
+                key: name_of(key),
+                expect: Expect::Value(old.as_ref().map(value)),
+                value: new.as_ref().map(value),
+            },
+        ),
         Op::CasRev { key, revision, new } => (
             key.partition().to_owned(),
             Action::CompareAndSet {
@@ -440,23 +419,21 @@ fn action_of(op: &Op, padding: u64) -> (String, Action) {
                 key: name_of(key),
                 value: v.as_ref().map(value),
             };
-            (first.partition().to_owned(), Action::Batch {
-                changes: changes.iter().map(change).collect(),
-            })
+            (
+                first.partition().to_owned(),
+                Action::Batch { changes: changes.iter().map(change).collect() },
+            )
         }
-        Op::Scan {
-            from,
-            to,
-            limit,
-            reverse,
-            local,
-        } => (from.partition().to_owned(), Action::Scan {
-            from: name_of(from),
-            to: to.as_ref().map(name_of),
-            reverse: *reverse,
-            limit: u32::try_from(*limit).expect("scans are short"),
-            consistency: consistency(*local),
-        }),
+        Op::Scan { from, to, limit, reverse, local } => (
+            from.partition().to_owned(),
+            Action::Scan {
+                from: name_of(from),
+                to: to.as_ref().map(name_of),
+                reverse: *reverse,
+                limit: u32::try_from(*limit).expect("scans are short"),
+                consistency: consistency(*local),
+            },
+        ),
         Op::Other { w, f, .. } => panic!("{w} {f} is no call of this workload"),
     }
 }

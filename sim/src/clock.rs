@@ -29,11 +29,7 @@ impl Clock {
     #[must_use]
     pub fn new(offset: u64, drift_ppm: i64, wall_ms: u64) -> Self {
         assert!(i128::from(drift_ppm).abs() < MILLION, "a clock must go on");
-        Self {
-            offset,
-            drift_ppm,
-            wall_ms,
-        }
+        Self { offset, drift_ppm, wall_ms }
     }
 
     /// What the machine reads at true time `at`.
@@ -41,10 +37,7 @@ impl Clock {
     pub fn now(&self, at: Nanos) -> Now {
         let run = i128::from(at) * (MILLION + i128::from(self.drift_ppm)) / MILLION;
         let run = u64::try_from(run).expect("drift is less than 100 %");
-        Now {
-            instant: Instant(self.offset + run),
-            wall_ms: self.wall_ms + run / 1_000_000,
-        }
+        Now { instant: Instant(self.offset + run), wall_ms: self.wall_ms + run / 1_000_000 }
     }
 
     /// The first true time at which the monotonic clock shows `instant`; 0 if it lies before the run.

@@ -99,22 +99,11 @@ impl Cluster {
         }
         let handle = Handle::current();
         for (m, machine) in sim.machines.iter().enumerate() {
-            let node = handle
-                .create_node()
-                .name(format!("n{}", m + 1))
-                .ip(net::address(m).ip())
-                .build();
+            let node =
+                handle.create_node().name(format!("n{}", m + 1)).ip(net::address(m).ip()).build();
             machine.node.set(node.id()).expect("each machine is made once");
         }
-        Self {
-            sim,
-            recorder,
-            rng,
-            plan,
-            handle,
-            weather: Vec::new(),
-            fronts: 0,
-        }
+        Self { sim, recorder, rng, plan, handle, weather: Vec::new(), fronts: 0 }
     }
 
     /// Starts every machine that does not run.
@@ -205,10 +194,7 @@ impl Cluster {
 
     /// A client of a machine's node (counted from 1).
     pub fn on(&mut self, machine: usize) -> On<'_> {
-        On {
-            machine: machine - 1,
-            cluster: self,
-        }
+        On { machine: machine - 1, cluster: self }
     }
 
     /// What the clients saw so far.
@@ -322,19 +308,12 @@ impl Cluster {
 
     fn apply_weather(&self) {
         self.sim.net.change_all(|from, to, link| {
-            let mut now = Link {
-                wild: link.wild,
-                ..Link::default()
-            };
+            let mut now = Link { wild: link.wild, ..Link::default() };
             for (_, weather) in &self.weather {
                 match weather {
                     Weather::Blocked(pairs) => now.blocked |= pairs.contains(&(from, to)),
                     Weather::Bad(pairs, bad) if pairs.contains(&(from, to)) => {
-                        now = Link {
-                            blocked: now.blocked,
-                            wild: link.wild,
-                            ..*bad
-                        };
+                        now = Link { blocked: now.blocked, wild: link.wild, ..*bad };
                     }
                     Weather::Bad(..) => {}
                 }
@@ -411,14 +390,13 @@ impl Cluster {
             let ask = Ask {
                 timeout: secs(1),
                 partition: String::new(),
-                action: Action::Status {
-                    member: member_id(m),
-                },
+                action: Action::Status { member: member_id(m) },
             };
-            match machine.inbox.call(ask).await {
-                Ended::Answered(Ok(Reply::Status(status))) => statuses.push(status),
-                other => return Err(format!("n{} does not say how it is: {other:?}", m + 1)),
-            }
+            let ended = machine.inbox.call(ask).await;
+            let Ended::Answered(Ok(Reply::Status(status))) = ended else {
+                return Err(format!("n{} does not say how it is: {ended:?}", m + 1));
+            };
+            statuses.push(status);
         }
         Ok(statuses)
     }
@@ -454,10 +432,11 @@ impl On<'_> {
     /// Reads a key; none: no answer.
     pub async fn get(&mut self, partition: &str, key: &str) -> Option<Option<Value>> {
         let key = Key::new(partition, key);
-        match self.perform(Op::Get { key, local: false }).await? {
-            Done::Value(found) => Some(found.map(|(value, _)| value)),
-            other => panic!("a get was answered by {other}"),
-        }
+        let done = self.perform(Op::Get { key, local: false }).await?;
+        let Done::Value(found) = done else {
+            panic!("a get was answered by {done}");
+        };
+        Some(found.map(|(value, _)| value))
     }
 
     /// Removes a key; none: not done, or unknown.

@@ -176,10 +176,7 @@ impl Disk {
         };
         let data = written;
         if !data.is_empty() {
-            file.pending.push(Change {
-                number,
-                kind: ChangeKind::Write { offset, data },
-            });
+            file.pending.push(Change { number, kind: ChangeKind::Write { offset, data } });
         }
         failure.map_or(Ok(()), |problem| Err(error(name, problem)))
     }
@@ -262,16 +259,9 @@ impl Disk {
 
     /// The process died; the system lives. The last unsynced write may have been under way.
     pub fn crash(&mut self, rng: &mut Rng) {
-        let last = self
-            .files
-            .values_mut()
-            .filter_map(|f| f.pending.last_mut())
-            .max_by_key(|c| c.number);
-        let Some(Change {
-            kind: ChangeKind::Write { data, .. },
-            ..
-        }) = last
-        else {
+        let last =
+            self.files.values_mut().filter_map(|f| f.pending.last_mut()).max_by_key(|c| c.number);
+        let Some(Change { kind: ChangeKind::Write { data, .. }, .. }) = last else {
             return;
         };
         if rng.chance(1, 4) {
@@ -339,11 +329,7 @@ impl Disk {
 
     /// Everything is gone.
     pub fn wipe(&mut self) {
-        *self = Self {
-            next_file: self.next_file,
-            changes: self.changes,
-            ..Self::default()
-        };
+        *self = Self { next_file: self.next_file, changes: self.changes, ..Self::default() };
     }
 
     /// Puts an earlier state in place of this one, as from a backup: durable and whole.
@@ -362,10 +348,7 @@ impl Disk {
     /// Bytes in all files that have a name.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.names
-            .values()
-            .map(|id| len_u64(self.files[id].cached().len()))
-            .sum()
+        self.names.values().map(|id| len_u64(self.files[id].cached().len())).sum()
     }
 
     fn file(&mut self, name: &str) -> Result<&mut File, DiskError> {
@@ -382,11 +365,7 @@ impl Disk {
 
     fn rename(&mut self, name: &str, to: Option<FileId>) {
         let number = self.number();
-        self.renames.push(NameChange {
-            number,
-            name: name.to_owned(),
-            to,
-        });
+        self.renames.push(NameChange { number, name: name.to_owned(), to });
     }
 
     fn apply_name(&mut self, change: NameChange) {
@@ -427,10 +406,7 @@ impl fmt::Display for DiskError {
 impl std::error::Error for DiskError {}
 
 fn error(name: &str, problem: &'static str) -> DiskError {
-    DiskError {
-        name: name.to_owned(),
-        problem,
-    }
+    DiskError { name: name.to_owned(), problem }
 }
 
 fn apply(content: &mut Vec<u8>, change: &ChangeKind) {

@@ -141,8 +141,7 @@ impl Inbox {
     /// What is there; if nothing is, `waker` is told when something comes.
     pub(crate) fn look(&self, waker: &Waker) -> Look {
         let mut state = lock(&self.state);
-        let idle =
-            state.deliveries.is_empty() && state.late.is_empty() && state.calls.is_empty();
+        let idle = state.deliveries.is_empty() && state.late.is_empty() && state.calls.is_empty();
         let look = match (state.paused, idle) {
             (true, _) => Look::Paused,
             (false, true) => Look::Empty,

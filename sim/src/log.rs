@@ -122,12 +122,9 @@ impl SimWorld {
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             },
-            LogEvent::Synced {
-                name,
-                new,
-                mark,
-                upto,
-            } => sync(disk, &name, new, mark, &mut self.rng).map(|()| Some(upto)),
+            LogEvent::Synced { name, new, mark, upto } => {
+                sync(disk, &name, new, mark, &mut self.rng).map(|()| Some(upto))
+            }
         };
         self.log.busy = false;
         match result {

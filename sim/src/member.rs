@@ -14,11 +14,11 @@ use madsim::net::Endpoint;
 use madsim::runtime::Handle;
 use ring_core::ids::{ConnId, RequestId};
 use ring_core::io::{Call, Halt};
+use ring_core::node::StartError;
 use ring_core::rng::Rng;
 use ring_core::shard::Worker;
 use ring_core::store::{StoreDone, StoreTask};
 use ring_core::wire::Message;
-use ring_core::node::StartError;
 use ring_core::{Input, Node, Outbox, Restored, carry_out};
 
 use crate::call::Ended;

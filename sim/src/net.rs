@@ -123,9 +123,7 @@ impl Net {
             rng: Rng::new(seed),
             counts: Counts::default(),
         };
-        Self {
-            state: Mutex::new(state),
-        }
+        Self { state: Mutex::new(state) }
     }
 
     /// The link from one machine to another.
@@ -158,10 +156,7 @@ impl Net {
     /// All links are well again; tame ones stay tame, wild ones wild, without faults.
     pub fn heal(&self) {
         self.change_all(|_, _, link| {
-            *link = Link {
-                wild: link.wild,
-                ..Link::default()
-            };
+            *link = Link { wild: link.wild, ..Link::default() };
         });
     }
 
@@ -260,12 +255,7 @@ pub(crate) async fn accept(sim: Arc<Sim>, me: usize, endpoint: Endpoint) {
         if peer >= sim.machines.len() {
             continue;
         }
-        let wire = Wire {
-            sender,
-            peer,
-            wild: sim.net.link(peer, me).wild,
-            dialled: false,
-        };
+        let wire = Wire { sender, peer, wild: sim.net.link(peer, me).wild, dialled: false };
         let conn = sim.machines[me].inbox.connected(wire, None);
         madsim::task::spawn(receive(Arc::clone(&sim), me, peer, conn, receiver));
     }
@@ -295,12 +285,7 @@ pub(crate) async fn dial(
     let Ok((sender, receiver)) = endpoint.connect1(address).await else {
         return inbox.push(Delivery::DialFailed { dial });
     };
-    let wire = Wire {
-        sender,
-        peer,
-        wild: sim.net.link(me, peer).wild,
-        dialled: true,
-    };
+    let wire = Wire { sender, peer, wild: sim.net.link(me, peer).wild, dialled: true };
     let conn = inbox.connected(wire, Some(dial));
     receive(Arc::clone(&sim), me, peer, conn, receiver).await;
 }
@@ -309,9 +294,7 @@ pub(crate) async fn dial(
 async fn receive(sim: Arc<Sim>, me: usize, peer: usize, conn: ConnId, mut receiver: Receiver) {
     let inbox = &sim.machines[me].inbox;
     while let Ok(payload) = receiver.recv().await {
-        let parcel = payload
-            .downcast::<Parcel>()
-            .expect("only parcels travel between machines");
+        let parcel = payload.downcast::<Parcel>().expect("only parcels travel between machines");
         let link = sim.net.link(peer, me);
         if link.wild {
             deliver_wildly(&sim, me, conn, link, *parcel);
@@ -369,10 +352,7 @@ fn flip(bytes: &mut [u8], rng: &mut Rng) {
 
 fn deliver_wildly(sim: &Sim, me: usize, conn: ConnId, link: Link, parcel: Parcel) {
     let inbox = &sim.machines[me].inbox;
-    let calm = Link {
-        wild: true,
-        ..Link::default()
-    };
+    let calm = Link { wild: true, ..Link::default() };
     if link == calm {
         return inbox.push(Delivery::Parcel { conn, parcel });
     }
@@ -406,11 +386,7 @@ fn deliver_wildly(sim: &Sim, me: usize, conn: ConnId, link: Link, parcel: Parcel
                 0 => Arc::clone(&parcel.flight),
                 _ => Arc::new(AtomicUsize::new(bytes.len())),
             };
-            let parcel = Parcel {
-                ends: vec![bytes.len()],
-                bytes,
-                flight,
-            };
+            let parcel = Parcel { ends: vec![bytes.len()], bytes, flight };
             inbox.push_at(now + late, Delivery::Parcel { conn, parcel });
         }
     }

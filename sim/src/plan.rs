@@ -199,9 +199,7 @@ impl Plan {
 /// Names and addresses of so many members.
 #[must_use]
 pub fn founders(members: usize) -> Vec<(String, String)> {
-    (0..members)
-        .map(|m| (format!("n{}", m + 1), crate::net::address(m).to_string()))
-        .collect()
+    (0..members).map(|m| (format!("n{}", m + 1), crate::net::address(m).to_string())).collect()
 }
 
 fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
@@ -292,16 +290,22 @@ fn clock(rng: &mut Rng) -> (i64, i64) {
 }
 
 fn workload(rng: &mut Rng) -> Workload {
-    let mixes = [[4, 6, 1, 2, 2, 2, 2], [8, 3, 1, 1, 1, 1, 1], [2, 2, 2, 6, 6, 1, 1], [
-        2, 4, 1, 1, 1, 6, 6,
-    ]];
+    let mixes = [
+        [4, 6, 1, 2, 2, 2, 2],
+        [8, 3, 1, 1, 1, 1, 1],
+        [2, 2, 2, 6, 6, 1, 1],
+        [2, 4, 1, 1, 1, 6, 6],
+    ];
     Workload {
         clients: 8,
         rate: 100,
         partitions: 1 + rng.below(6),
         keys: 1 + rng.below(6),
         padding: *pick(rng, &[0, 0, 64, 2048]),
-        timeout: *pick(rng, &[Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)]),
+        timeout: *pick(
+            rng,
+            &[Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)],
+        ),
         mix: *pick(rng, &mixes),
         local: *pick(rng, &[0, 10, 30]),
     }
@@ -452,10 +456,7 @@ fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
         lost = more;
         at += rng.below(20 * SECOND);
         let loss = *pick(rng, &[Loss::Wiped, Loss::Rotten, Loss::Gone]);
-        faults.push(Scheduled {
-            at,
-            fault: Fault::Lose(member, loss),
-        });
+        faults.push(Scheduled { at, fault: Fault::Lose(member, loss) });
     }
 }
 
@@ -578,7 +579,9 @@ impl fmt::Display for Fault {
             Self::Storm(link, long) => write!(f, "all links {link} for {}", s(long)),
             Self::BadLink(m, link, long) => write!(f, "links of n{} {link} for {}", m + 1, s(long)),
             Self::Reset(a, b) => write!(f, "reset n{} n{}", a + 1, b + 1),
-            Self::Slow(who, times, long) => write!(f, "disk of {who} {times}x slow for {}", s(long)),
+            Self::Slow(who, times, long) => {
+                write!(f, "disk of {who} {times}x slow for {}", s(long))
+            }
             Self::SyncFails(who) => write!(f, "log sync fails at {who}"),
             Self::WriteFails(who) => write!(f, "log write fails at {who}"),
             Self::Full(who, long) => write!(f, "disk of {who} full for {}", s(long)),
@@ -606,14 +609,12 @@ mod tests {
         let mut most = 0;
         for seed in 0..2_000 {
             let plan = Plan::of(seed);
-            let lost: Vec<usize> = plan
-                .faults
-                .iter()
-                .filter_map(|f| match f.fault {
-                    Fault::Lose(member, _) => Some(member),
-                    _ => None,
-                })
-                .collect();
+            let mut lost = Vec::new();
+            for scheduled in &plan.faults {
+                if let Fault::Lose(member, _) = scheduled.fault {
+                    lost.push(member);
+                }
+            }
             assert!(within_budget(&plan, &lost), "{plan}");
             let end = crate::net::nanos(plan.chaos);
             assert!(plan.faults.iter().all(|f| f.at <= end), "{plan}");

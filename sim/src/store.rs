@@ -67,9 +67,7 @@ impl SimStore {
     /// A copy, for a disk that is rolled back to it later.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Self {
-            content: Arc::new(Mutex::new(lock(&self.content).clone())),
-        }
+        Self { content: Arc::new(Mutex::new(lock(&self.content).clone())) }
     }
 
     /// Puts an earlier state in place of this one, durable and whole.
@@ -93,6 +91,11 @@ impl SimStore {
     /// Reads fail, until the store is cut.
     pub fn fail_reads(&self) {
         lock(&self.content).reads_fail = true;
+    }
+
+    /// Whatever was to fail does not.
+    pub fn mend(&self) {
+        lock(&self.content).mend();
     }
 
     /// How many syncs have succeeded.
@@ -208,9 +211,7 @@ impl Store for SimStore {
     }
 
     fn snapshot(&self) -> SimSnapshot {
-        SimSnapshot {
-            map: Arc::clone(&lock(&self.content).map),
-        }
+        SimSnapshot { map: Arc::clone(&lock(&self.content).map) }
     }
 }
 
@@ -224,10 +225,8 @@ fn scan(
     if from >= to {
         return;
     }
-    let mut range = map.range::<[u8], _>((
-        std::ops::Bound::Included(from),
-        std::ops::Bound::Excluded(to),
-    ));
+    let mut range =
+        map.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
     if reverse {
         let _ = range.rev().all(|(key, value)| visit(key, value));
     } else {
@@ -237,15 +236,11 @@ fn scan(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn batch(writes: &[(&'static str, Option<&'static str>)]) -> WriteBatch {
         let bytes = |s: &'static str| Bytes::from_static(s.as_bytes());
-        WriteBatch {
-            writes: writes.iter().map(|(k, v)| (bytes(k), v.map(bytes))).collect(),
-        }
+        WriteBatch { writes: writes.iter().map(|(k, v)| (bytes(k), v.map(bytes))).collect() }
     }
 
     fn all(view: &impl View) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -4,10 +4,14 @@
 //! bounded time: every operation ends, every group has a leader, all replicas have applied the same. Then
 //! everything is read once more, and checkers judge what the clients saw.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use madsim::runtime::Runtime;
 use ring_core::ids::{len_u64, len_usize};
@@ -54,6 +58,8 @@ pub struct Report {
     pub faults: (u64, u64),
     /// Entries applied by all groups, each counted once.
     pub applied: u64,
+    /// Checkers that could not judge the history, and why.
+    pub unjudged: Vec<String>,
     /// What the clients saw.
     pub history: History,
     /// The last events of each machine; empty when all went well.
@@ -112,10 +118,8 @@ pub fn run_seed(seed: u64, options: &Options) -> Report {
 /// Runs a plan.
 #[must_use]
 pub fn run_plan(plan: &Plan, options: &Options) -> Report {
-    let remains = Arc::new(Mutex::new(Remains {
-        recorder: Recorder::new(meta(plan)),
-        ..Remains::default()
-    }));
+    let remains =
+        Arc::new(Mutex::new(Remains { recorder: Recorder::new(meta(plan)), ..Remains::default() }));
     let result = panics::catch(AssertUnwindSafe(|| {
         let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
         runtime.block_on(live(plan.clone(), options.clone(), Arc::clone(&remains)))
@@ -123,16 +127,14 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
     let mut failure = match result {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
-        Err(panic) => Some(Failure {
-            class: Class::Crash,
-            problem: panic,
-        }),
+        Err(panic) => Some(Failure { class: Class::Crash, problem: panic }),
     };
     let remains = lock(&remains);
     let history = remains.recorder.history();
     let counts = remains.recorder.counts();
+    let mut unjudged = Vec::new();
     if failure.is_none() {
-        failure = judge(&history);
+        failure = judge(&history, &mut unjudged);
     }
     let sim = remains.sim.as_ref();
     let applied = sim.map_or(0, |sim| {
@@ -151,6 +153,7 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
             _ => String::new(),
         },
         failure,
+        unjudged,
         history,
     }
 }
@@ -257,16 +260,22 @@ async fn read_everything(
 }
 
 /// Lets every checker judge the history.
-fn judge(history: &History) -> Option<Failure> {
+fn judge(history: &History, unjudged: &mut Vec<String>) -> Option<Failure> {
     let checkers: [&dyn Checker; 5] =
         [&Linearizable::default(), &Sessions, &LocalReads, &Durable, &Outcomes::default()];
-    checkers.iter().find_map(|checker| match checker.check(history) {
-        Verdict::Ok | Verdict::Unknown { .. } => None,
-        Verdict::Violation(violation) => Some(Failure {
-            class: Class::Safety,
-            problem: format!("{}: {violation}", checker.name()),
-        }),
-    })
+    for checker in checkers {
+        match checker.check(history) {
+            Verdict::Ok => {}
+            Verdict::Unknown { why } => unjudged.push(format!("{}: {why}", checker.name())),
+            Verdict::Violation(violation) => {
+                return Some(Failure {
+                    class: Class::Safety,
+                    problem: format!("{}: {violation}", checker.name()),
+                });
+            }
+        }
+    }
+    None
 }
 
 fn broken(violation: Violation) -> Failure {
@@ -274,20 +283,89 @@ fn broken(violation: Violation) -> Failure {
         "HASH" => Class::Divergence,
         _ => Class::Safety,
     };
-    Failure {
-        class,
-        problem: violation.to_string(),
-    }
+    Failure { class, problem: violation.to_string() }
 }
 
 fn stuck(stuck: Stuck) -> Failure {
-    Failure {
-        class: Class::Liveness,
-        problem: stuck.0,
+    Failure { class: Class::Liveness, problem: stuck.0 }
+}
+
+/// Runs many seeds on so many threads and hands each report out as it comes, until `each` answers false. A run in
+/// which real time passes and simulated time does not is given up as a failure; its thread is left behind.
+pub fn run_many(
+    seeds: Range<u64>,
+    jobs: usize,
+    options: &Options,
+    mut each: impl FnMut(Report) -> bool,
+) {
+    let next = Arc::new(AtomicU64::new(seeds.start));
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..jobs.max(1) {
+        let (next, sender, options) = (Arc::clone(&next), sender.clone(), options.clone());
+        std::thread::spawn(move || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end || sender.send(News::Begun(seed)).is_err() {
+                    return;
+                }
+                if sender.send(News::Ended(Box::new(run_seed(seed, &options)))).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(sender);
+    let mut running: BTreeMap<u64, Instant> = BTreeMap::new();
+    loop {
+        match receiver.recv_timeout(Duration::from_secs(1)) {
+            Ok(News::Begun(seed)) => {
+                running.insert(seed, Instant::now());
+            }
+            Ok(News::Ended(report)) => {
+                running.remove(&report.plan.seed);
+                if !each(*report) {
+                    return;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let hung = running.iter().find(|(_, begun)| begun.elapsed() > HUNG_AFTER);
+        if let Some(seed) = hung.map(|(seed, _)| *seed) {
+            running.remove(&seed);
+            if !each(Report::hung(seed)) || running.is_empty() {
+                return;
+            }
+        }
     }
 }
 
+/// What a thread says.
+enum News {
+    Begun(u64),
+    Ended(Box<Report>),
+}
+
+/// A run takes about a second; one that takes this long never ends.
+const HUNG_AFTER: Duration = Duration::from_secs(120);
+
 impl Report {
+    fn hung(seed: u64) -> Self {
+        let problem = format!("the run goes on for ever; see where with --seed {seed} --aloud");
+        Self {
+            plan: Plan::of(seed),
+            failure: Some(Failure { class: Class::Liveness, problem }),
+            trace_hash: 0,
+            simulated: Duration::ZERO,
+            counts: Counts::default(),
+            faults: (0, 0),
+            applied: 0,
+            unjudged: Vec::new(),
+            history: History::default(),
+            last_events: String::new(),
+        }
+    }
+
     /// True when nothing went wrong.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -309,12 +387,7 @@ impl fmt::Display for Failure {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts {
-            invoked,
-            ok,
-            fail,
-            info,
-        } = self.counts;
+        let Counts { invoked, ok, fail, info } = self.counts;
         match &self.failure {
             None => write!(f, "seed {}: passed", self.plan.seed)?,
             Some(failure) => {
@@ -335,6 +408,10 @@ impl fmt::Display for Report {
             self.faults.1,
             self.applied,
             self.trace_hash
-        )
+        )?;
+        for why in &self.unjudged {
+            write!(f, "\n  not judged: {why}")?;
+        }
+        Ok(())
     }
 }

@@ -147,13 +147,7 @@ impl Brief {
     /// The gist of a message.
     #[must_use]
     pub fn of(message: &Message) -> Self {
-        let plain = |kind, group, a, b| Self {
-            kind,
-            group,
-            term: Term(0),
-            a,
-            b,
-        };
+        let plain = |kind, group, a, b| Self { kind, group, term: Term(0), a, b };
         let none = GroupId::DIRECTORY;
         match message {
             Message::Hello(hello) => plain("hello", none, hello.who.member.0, hello.who.boot.0),
@@ -164,28 +158,17 @@ impl Brief {
                 plain("founding", none, births, u64::from(f.founded))
             }
             Message::Raft(raft) => Self::of_raft(raft),
-            Message::Beats(beats) => {
-                plain("beats", none, ring_core::ids::len_u64(beats.len()), 0)
-            }
+            Message::Beats(beats) => plain("beats", none, ring_core::ids::len_u64(beats.len()), 0),
             Message::BeatAnswers(beats) => {
                 plain("beat answers", none, ring_core::ids::len_u64(beats.len()), 0)
             }
             Message::Open { group, nonce } => plain("open", *group, *nonce, 0),
             Message::Opened { group, session, .. } => plain("opened", *group, session.0, 0),
-            Message::Propose {
-                group,
-                session,
-                commands,
-                ..
-            } => {
+            Message::Propose { group, session, commands, .. } => {
                 let first = commands.first().map_or(0, |(seq, _)| seq.0);
                 plain("propose", *group, session.0, first)
             }
-            Message::Proposed {
-                group,
-                session,
-                outcomes,
-            } => {
+            Message::Proposed { group, session, outcomes } => {
                 let first = outcomes.first().map_or(0, |(seq, _)| seq.0);
                 plain("proposed", *group, session.0, first)
             }
@@ -206,28 +189,17 @@ impl Brief {
 
     fn of_raft(message: &ring_core::raft::message::Message) -> Self {
         let (kind, a, b) = match &message.body {
-            Body::PreVote {
-                last_index,
-                last_term,
-            } => ("pre-vote", last_index.0, last_term.0),
+            Body::PreVote { last_index, last_term } => ("pre-vote", last_index.0, last_term.0),
             Body::PreVoteAnswer { granted } => ("pre-vote answer", u64::from(*granted), 0),
-            Body::Vote {
-                last_index,
-                last_term,
-                ..
-            } => ("vote", last_index.0, last_term.0),
+            Body::Vote { last_index, last_term, .. } => ("vote", last_index.0, last_term.0),
             Body::VoteAnswer { granted } => ("vote answer", u64::from(*granted), 0),
-            Body::Append {
-                prev_index,
-                entries,
-                ..
-            } => ("append", prev_index.0, ring_core::ids::len_u64(entries.len())),
+            Body::Append { prev_index, entries, .. } => {
+                ("append", prev_index.0, ring_core::ids::len_u64(entries.len()))
+            }
             Body::Accepted { index } => ("accepted", index.0, 0),
-            Body::Rejected {
-                prev_index,
-                hint_index,
-                ..
-            } => ("rejected", prev_index.0, hint_index.0),
+            Body::Rejected { prev_index, hint_index, .. } => {
+                ("rejected", prev_index.0, hint_index.0)
+            }
             Body::Beat(beat) => ("beat", beat.commit.0, beat.round),
             Body::BeatAnswer(answer) => ("beat answer", answer.last_index.0, answer.round),
             Body::Snapshot { index, chunk, .. } => ("snapshot", index.0, *chunk),
@@ -238,25 +210,13 @@ impl Brief {
                 ("read index answer", *read, index.map_or(0, |i: LogIndex| i.0))
             }
         };
-        Self {
-            kind,
-            group: message.group,
-            term: message.term,
-            a,
-            b,
-        }
+        Self { kind, group: message.group, term: message.term, a, b }
     }
 }
 
 impl fmt::Display for Brief {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            group,
-            term,
-            a,
-            b,
-        } = self;
+        let Self { kind, group, term, a, b } = self;
         write!(f, "{kind} {group} {term} ({a}, {b})")
     }
 }

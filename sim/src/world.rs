@@ -1,7 +1,7 @@
 //! The simulated world: what all machines share, and how one process carries out what its node asks for.
 
-use std::collections::{BTreeMap, BinaryHeap};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -183,10 +183,7 @@ impl Machine {
             disk: Mutex::new(Disk::new()),
             store: SimStore::new(),
             clock: Mutex::new(clock),
-            state: Mutex::new(MachineState {
-                slow: 1,
-                ..MachineState::default()
-            }),
+            state: Mutex::new(MachineState { slow: 1, ..MachineState::default() }),
             node: OnceLock::new(),
         }
     }
@@ -295,11 +292,7 @@ impl SimWorld {
         let slow = lock(&self.sim.machines[self.me].state).slow;
         let usual = usual * slow;
         let drawn = usual / 2 + self.rng.below(usual.max(1));
-        if self.rng.chance(1, 100) {
-            drawn + self.rng.below(usual * 20)
-        } else {
-            drawn
-        }
+        if self.rng.chance(1, 100) { drawn + self.rng.below(usual * 20) } else { drawn }
     }
 
     /// Ends a turn: what was sent in it goes on its way, the log and the store thread begin what they were given.
@@ -327,11 +320,8 @@ impl SimWorld {
             return;
         };
         conn.staged = false;
-        let mut parcel = Parcel {
-            bytes: Vec::new(),
-            ends: Vec::new(),
-            flight: Arc::clone(&conn.flight),
-        };
+        let mut parcel =
+            Parcel { bytes: Vec::new(), ends: Vec::new(), flight: Arc::clone(&conn.flight) };
         let on_its_way = conn.flight.load(Ordering::Relaxed);
         while on_its_way + parcel.bytes.len() < window && conn.encoder.frame(&mut parcel.bytes) {
             parcel.ends.push(parcel.bytes.len());
@@ -382,11 +372,8 @@ impl SimWorld {
                 let mut start = 0;
                 for end in &parcel.ends {
                     // A damaged frame is dropped, as a datagram would be.
-                    let _ = ring_core::wire::decode_frame(
-                        &parcel.bytes[start..*end],
-                        assembler,
-                        out,
-                    );
+                    let _ =
+                        ring_core::wire::decode_frame(&parcel.bytes[start..*end], assembler, out);
                     start = *end;
                 }
                 true
@@ -463,8 +450,7 @@ impl World for SimWorld {
 
     fn send(&mut self, conn: ConnId, message: Message) {
         let (me, now) = (self.me, self.now);
-        let promise = self.is_member()
-            && self.sim.oracle(|oracle| oracle.on_send(me, &message));
+        let promise = self.is_member() && self.sim.oracle(|oracle| oracle.on_send(me, &message));
         if promise {
             self.sample_promise();
         }
@@ -524,11 +510,9 @@ impl World for SimWorld {
                 lock(&self.sim.machines[me].state).founded = true;
                 self.sim.oracle(|oracle| oracle.on_up(me, genesis));
             }
-            Event::LeaderChanged {
-                group,
-                term,
-                leader: Some(leader),
-            } => self.sim.oracle(|oracle| oracle.on_leader(*group, *term, *leader)),
+            Event::LeaderChanged { group, term, leader: Some(leader) } => {
+                self.sim.oracle(|oracle| oracle.on_leader(*group, *term, *leader))
+            }
             Event::LeaderChanged { leader: None, .. }
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. }

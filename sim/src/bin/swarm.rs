@@ -4,14 +4,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::plan::Plan;
-use sim::swarm::{Options, Report, run_seed};
+use sim::swarm::{Options, Report, run_many, run_seed};
 
 /// Runs simulated clusters under faults, one for each seed, and judges them.
 #[derive(Parser)]
@@ -51,20 +49,13 @@ struct Args {
 
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
-    let options = Options {
-        aloud: args.aloud,
-        calm: args.calm,
-        chaos: args.chaos.map(Duration::from_secs),
-    };
+    let options =
+        Options { aloud: args.aloud, calm: args.calm, chaos: args.chaos.map(Duration::from_secs) };
     let passed = match args.seed {
         Some(seed) => one(seed, &args, &options)?,
         None => many(&args, &options)?,
     };
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn one(seed: u64, args: &Args, options: &Options) -> io::Result<bool> {
@@ -89,6 +80,7 @@ struct Total {
     ops: [u64; 3],
     faults: u64,
     entries: u64,
+    unjudged: u64,
     failed: Vec<Report>,
 }
 
@@ -97,16 +89,19 @@ fn many(args: &Args, options: &Options) -> io::Result<bool> {
     let style = "{elapsed_precise} {bar:40} {pos}/{len} seeds, {per_sec}, {eta} left, {msg}";
     bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
     bar.set_message("no failure");
-    let next = AtomicU64::new(args.first);
-    let total = Mutex::new(Total::default());
+    let mut total = Total::default();
     let begun = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
-            scope.spawn(|| work(args, options, &next, &total, &bar));
+    let seeds = args.first..args.first + args.seeds;
+    run_many(seeds, args.jobs, options, |report| {
+        total.add(report);
+        if let Some(last) = total.failed.last() {
+            let (count, seed) = (total.failed.len(), last.plan.seed);
+            bar.set_message(format!("{count} FAILED, last seed {seed}"));
         }
+        bar.inc(1);
+        total.failed.len() < args.failures
     });
     bar.finish_and_clear();
-    let total = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut out = io::stdout().lock();
     for report in &total.failed {
         writeln!(out, "{report}\n")?;
@@ -116,31 +111,6 @@ fn many(args: &Args, options: &Options) -> io::Result<bool> {
     }
     writeln!(out, "{total} {}", speed(total.simulated, begun.elapsed()))?;
     Ok(total.failed.is_empty())
-}
-
-fn work(
-    args: &Args,
-    options: &Options,
-    next: &AtomicU64,
-    total: &Mutex<Total>,
-    bar: &ProgressBar,
-) {
-    loop {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= args.first + args.seeds {
-            return;
-        }
-        let report = run_seed(seed, options);
-        let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        total.add(report);
-        if total.failed.len() >= args.failures {
-            next.store(args.first + args.seeds, Ordering::Relaxed);
-        }
-        if let Some(last) = total.failed.last() {
-            bar.set_message(format!("{} FAILED, last seed {}", total.failed.len(), last.plan.seed));
-        }
-        bar.inc(1);
-    }
 }
 
 impl Total {
@@ -153,6 +123,7 @@ impl Total {
         }
         self.faults += report.faults.0;
         self.entries += report.applied;
+        self.unjudged += u64::from(!report.unjudged.is_empty());
         if !report.passed() {
             self.failed.push(report);
         }
@@ -164,9 +135,10 @@ impl std::fmt::Display for Total {
         let [ok, fail, info] = self.ops;
         write!(
             f,
-            "{} seeds, {} failed; operations: {ok} ok, {fail} failed, {info} unknown; {} faults, {} entries;",
+            "{} seeds, {} failed, {} not fully judged; operations: {ok} ok, {fail} failed, {info} unknown; {} faults, {} entries;",
             self.runs,
             self.failed.len(),
+            self.unjudged,
             self.faults,
             self.entries
         )?;

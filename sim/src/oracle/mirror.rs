@@ -156,13 +156,7 @@ impl Fact {
                 }
             }
             Self::Cut { .. } => {}
-            Self::Checkpoint {
-                group,
-                term,
-                vote,
-                last,
-                ..
-            } => {
+            Self::Checkpoint { group, term, vote, last, .. } => {
                 if (*term, *vote, *last) != (mirror.term, mirror.vote, mirror.last()) {
                     return Err(format!(
                         "{group}: the checkpoint says {term} {vote:?} {last}, the log {} {:?} {}",
@@ -188,13 +182,7 @@ impl Fact {
                 mirror.terms.extend(entries.iter().map(|e| e.term));
             }
             Self::Cut { index, term, .. } => mirror.cut(*index, *term),
-            Self::Checkpoint {
-                term,
-                vote,
-                cut,
-                cut_term,
-                ..
-            } => {
+            Self::Checkpoint { term, vote, cut, cut_term, .. } => {
                 mirror.term = *term;
                 mirror.vote = *vote;
                 mirror.cut(*cut, *cut_term);
@@ -208,31 +196,20 @@ pub(super) fn facts_of(batch: &Batch) -> Vec<Fact> {
     let mut facts = Vec::with_capacity(batch.records.len());
     for record in &batch.records {
         match record {
-            Record::Vote {
-                group, term, vote, ..
-            } => facts.push(Fact::Vote {
-                group: *group,
-                term: *term,
-                vote: *vote,
-            }),
+            Record::Vote { group, term, vote, .. } => {
+                facts.push(Fact::Vote { group: *group, term: *term, vote: *vote })
+            }
             Record::Entries { group, entries, .. } => {
                 let entries = entries.iter().map(|e| EntryFact {
                     index: e.index,
                     term: e.term,
                     hash: entry_hash(e),
                 });
-                facts.push(Fact::Entries {
-                    group: *group,
-                    entries: entries.collect(),
-                });
+                facts.push(Fact::Entries { group: *group, entries: entries.collect() });
             }
-            Record::Cut {
-                group, index, term, ..
-            } => facts.push(Fact::Cut {
-                group: *group,
-                index: *index,
-                term: *term,
-            }),
+            Record::Cut { group, index, term, .. } => {
+                facts.push(Fact::Cut { group: *group, index: *index, term: *term })
+            }
             Record::Checkpoint(checkpoint) => {
                 facts.extend(checkpoint.groups.iter().map(|g| Fact::Checkpoint {
                     group: g.group,
