@@ -1,0 +1,480 @@
+//! The directory of one member on a simulated disk.
+//!
+//! What a process writes sits in the page cache until a sync makes it durable. A power cut keeps, loses or tears each
+//! unsynced change on its own, in any order; changes of the directory likewise. A crash of the process alone
+//! keeps everything that was written.
+//!
+//! Invariants:
+//! 1. what a successful sync covered is never changed by a power cut;
+//! 2. after a failed sync the changes it covered are either durable or for ever only in the cache: a later sync does
+//!    not write them (as Linux does, since it marks the pages clean).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use ring_core::ids::{len_u64, len_usize};
+use ring_core::rng::Rng;
+
+/// One directory with its files, durable and cached.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    files: BTreeMap<FileId, File>,
+    names: BTreeMap<String, FileId>,
+    durable_names: BTreeMap<String, FileId>,
+    renames: Vec<NameChange>,
+    next_file: u64,
+    changes: u64,
+    last_synced: Option<(FileId, u64)>,
+    faults: DiskFaults,
+}
+
+/// What is wrong with a disk at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// The next sync fails.
+    pub sync_fails: bool,
+    /// The next write fails, half done.
+    pub write_fails: bool,
+    /// There is no room: every write fails, half done.
+    pub full: bool,
+    /// Reads fail.
+    pub reads_fail: bool,
+}
+
+/// A point between two changes: a sync begun there covers everything before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+/// An operation failed; the words are those a system would use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    /// The file, or `.` for the directory.
+    pub name: String,
+    /// What happened.
+    pub problem: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileId(u64);
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    /// Readable, and lost with the power: a sync over them failed.
+    stranded: Vec<Change>,
+    pending: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+struct Change {
+    number: u64,
+    kind: ChangeKind,
+}
+
+#[derive(Clone, Debug)]
+enum ChangeKind {
+    Write { offset: u64, data: Bytes },
+    Truncate { len: u64 },
+}
+
+#[derive(Clone, Debug)]
+struct NameChange {
+    number: u64,
+    name: String,
+    to: Option<FileId>,
+}
+
+/// How a power cut treats what is not synced: extremes are as likely as mixtures.
+#[derive(Clone, Copy)]
+enum Mood {
+    LosesAll,
+    KeepsAll,
+    Mixed,
+}
+
+/// Sectors of this size are written whole or not at all.
+const SECTOR: u64 = 512;
+
+impl Disk {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is wrong at the moment; set by the plan.
+    pub fn faults(&mut self) -> &mut DiskFaults {
+        &mut self.faults
+    }
+
+    /// The names of all files, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// The length of a file, or none.
+    #[must_use]
+    pub fn len(&self, name: &str) -> Option<u64> {
+        let file = self.files.get(self.names.get(name)?)?;
+        Some(len_u64(file.cached().len()))
+    }
+
+    /// True when it holds no file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The content of a file as a process sees it.
+    ///
+    /// # Errors
+    /// No such file, or reads fail.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, DiskError> {
+        if self.faults.reads_fail {
+            return Err(error(name, "read failed: I/O error"));
+        }
+        let id = self.names.get(name).ok_or(error(name, "no such file"))?;
+        Ok(self.files[id].cached())
+    }
+
+    /// Makes an empty file.
+    ///
+    /// # Errors
+    /// It exists, or there is no room.
+    pub fn create(&mut self, name: &str) -> Result<(), DiskError> {
+        if self.faults.full {
+            return Err(error(name, "create failed: no space left on device"));
+        }
+        if self.names.contains_key(name) {
+            return Err(error(name, "create failed: file exists"));
+        }
+        let id = FileId(self.next_file);
+        self.next_file += 1;
+        self.files.insert(id, File::default());
+        self.names.insert(name.to_owned(), id);
+        self.rename(name, Some(id));
+        Ok(())
+    }
+
+    /// Writes at an offset; a gap before it reads as zeroes.
+    ///
+    /// # Errors
+    /// No such file, no room, or the device fails; a part may have been written.
+    pub fn write(&mut self, name: &str, offset: u64, data: Bytes) -> Result<(), DiskError> {
+        let number = self.number();
+        let failure = match (self.faults.full, self.faults.write_fails) {
+            (true, _) => Some("write failed: no space left on device"),
+            (false, true) => Some("write failed: I/O error"),
+            (false, false) => None,
+        };
+        self.faults.write_fails = false;
+        let file = self.file(name)?;
+        let written = match failure {
+            Some(_) => data.slice(..data.len() / 2),
+            None => data,
+        };
+        let data = written;
+        if !data.is_empty() {
+            file.pending.push(Change { number, kind: ChangeKind::Write { offset, data } });
+        }
+        failure.map_or(Ok(()), |problem| Err(error(name, problem)))
+    }
+
+    /// Cuts a file to a length, or fills it with zeroes up to it.
+    ///
+    /// # Errors
+    /// No such file.
+    pub fn truncate(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
+        let number = self.number();
+        let kind = ChangeKind::Truncate { len };
+        self.file(name)?.pending.push(Change { number, kind });
+        Ok(())
+    }
+
+    /// Removes a file's name. Its content lives while a durable name leads to it.
+    ///
+    /// # Errors
+    /// No such file.
+    pub fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        self.names.remove(name).ok_or(error(name, "no such file"))?;
+        self.rename(name, None);
+        Ok(())
+    }
+
+    /// A sync that begins now covers everything before this mark.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.changes)
+    }
+
+    /// A sync of one file ends that began at `mark`.
+    ///
+    /// # Errors
+    /// The sync failed: what it covered may or may not be durable, and no later sync makes it so.
+    pub fn sync_file(&mut self, name: &str, mark: Mark, rng: &mut Rng) -> Result<(), DiskError> {
+        let fails = std::mem::take(&mut self.faults.sync_fails);
+        let id = *self.names.get(name).ok_or(error(name, "no such file"))?;
+        let file = self.file(name)?;
+        let covered = file.pending.partition_point(|c| c.number <= mark.0);
+        let mut last = None;
+        for change in file.pending.drain(..covered) {
+            if fails && rng.chance(1, 2) {
+                file.stranded.push(change);
+            } else {
+                if let ChangeKind::Write { offset, .. } = &change.kind {
+                    last = Some(*offset);
+                }
+                apply(&mut file.durable, &change.kind);
+            }
+        }
+        if let Some(offset) = last {
+            self.last_synced = Some((id, offset));
+        }
+        if fails {
+            return Err(error(name, "sync failed: I/O error"));
+        }
+        Ok(())
+    }
+
+    /// A sync of the directory ends that began at `mark`.
+    ///
+    /// # Errors
+    /// The sync failed: names may or may not be durable.
+    pub fn sync_dir(&mut self, mark: Mark, rng: &mut Rng) -> Result<(), DiskError> {
+        let fails = std::mem::take(&mut self.faults.sync_fails);
+        let covered = self.renames.partition_point(|c| c.number <= mark.0);
+        let renames: Vec<NameChange> = self.renames.drain(..covered).collect();
+        for change in renames {
+            if !(fails && rng.chance(1, 2)) {
+                self.apply_name(change);
+            }
+        }
+        self.drop_unnamed();
+        if fails {
+            return Err(error(".", "sync failed: I/O error"));
+        }
+        Ok(())
+    }
+
+    /// The process died; the system lives. The last unsynced write may have been under way.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        let last =
+            self.files.values_mut().filter_map(|f| f.pending.last_mut()).max_by_key(|c| c.number);
+        let Some(Change { kind: ChangeKind::Write { data, .. }, .. }) = last else {
+            return;
+        };
+        if rng.chance(1, 4) {
+            let kept = len_usize(rng.below(len_u64(data.len()) + 1));
+            data.truncate(kept);
+        }
+    }
+
+    /// The power failed: each unsynced change is kept, lost or torn.
+    pub fn power_cut(&mut self, rng: &mut Rng) {
+        let mood = match rng.below(4) {
+            0 => Mood::LosesAll,
+            1 => Mood::KeepsAll,
+            _ => Mood::Mixed,
+        };
+        for change in std::mem::take(&mut self.renames) {
+            let kept = match mood {
+                Mood::LosesAll => false,
+                Mood::KeepsAll => true,
+                Mood::Mixed => rng.chance(1, 2),
+            };
+            if kept {
+                self.apply_name(change);
+            }
+        }
+        self.names = self.durable_names.clone();
+        for file in self.files.values_mut() {
+            file.stranded.clear();
+            for change in std::mem::take(&mut file.pending) {
+                match mood {
+                    Mood::LosesAll => {}
+                    Mood::KeepsAll => apply(&mut file.durable, &change.kind),
+                    Mood::Mixed => apply_torn(&mut file.durable, change.kind, rng),
+                }
+            }
+        }
+        self.drop_unnamed();
+    }
+
+    /// Flips bits of durable data that was synced before the last write. Answers the file and the offset; none
+    /// when there is no such data.
+    pub fn rot(&mut self, rng: &mut Rng) -> Option<(String, u64)> {
+        let last = self.last_synced;
+        let old_len = |id: &FileId, file: &File| match last {
+            Some((file_id, offset)) if file_id == *id => offset.min(len_u64(file.durable.len())),
+            _ => len_u64(file.durable.len()),
+        };
+        let lens: Vec<(String, FileId, u64)> = self
+            .durable_names
+            .iter()
+            .map(|(name, id)| (name.clone(), *id, old_len(id, &self.files[id])))
+            .collect();
+        let mut place = rng.below(lens.iter().map(|(_, _, len)| len).sum());
+        for (name, id, len) in lens {
+            if place < len {
+                let file = self.files.get_mut(&id)?;
+                let bit = 1_u8 << rng.below(8);
+                *file.durable.get_mut(len_usize(place))? ^= bit;
+                return Some((name, place));
+            }
+            place -= len;
+        }
+        None
+    }
+
+    /// Everything is gone.
+    pub fn wipe(&mut self) {
+        *self = Self { next_file: self.next_file, changes: self.changes, ..Self::default() };
+    }
+
+    /// Puts an earlier state in place of this one, as from a backup: durable and whole.
+    pub fn roll_back(&mut self, earlier: &Self, rng: &mut Rng) {
+        *self = earlier.clone();
+        self.faults = DiskFaults::default();
+        let mark = self.mark();
+        let names: Vec<String> = self.names().map(str::to_owned).collect();
+        for name in names {
+            self.sync_file(&name, mark, rng)
+                .expect("no fault is set, and the name was just listed");
+        }
+        self.sync_dir(mark, rng).expect("no fault is set");
+    }
+
+    /// Bytes in all files that have a name.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.names.values().map(|id| len_u64(self.files[id].cached().len())).sum()
+    }
+
+    fn file(&mut self, name: &str) -> Result<&mut File, DiskError> {
+        self.names
+            .get(name)
+            .and_then(|id| self.files.get_mut(id))
+            .ok_or(error(name, "no such file"))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
+    fn rename(&mut self, name: &str, to: Option<FileId>) {
+        let number = self.number();
+        self.renames.push(NameChange { number, name: name.to_owned(), to });
+    }
+
+    fn apply_name(&mut self, change: NameChange) {
+        match change.to {
+            Some(id) => self.durable_names.insert(change.name, id),
+            None => self.durable_names.remove(&change.name),
+        };
+    }
+
+    fn drop_unnamed(&mut self) {
+        let named: std::collections::BTreeSet<FileId> = (self.names.values())
+            .chain(self.durable_names.values())
+            .chain(self.renames.iter().filter_map(|c| c.to.as_ref()))
+            .copied()
+            .collect();
+        self.files.retain(|id, _| named.contains(id));
+    }
+}
+
+impl File {
+    fn cached(&self) -> Vec<u8> {
+        let mut content = self.durable.clone();
+        let mut changes: Vec<&Change> = self.stranded.iter().chain(&self.pending).collect();
+        changes.sort_by_key(|c| c.number);
+        for change in changes {
+            apply(&mut content, &change.kind);
+        }
+        content
+    }
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.problem)
+    }
+}
+
+impl std::error::Error for DiskError {}
+
+fn error(name: &str, problem: &'static str) -> DiskError {
+    DiskError { name: name.to_owned(), problem }
+}
+
+fn apply(content: &mut Vec<u8>, change: &ChangeKind) {
+    match change {
+        ChangeKind::Write { offset, data } => put(content, *offset, data),
+        ChangeKind::Truncate { len } => content.resize(len_usize(*len), 0),
+    }
+}
+
+fn put(content: &mut Vec<u8>, offset: u64, data: &[u8]) {
+    let start = len_usize(offset);
+    if start == content.len() {
+        content.extend_from_slice(data);
+        return;
+    }
+    let end = start + data.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[start..end].copy_from_slice(data);
+}
+
+/// Applies what a power cut leaves of one change.
+fn apply_torn(content: &mut Vec<u8>, change: ChangeKind, rng: &mut Rng) {
+    let (offset, data) = match change {
+        ChangeKind::Truncate { .. } => {
+            if rng.chance(1, 2) {
+                apply(content, &change);
+            }
+            return;
+        }
+        ChangeKind::Write { offset, data } => (offset, data),
+    };
+    let len = len_u64(data.len());
+    match rng.below(5) {
+        0 => {}
+        1 => put(content, offset, &data),
+        2 => {
+            let kept = rng.below(len + 1);
+            put(content, offset, &data[..len_usize(kept)]);
+        }
+        3 => {
+            let end = (offset + rng.below(len + 1)) / SECTOR * SECTOR;
+            let kept = end.saturating_sub(offset).min(len);
+            put(content, offset, &data[..len_usize(kept)]);
+        }
+        _ => put_some_sectors(content, offset, &data, rng),
+    }
+}
+
+/// Writes some of the sectors, in no order; lost ones inside the file's new length hold zeroes or, rarely, garbage.
+fn put_some_sectors(content: &mut Vec<u8>, offset: u64, data: &[u8], rng: &mut Rng) {
+    let garbage = rng.chance(1, 8);
+    let old_len = len_u64(content.len());
+    let end = offset + len_u64(data.len());
+    let mut at = offset;
+    while at < end {
+        let next = ((at / SECTOR + 1) * SECTOR).min(end);
+        let part = &data[len_usize(at - offset)..len_usize(next - offset)];
+        if rng.chance(1, 2) {
+            put(content, at, part);
+        } else if garbage && at >= old_len {
+            let noise: Vec<u8> = part.iter().map(|_| rng.next().to_le_bytes()[0]).collect();
+            put(content, at, &noise);
+        }
+        at = next;
+    }
+}
+
+#[cfg(test)]
+mod tests;

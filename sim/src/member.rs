@@ -1,0 +1,406 @@
+//! One process: a node and its loop, from its start to its death.
+//!
+//! The loop gathers what waits (deliveries, calls, finished work of the disk and the store, the deadline that the
+//! node named), lets the node handle all of it, and carries out what it asks for. It lives on a madsim node of its
+//! own, so that a crash can end it between any two turns.
+
+use std::cmp::Reverse;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use madsim::net::Endpoint;
+use madsim::runtime::Handle;
+use ring_core::ids::{ConnId, RequestId};
+use ring_core::io::{Call, Halt};
+use ring_core::node::StartError;
+use ring_core::rng::Rng;
+use ring_core::shard::Worker;
+use ring_core::store::{StoreDone, StoreTask};
+use ring_core::wire::Message;
+use ring_core::{Input, Node, Outbox, Restored, carry_out};
+
+use crate::call::Ended;
+use crate::clock::Nanos;
+use crate::inbox::{Delivery, Look, Submission};
+use crate::lock;
+use crate::log::{LogAnswer, recover_disk, settle_disk};
+use crate::net;
+use crate::store::SimStore;
+use crate::trace::{Brief, What};
+use crate::world::{Due, Sim, SimWorld, Timed, member_id};
+
+/// A node in its world.
+struct Process {
+    node: Node,
+    worker: Option<Worker<SimStore>>,
+    world: SimWorld,
+    outbox: Outbox,
+    /// True time of the node's next deadline.
+    wake_at: Nanos,
+    /// The earliest moment for which a timer is armed.
+    armed: Nanos,
+    requests: u64,
+    scratch: Scratch,
+}
+
+/// Buffers used again in each turn.
+#[derive(Default)]
+struct Scratch {
+    deliveries: Vec<Delivery>,
+    late: Vec<(Nanos, Delivery)>,
+    calls: Vec<Submission>,
+    messages: Vec<Message>,
+    inputs: Vec<Input>,
+}
+
+/// Runs a process on machine `me` until it halts or is killed.
+pub(crate) async fn run(sim: Arc<Sim>, me: usize, seed: u64) {
+    let mut rng = Rng::new(seed);
+    let Some((restored, worker)) = boot(&sim, me, &mut rng).await else {
+        lock(&sim.machines[me].state).starting = false;
+        return;
+    };
+    let endpoint = Endpoint::bind(net::address(me)).await;
+    let endpoint = endpoint.expect("a machine's port is free when its process is dead");
+    sim.machines[me].inbox.open();
+    madsim::task::spawn(net::accept(Arc::clone(&sim), me, endpoint.clone()));
+    let halt = match Process::new(&sim, me, endpoint, restored, worker, rng) {
+        Ok(process) => process.live().await,
+        Err(halt) => {
+            sim.say(me, format!("cannot start: {halt}"));
+            halt
+        }
+    };
+    {
+        let mut state = lock(&sim.machines[me].state);
+        state.halted = Some(halt);
+        state.starting = false;
+    }
+    sim.machines[me].inbox.close();
+    if let Some(node) = sim.machines[me].node.get() {
+        Handle::current().kill(*node); // whatever else the process had begun
+    }
+}
+
+/// Reads what is durable. None: the directory cannot be used; the machine's state says why.
+async fn boot(
+    sim: &Arc<Sim>,
+    me: usize,
+    rng: &mut Rng,
+) -> Option<(Restored, Option<Worker<SimStore>>)> {
+    let machine = &sim.machines[me];
+    let reading = rng.duration(Duration::from_millis(1), Duration::from_millis(40));
+    sim.time.sleep(reading).await;
+    if machine.config.client {
+        return Some((Restored::default(), None));
+    }
+    let found = recover_disk(&lock(&machine.disk));
+    let log = match found {
+        Ok(log) => log,
+        Err(error) => {
+            let excused = machine.state().lost || lock(&machine.disk).faults().reads_fail;
+            if !excused {
+                let problem = format!("{}: {error}", member_id(me));
+                sim.oracle(|oracle| oracle.fail("RECOVER", problem));
+            }
+            give_up(sim, me, error.to_string());
+            return None;
+        }
+    };
+    sim.time.sleep(reading).await;
+    if let Err(error) = settle_disk(&mut lock(&machine.disk), rng) {
+        give_up(sim, me, error.to_string());
+        return None;
+    }
+    match Worker::new(machine.store.clone(), &machine.config.limits) {
+        Ok((worker, store)) => {
+            sim.oracle(|oracle| oracle.on_boot(me, &log, &store));
+            sim.say(me, format!("starts: boot {} seen, next {}", log.boot, log.tail.next_seq));
+            Some((Restored { log, store }, Some(worker)))
+        }
+        Err(error) => {
+            give_up(sim, me, error.to_string());
+            None
+        }
+    }
+}
+
+fn give_up(sim: &Sim, me: usize, problem: String) {
+    sim.say(me, format!("cannot start: {problem}"));
+    lock(&sim.machines[me].state).unrecoverable = Some(problem);
+}
+
+impl Process {
+    fn new(
+        sim: &Arc<Sim>,
+        me: usize,
+        endpoint: Endpoint,
+        restored: Restored,
+        worker: Option<Worker<SimStore>>,
+        mut rng: Rng,
+    ) -> Result<Self, Halt> {
+        let machine = &sim.machines[me];
+        let now = lock(&machine.clock).now(sim.now());
+        let node = match Node::new(machine.config.clone(), restored, rng.next(), now) {
+            Ok(node) => node,
+            Err(StartError::Config(error)) => panic!("the plan draws valid limits: {error}"),
+            Err(StartError::Halt(halt)) => return Err(halt),
+        };
+        Ok(Self {
+            node,
+            worker,
+            world: SimWorld::new(Arc::clone(sim), me, endpoint, rng),
+            outbox: Outbox::new(),
+            wake_at: Nanos::MAX,
+            armed: Nanos::MAX,
+            requests: 0,
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// Turn after turn, until the node halts.
+    async fn live(mut self) -> Halt {
+        self.turn();
+        loop {
+            if let Some(halt) = self.world.halted.take() {
+                return halt;
+            }
+            poll_fn(|cx| self.poll_ready(cx)).await;
+            self.turn();
+        }
+    }
+
+    /// Ready when there is something to do now.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sim = &self.world.sim;
+        match sim.machines[self.world.me].inbox.look(cx.waker()) {
+            Look::Something => return Poll::Ready(()),
+            Look::Paused => return Poll::Pending,
+            Look::Empty => {}
+        }
+        let first = self.world.due.peek().map_or(Nanos::MAX, |Reverse(t)| t.at);
+        let next = first.min(self.wake_at);
+        let now = sim.now();
+        if next <= now {
+            return Poll::Ready(());
+        }
+        if self.armed <= now {
+            self.armed = Nanos::MAX;
+        }
+        if next < self.armed {
+            self.armed = next;
+            net::arm(&sim.time, next, cx);
+        }
+        Poll::Pending
+    }
+
+    /// One turn: all that waits goes in, what the node asks for goes out.
+    fn turn(&mut self) {
+        self.world.now = self.world.sim.now();
+        let now = lock(&self.machine().clock).now(self.world.now);
+        self.gather();
+        let mut inputs = std::mem::take(&mut self.scratch.inputs);
+        if self.wake_at <= self.world.now {
+            inputs.push(Input::Wakeup);
+        }
+        self.trace_inputs(&inputs);
+        for input in inputs.drain(..) {
+            if let Input::Store(done) = &input {
+                self.world.sim.oracle(|oracle| oracle.on_done(self.world.me, done));
+            }
+            self.node.handle(now, input);
+        }
+        self.scratch.inputs = inputs;
+        self.submit(now);
+        self.node.flush(now, &mut self.outbox);
+        self.node.check();
+        carry_out(&mut self.outbox, &mut self.world);
+        self.world.end_turn();
+        self.wake_at = self.node.wakeup().map_or(Nanos::MAX, |wakeup| {
+            let at = lock(&self.machine().clock).true_time(wakeup.at);
+            at.max(self.world.now + 1)
+        });
+    }
+
+    fn machine(&self) -> &crate::world::Machine {
+        &self.world.sim.machines[self.world.me]
+    }
+
+    /// Turns what waits into inputs, in the order in which it came.
+    fn gather(&mut self) {
+        let most = match self.world.sim.pace.turn_inputs {
+            most if self.world.rng.chance(1, 4) => most,
+            most => most.min(4),
+        };
+        let sim = Arc::clone(&self.world.sim);
+        let mut deliveries = std::mem::take(&mut self.scratch.deliveries);
+        let mut late = std::mem::take(&mut self.scratch.late);
+        let inbox = &sim.machines[self.world.me].inbox;
+        inbox.take(most, &mut deliveries, &mut late, &mut self.scratch.calls);
+        for (at, delivery) in late.drain(..) {
+            self.world.at(at, Due::Delivery(delivery));
+        }
+        let now = self.world.now;
+        while let Some(Reverse(first)) = self.world.due.peek()
+            && first.at <= now
+        {
+            let Some(Reverse(Timed { due, .. })) = self.world.due.pop() else {
+                break;
+            };
+            self.on_due(due);
+        }
+        for delivery in deliveries.drain(..) {
+            self.on_delivery(delivery);
+        }
+        self.scratch.deliveries = deliveries;
+        self.scratch.late = late;
+    }
+
+    fn on_due(&mut self, due: Due) {
+        match due {
+            Due::Log(event) => match self.world.on_log(event) {
+                LogAnswer::Nothing => {}
+                LogAnswer::Stored(upto) => self.scratch.inputs.push(Input::Stored { upto }),
+                LogAnswer::Failed(error) => {
+                    self.world.sim.say(self.world.me, format!("log failed: {error}"));
+                    let problem = error.to_string();
+                    self.scratch.inputs.push(Input::LogFailed { problem });
+                }
+            },
+            Due::StoreRun(tasks) => self.run_store(tasks),
+            Due::StoreDone(done) => {
+                self.world.store_busy = false;
+                self.scratch.inputs.extend(done.into_iter().map(Input::Store));
+            }
+            Due::Delivery(delivery) => self.on_delivery(delivery),
+            Due::Pump(conn) => self.world.pump(conn),
+        }
+    }
+
+    fn run_store(&mut self, tasks: Vec<StoreTask>) {
+        let worker = self.worker.as_mut().expect("only members have tasks");
+        let mut done: Vec<StoreDone> = Vec::new();
+        worker.run(tasks, &mut done);
+        let wait = match self.world.rng.chance(1, 2) {
+            true => 0,
+            false => self.world.latency(self.world.sim.pace.store),
+        };
+        self.world.at(self.world.now + wait, Due::StoreDone(done));
+    }
+
+    fn on_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Connected { conn, dial, wire } => {
+                self.world.connected(conn, wire);
+                self.scratch.inputs.push(Input::Connected { conn, dial });
+            }
+            Delivery::DialFailed { dial } => {
+                self.scratch.inputs.push(Input::ConnectFailed { dial });
+            }
+            Delivery::Parcel { conn, parcel } => {
+                if !self.world.conns.contains_key(&conn) {
+                    return;
+                }
+                let mut messages = std::mem::take(&mut self.scratch.messages);
+                let whole = self.world.receive(conn, &parcel, &mut messages);
+                self.note_received(conn, &messages);
+                let inputs = messages.drain(..).map(|message| Input::Message { conn, message });
+                self.scratch.inputs.extend(inputs);
+                self.scratch.messages = messages;
+                if !whole {
+                    self.on_broken(conn);
+                }
+            }
+            Delivery::Broken { conn } => self.on_broken(conn),
+            Delivery::Reset { peer } => {
+                for conn in self.world.reset(peer) {
+                    self.scratch.inputs.push(Input::Disconnected { conn });
+                }
+            }
+        }
+    }
+
+    fn on_broken(&mut self, conn: ConnId) {
+        if self.world.conns.remove(&conn).is_some() {
+            self.scratch.inputs.push(Input::Disconnected { conn });
+        }
+    }
+
+    fn note_received(&self, conn: ConnId, messages: &[Message]) {
+        let (me, now) = (self.world.me, self.world.now);
+        self.world.sim.trace(|trace| {
+            for message in messages {
+                trace.line(me, now, What::Received(conn, Brief::of(message)));
+            }
+        });
+    }
+
+    fn submit(&mut self, now: ring_core::time::Now) {
+        let mut calls = std::mem::take(&mut self.scratch.calls);
+        for Submission { ask, mut promise } in calls.drain(..) {
+            self.requests += 1;
+            let request = RequestId(self.requests);
+            let call = Call {
+                deadline: now.instant + ask.timeout,
+                partition: ask.partition,
+                action: ask.action,
+            };
+            match self.node.submit(now, request, call) {
+                Ok(()) => {
+                    promise.taken();
+                    self.world.promises.insert(request, promise);
+                }
+                Err(refused) => promise.end(Ended::Refused(refused)),
+            }
+        }
+        self.scratch.calls = calls;
+    }
+
+    fn trace_inputs(&self, inputs: &[Input]) {
+        let (me, now) = (self.world.me, self.world.now);
+        self.world.sim.trace(|trace| {
+            trace.mix(now);
+            trace.mix(ring_core::ids::len_u64(me));
+            for input in inputs {
+                trace.mix(match input {
+                    Input::Connected { conn, .. } => conn.0 ^ 1 << 60,
+                    Input::ConnectFailed { dial } => dial.0 ^ 2 << 60,
+                    Input::Message { conn, .. } => conn.0 ^ 3 << 60,
+                    Input::Disconnected { conn } => conn.0 ^ 4 << 60,
+                    Input::Wakeup => 5 << 60,
+                    Input::Stored { upto } => upto.0 ^ 6 << 60,
+                    Input::LogFailed { .. } => 7 << 60,
+                    Input::Store(done) => trace_done(done) ^ 8 << 60,
+                });
+            }
+        });
+    }
+}
+
+fn trace_done(done: &StoreDone) -> u64 {
+    match done {
+        StoreDone::Applied { index, digest, .. } => digest ^ index.0,
+        StoreDone::Read { read, .. } => read.0,
+        StoreDone::Persisted { groups } => ring_core::ids::len_u64(groups.len()),
+        StoreDone::Loaded { chunk, .. } => *chunk,
+        StoreDone::Staged { next, .. } => *next,
+        StoreDone::Installed { state, .. } => state.digest,
+        StoreDone::InstallRefused { .. } => 1,
+        StoreDone::Failed { .. } => 2,
+    }
+}
+
+/// True when a member that stopped for this reason may be started again on the same directory.
+#[must_use]
+pub fn may_start_again(halt: &Halt) -> bool {
+    match halt {
+        Halt::Log { .. } | Halt::Store { .. } => true,
+        Halt::RolledBack { .. }
+        | Halt::Wiped
+        | Halt::OtherCluster { .. }
+        | Halt::Agreement
+        | Halt::Contradiction { .. } => false,
+    }
+}

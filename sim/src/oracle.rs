@@ -1,0 +1,632 @@
+//! Sees all members at once and fails the run when two of them contradict each other, or one its own promises.
+//!
+//! | check | what must hold |
+//! |---|---|
+//! | ELECT | one leader for each group and term |
+//! | MATCH | equal index and term: equal entry, and equal term of the entry before |
+//! | LEDGER | what is applied at an index is the same everywhere; no leader is without it, nobody overwrites it |
+//! | COMMIT | what is applied is durable on a majority of the group's voters |
+//! | PROMISE | what a vote or an acceptance says is durable on its sender |
+//! | HASH | equal applied index: equal digest of the state |
+//! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
+//! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable |
+//!
+//! It keeps a mirror of each log: what was appended, and how far it is durable.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use ring_core::genesis::Genesis;
+use ring_core::ids::{GroupId, LogIndex, LogSeq, MemberId, ReplicaId, Term, len_u64, len_usize};
+use ring_core::raft::message::{Body, Entry, EntryBody, Message as RaftMessage};
+use ring_core::storage::Recovered;
+use ring_core::storage::record::Batch;
+use ring_core::store::{StoreDone, StoreState, StoreTask};
+use ring_core::wire::Message;
+
+use crate::trace::Hash64;
+
+mod mirror;
+
+use mirror::{Fact, LogMirror, facts_of};
+
+/// A rule was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The check, as in the table.
+    pub check: &'static str,
+    /// Who, where, what.
+    pub problem: String,
+}
+
+/// What the oracle knows. Members are numbered as the simulator's machines: member id minus 1.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    genesis: Option<Genesis>,
+    groups: BTreeMap<GroupId, GroupFacts>,
+    members: Vec<MemberFacts>,
+    violation: Option<Violation>,
+    promises: u64,
+}
+
+#[derive(Debug, Default)]
+struct GroupFacts {
+    leaders: BTreeMap<Term, MemberId>,
+    /// What was applied, from index 1 on.
+    ledger: Vec<(Term, u64)>,
+    /// By index: digest of the state and who said it first.
+    digests: BTreeMap<LogIndex, (u64, usize)>,
+    /// By index and term: hash of the entry and term of the one before.
+    entries: BTreeMap<(LogIndex, Term), (u64, Term)>,
+    voters: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct MemberFacts {
+    durable: BTreeMap<GroupId, LogMirror>,
+    written: BTreeMap<GroupId, LogMirror>,
+    votes: BTreeMap<(GroupId, Term), ReplicaId>,
+    queue: VecDeque<(LogSeq, Vec<Fact>)>,
+    durable_upto: LogSeq,
+    progress: BTreeMap<GroupId, Progress>,
+    /// Its disk is gone: what it promised stays known, and it must not promise anything again.
+    lost: bool,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    handed: LogIndex,
+    done: LogIndex,
+    waiting: VecDeque<LogIndex>,
+    persisted: LogIndex,
+}
+
+impl Oracle {
+    /// Watches so many members.
+    #[must_use]
+    pub fn new(members: usize) -> Self {
+        Self { members: (0..members).map(|_| MemberFacts::default()).collect(), ..Self::default() }
+    }
+
+    /// The first rule that was broken.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// The leader of the highest term known of a group.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<MemberId> {
+        let (_, leader) = self.groups.get(&group)?.leaders.last_key_value()?;
+        Some(*leader)
+    }
+
+    /// The last index that anyone has applied.
+    #[must_use]
+    pub fn applied(&self, group: GroupId) -> LogIndex {
+        LogIndex(self.groups.get(&group).map_or(0, |g| len_u64(g.ledger.len())))
+    }
+
+    /// How many promises were looked at.
+    #[must_use]
+    pub fn promises(&self) -> u64 {
+        self.promises
+    }
+
+    /// The cluster's founding record, once any member knows it.
+    #[must_use]
+    pub fn genesis(&self) -> Option<&Genesis> {
+        self.genesis.as_ref()
+    }
+
+    /// A rule was broken that something else checks.
+    pub fn fail(&mut self, check: &'static str, problem: String) {
+        self.violation.get_or_insert(Violation { check, problem });
+    }
+
+    /// A member says that the cluster exists.
+    pub fn on_up(&mut self, member: usize, genesis: &Genesis) {
+        if let Some(known) = &self.genesis {
+            if known != genesis {
+                let problem = format!("{} has another genesis: {genesis:?}", name(member));
+                self.fail("ELECT", problem);
+            }
+            return;
+        }
+        for group in genesis.groups() {
+            let voters = genesis.membership(group).voters;
+            let facts = self.groups.entry(group).or_default();
+            facts.voters = voters.iter().map(|r| len_usize(r.member.0 - 1)).collect();
+        }
+        self.genesis = Some(genesis.clone());
+    }
+
+    /// A member's disk is gone. It must not take part in any group again.
+    pub fn on_lost(&mut self, member: usize) {
+        self.members[member].lost = true;
+    }
+
+    /// A member was started: what it found must be what was written, up to some batch.
+    pub fn on_boot(&mut self, member: usize, log: &Recovered, store: &[StoreState]) {
+        if self.members[member].lost {
+            return;
+        }
+        self.on_recovered(member, log);
+        let facts = &mut self.members[member];
+        facts.durable_upto = LogSeq(log.tail.next_seq.0.max(1) - 1);
+        facts.queue.clear();
+        facts.written.clear();
+        for (group, found) in &log.groups {
+            facts.written.insert(*group, LogMirror::of(found));
+            if let Some(vote) = found.vote {
+                facts.votes.insert((*group, found.term), vote);
+            }
+        }
+        facts.durable = facts.written.clone();
+        let known = facts.progress.iter_mut();
+        let absent = known.filter(|(group, _)| store.iter().all(|s| s.group != **group));
+        let mut forgotten = None;
+        for (group, progress) in absent {
+            if progress.persisted > LogIndex(0) {
+                forgotten = Some((*group, progress.persisted));
+            }
+            *progress = Progress::default();
+        }
+        if let Some((group, index)) = forgotten {
+            let problem = format!("{}: the store forgot {group}, synced at {index}", name(member));
+            self.fail("ONCE", problem);
+        }
+        for state in store {
+            self.on_store_found(member, state);
+        }
+    }
+
+    /// A log directory, or a copy of one as a power cut would leave it, says this. It changes nothing.
+    pub fn on_recovered(&mut self, member: usize, log: &Recovered) {
+        let facts = &self.members[member];
+        if facts.lost {
+            return;
+        }
+        let upto = LogSeq(log.tail.next_seq.0.max(1) - 1);
+        if upto < facts.durable_upto {
+            let problem = format!(
+                "{}: recovery ends at batch {upto}, but {} is durable",
+                name(member),
+                facts.durable_upto
+            );
+            return self.fail("RECOVER", problem);
+        }
+        let mut expected = facts.durable.clone();
+        for (seq, batch) in &facts.queue {
+            if *seq <= upto {
+                batch.iter().for_each(|fact| fact.apply(&mut expected));
+            }
+        }
+        for (group, mirror) in &expected {
+            let problem = match log.groups.get(group) {
+                None => Some(String::from("is missing")),
+                Some(found) => mirror.differs_from(&LogMirror::of(found)),
+            };
+            if let Some(problem) = problem {
+                let problem = format!("{}: recovered {group} {problem}", name(member));
+                return self.fail("RECOVER", problem);
+            }
+        }
+    }
+
+    fn on_store_found(&mut self, member: usize, state: &StoreState) {
+        let applied = self.applied(state.group);
+        let progress = self.members[member].progress.entry(state.group).or_default();
+        let problem = if state.index < progress.persisted {
+            Some(format!("had synced {} and holds {}", progress.persisted, state.index))
+        } else if state.index > applied {
+            Some(format!("holds {}, nobody applied beyond {applied}", state.index))
+        } else {
+            None
+        };
+        *progress = Progress {
+            handed: state.index,
+            done: state.index,
+            persisted: state.index,
+            ..Progress::default()
+        };
+        if let Some(problem) = problem {
+            let problem = format!("{}: the store of {} {problem}", name(member), state.group);
+            return self.fail("ONCE", problem);
+        }
+        self.on_digest(member, state.group, state.index, state.digest);
+    }
+
+    /// A batch goes to the log.
+    pub fn on_append(&mut self, member: usize, batch: &Batch) {
+        if self.members[member].lost {
+            return;
+        }
+        let facts = facts_of(batch);
+        for fact in &facts {
+            let mirror = self.members[member].written.get(&fact.group());
+            if let Err(problem) = fact.fits(mirror) {
+                let problem = format!("{}: batch {}: {problem}", name(member), batch.seq);
+                return self.fail("MATCH", problem);
+            }
+            if let Fact::Entries { group, entries, .. } = fact {
+                let before = mirror.and_then(|m| m.term_at(entries[0].index.prev()));
+                let replaced = entries.iter().map(|e| mirror.and_then(|m| m.term_at(e.index)));
+                let replaced: Vec<Option<Term>> = replaced.collect();
+                if let Err((check, problem)) = self.on_entries(*group, before, &replaced, entries) {
+                    return self.fail(check, format!("{}: {problem}", name(member)));
+                }
+            }
+            fact.apply(&mut self.members[member].written);
+        }
+        self.members[member].queue.push_back((batch.seq, facts));
+    }
+
+    fn on_entries(
+        &mut self,
+        group: GroupId,
+        before: Option<Term>,
+        replaced: &[Option<Term>],
+        entries: &[mirror::EntryFact],
+    ) -> Result<(), (&'static str, String)> {
+        let facts = self.groups.entry(group).or_default();
+        let mut previous = before.unwrap_or_default();
+        for (entry, replaced) in entries.iter().zip(replaced) {
+            let (index, term) = (entry.index, entry.term);
+            let known = facts.entries.entry((index, term)).or_insert((entry.hash, previous));
+            if *known != (entry.hash, previous) {
+                let problem =
+                    format!("{group} {index} {term} stands in two logs with other content");
+                return Err(("MATCH", problem));
+            }
+            let applied = index.0.checked_sub(1).and_then(|i| facts.ledger.get(len_usize(i)));
+            // A leader of the past may well append here what never commits; but nobody gives up what was committed.
+            if let Some((applied, _)) = applied
+                && *applied != term
+                && *replaced == Some(*applied)
+            {
+                let problem = format!("{group} {index}: {term} replaces the applied {applied}");
+                return Err(("LEDGER", problem));
+            }
+            previous = term;
+        }
+        Ok(())
+    }
+
+    /// All batches up to this one are durable.
+    pub fn on_stored(&mut self, member: usize, upto: LogSeq) {
+        let facts = &mut self.members[member];
+        if facts.lost {
+            return;
+        }
+        while let Some((seq, _)) = facts.queue.front()
+            && *seq <= upto
+        {
+            let (_, batch) = facts.queue.pop_front().expect("there is a first one");
+            for fact in batch {
+                if let Some((group, term, vote)) = fact.vote() {
+                    facts.votes.insert((group, term), vote);
+                }
+                fact.apply(&mut facts.durable);
+            }
+        }
+        facts.durable_upto = facts.durable_upto.max(upto);
+    }
+
+    /// A message goes out. True when it makes a promise.
+    pub fn on_send(&mut self, member: usize, message: &Message) -> bool {
+        match message {
+            Message::Raft(raft) => self.on_send_raft(member, raft),
+            Message::Beats(beats) => {
+                for beat in beats {
+                    self.on_leads(member, beat.group, beat.term);
+                }
+                false
+            }
+            Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Refuse(_)
+            | Message::Founding(_)
+            | Message::BeatAnswers(_)
+            | Message::Open { .. }
+            | Message::Opened { .. }
+            | Message::Propose { .. }
+            | Message::Proposed { .. }
+            | Message::NotLeader { .. }
+            | Message::Busy { .. }
+            | Message::Ask { .. }
+            | Message::Answer { .. }
+            | Message::AskStatus { .. }
+            | Message::Status { .. }
+            | Message::Ping
+            | Message::Pong => false,
+        }
+    }
+
+    fn on_send_raft(&mut self, member: usize, message: &RaftMessage) -> bool {
+        let RaftMessage { group, from, to, term, ref body } = *message;
+        match body {
+            Body::Append { .. } | Body::Beat(_) | Body::Snapshot { .. } | Body::TimeoutNow => {
+                self.on_leads(member, group, term);
+                false
+            }
+            Body::Vote { .. } => self.on_vote(member, group, term, from),
+            Body::VoteAnswer { granted: true } => self.on_vote(member, group, term, to),
+            Body::Accepted { index } => self.on_accepted(member, group, term, *index),
+            Body::PreVote { .. }
+            | Body::PreVoteAnswer { .. }
+            | Body::VoteAnswer { granted: false }
+            | Body::Rejected { .. }
+            | Body::BeatAnswer(_)
+            | Body::SnapshotNext { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexAnswer { .. } => false,
+        }
+    }
+
+    fn on_vote(&mut self, member: usize, group: GroupId, term: Term, vote: ReplicaId) -> bool {
+        self.promises += 1;
+        if self.members[member].lost {
+            let problem = format!("{}: votes in {group} {term} on an empty disk", name(member));
+            self.fail("PROMISE", problem);
+            return false;
+        }
+        let stored = self.members[member].votes.get(&(group, term));
+        if stored != Some(&vote) {
+            let problem = format!(
+                "{}: says that it votes for {vote} in {group} {term}; durable: {stored:?}",
+                name(member)
+            );
+            self.fail("PROMISE", problem);
+        }
+        true
+    }
+
+    fn on_accepted(&mut self, member: usize, group: GroupId, term: Term, index: LogIndex) -> bool {
+        self.promises += 1;
+        if self.members[member].lost {
+            let problem = format!("{}: accepts {group} {index} on an empty disk", name(member));
+            self.fail("PROMISE", problem);
+            return false;
+        }
+        let Some(mirror) = self.members[member].durable.get(&group) else {
+            let problem = format!("{}: accepts {group} {index} and stored nothing", name(member));
+            self.fail("PROMISE", problem);
+            return true;
+        };
+        if mirror.term != term {
+            if mirror.term < term {
+                let problem = format!(
+                    "{}: accepts {group} {index} in {term}; its durable term is {}",
+                    name(member),
+                    mirror.term
+                );
+                self.fail("PROMISE", problem);
+            }
+            return true;
+        }
+        let mine = mirror.term_at(index);
+        let covered = index <= mirror.cut || mine.is_some();
+        let leader = self.groups.get(&group).and_then(|g| g.leaders.get(&term));
+        let theirs = leader.and_then(|leader| {
+            let facts = self.members.get(len_usize(leader.0 - 1))?;
+            facts.written.get(&group).filter(|m| m.term == term)?.term_at(index)
+        });
+        let equal = mine.is_none() || theirs.is_none() || mine == theirs;
+        if !covered || !equal {
+            let problem = format!(
+                "{}: accepts {group} {index} in {term}; durable: last {}, there {mine:?}; leader: {theirs:?}",
+                name(member),
+                mirror.last(),
+            );
+            self.fail("PROMISE", problem);
+        }
+        true
+    }
+
+    /// A member acts as leader, or says who leads.
+    pub fn on_leader(&mut self, group: GroupId, term: Term, leader: MemberId) {
+        let known = *self.groups.entry(group).or_default().leaders.entry(term).or_insert(leader);
+        if known != leader {
+            let problem = format!("{group} {term} is led by {known} and by {leader}");
+            self.fail("ELECT", problem);
+        }
+    }
+
+    fn on_leads(&mut self, member: usize, group: GroupId, term: Term) {
+        let leader = MemberId(len_u64(member) + 1);
+        let facts = self.groups.entry(group).or_default();
+        if facts.leaders.get(&term) == Some(&leader) {
+            return;
+        }
+        let last = LogIndex(len_u64(facts.ledger.len()));
+        let committed = facts.ledger.last().copied();
+        self.on_leader(group, term, leader);
+        let Some((last_term, _)) = committed else {
+            return;
+        };
+        let mirror = self.members[member].written.get(&group);
+        let holds = mirror.is_some_and(|m| last <= m.cut || m.term_at(last) == Some(last_term));
+        if last_term <= term && !holds {
+            let problem = format!("{leader} leads {group} in {term} without {last} {last_term}");
+            self.fail("LEDGER", problem);
+        }
+    }
+
+    /// A task goes to the store.
+    pub fn on_task(&mut self, member: usize, task: &StoreTask) {
+        if self.members[member].lost {
+            return;
+        }
+        match task {
+            StoreTask::Apply { group, entries, .. } => self.on_apply(member, *group, entries),
+            StoreTask::Create { .. }
+            | StoreTask::Read { .. }
+            | StoreTask::CloseCursor { .. }
+            | StoreTask::Persist
+            | StoreTask::Load { .. }
+            | StoreTask::CloseSnapshot { .. }
+            | StoreTask::Install { .. } => {}
+        }
+    }
+
+    fn on_apply(&mut self, member: usize, group: GroupId, entries: &[Entry]) {
+        let progress = self.members[member].progress.entry(group).or_default();
+        let mut expected = progress.handed.next();
+        for entry in entries {
+            if entry.index != expected {
+                let problem = format!(
+                    "{}: {group}: {} is handed out, {expected} was due",
+                    name(member),
+                    entry.index
+                );
+                return self.fail("ONCE", problem);
+            }
+            expected = expected.next();
+        }
+        progress.handed = expected.prev();
+        progress.waiting.push_back(progress.handed);
+        for entry in entries {
+            self.on_committed(member, group, entry);
+        }
+    }
+
+    fn on_committed(&mut self, member: usize, group: GroupId, entry: &Entry) {
+        let hash = entry_hash(entry);
+        let facts = self.groups.entry(group).or_default();
+        let at = len_usize(entry.index.0 - 1);
+        match facts.ledger.get(at) {
+            Some(known) if *known == (entry.term, hash) => {}
+            Some((term, _)) => {
+                let problem = format!(
+                    "{}: applies {} {} of {group}; others applied {term}{}",
+                    name(member),
+                    entry.index,
+                    entry.term,
+                    if *term == entry.term { " with other content" } else { "" }
+                );
+                self.fail("LEDGER", problem);
+            }
+            None if at == facts.ledger.len() => {
+                facts.ledger.push((entry.term, hash));
+                self.on_first_applied(member, group, entry);
+            }
+            None => {
+                let problem = format!("{}: {group}: a gap before {}", name(member), entry.index);
+                self.fail("LEDGER", problem);
+            }
+        }
+    }
+
+    fn on_first_applied(&mut self, member: usize, group: GroupId, entry: &Entry) {
+        let voters = &self.groups[&group].voters;
+        let holders = voters.iter().filter(|v| {
+            let mirror = self.members[**v].durable.get(&group);
+            mirror
+                .is_some_and(|m| entry.index <= m.cut || m.term_at(entry.index) == Some(entry.term))
+        });
+        let count = holders.count();
+        if count * 2 <= voters.len() {
+            let problem = format!(
+                "{}: applies {group} {} {}, durable on {count} of {} voters",
+                name(member),
+                entry.index,
+                entry.term,
+                voters.len()
+            );
+            self.fail("COMMIT", problem);
+        }
+    }
+
+    /// The store has done something.
+    pub fn on_done(&mut self, member: usize, done: &StoreDone) {
+        if self.members[member].lost {
+            return;
+        }
+        match done {
+            StoreDone::Applied { group, index, digest, .. } => {
+                let progress = self.members[member].progress.entry(*group).or_default();
+                let due = progress.waiting.pop_front();
+                let rises = *index > progress.done;
+                progress.done = *index;
+                if due != Some(*index) || !rises {
+                    let problem =
+                        format!("{}: {group}: applied {index}, due {due:?}", name(member));
+                    return self.fail("ONCE", problem);
+                }
+                self.on_digest(member, *group, *index, *digest);
+            }
+            StoreDone::Persisted { groups } => {
+                for state in groups {
+                    let progress = self.members[member].progress.entry(state.group).or_default();
+                    progress.persisted = progress.persisted.max(state.index);
+                }
+            }
+            StoreDone::Installed { state, .. } => {
+                let progress = self.members[member].progress.entry(state.group).or_default();
+                *progress = Progress {
+                    handed: state.index,
+                    done: state.index,
+                    persisted: state.index,
+                    ..Progress::default()
+                };
+                self.on_digest(member, state.group, state.index, state.digest);
+            }
+            StoreDone::Read { .. }
+            | StoreDone::Loaded { .. }
+            | StoreDone::Staged { .. }
+            | StoreDone::InstallRefused { .. }
+            | StoreDone::Failed { .. } => {}
+        }
+    }
+
+    fn on_digest(&mut self, member: usize, group: GroupId, index: LogIndex, digest: u64) {
+        let facts = self.groups.entry(group).or_default();
+        let (known, first) = *facts.digests.entry(index).or_insert((digest, member));
+        if known != digest {
+            let problem = format!(
+                "{group} {index}: the states of {} and {} differ",
+                name(member),
+                name(first)
+            );
+            self.fail("HASH", problem);
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.problem)
+    }
+}
+
+fn name(member: usize) -> String {
+    MemberId(len_u64(member) + 1).to_string()
+}
+
+/// A hash of what an entry says.
+fn entry_hash(entry: &Entry) -> u64 {
+    let mut hash = Hash64::default();
+    hash.mix(entry.term.0);
+    match &entry.body {
+        EntryBody::Noop => hash.mix(1),
+        EntryBody::Membership(membership) => {
+            hash.mix(2);
+            for list in [&membership.voters, &membership.outgoing, &membership.learners] {
+                hash.mix(len_u64(list.len()));
+                for replica in list {
+                    hash.mix(replica.id.0);
+                    hash.mix(replica.member.0);
+                }
+            }
+        }
+        EntryBody::Data(data) => {
+            hash.mix(3);
+            hash.mix_bytes(data);
+        }
+    }
+    hash.value()
+}
+
+#[cfg(test)]
+mod tests;

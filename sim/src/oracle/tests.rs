@@ -1,0 +1,286 @@
+use bytes::Bytes;
+use ring_core::genesis::Founder;
+use ring_core::ids::{ClusterId, SegmentId};
+use ring_core::raft::message::Membership;
+use ring_core::storage::RecoveredGroup;
+use ring_core::storage::record::Record;
+
+use super::*;
+
+const G: GroupId = GroupId(1);
+
+fn entry(index: u64, term: u64, data: &'static str) -> Entry {
+    let body = EntryBody::Data(Bytes::from_static(data.as_bytes()));
+    Entry { index: LogIndex(index), term: Term(term), body }
+}
+
+fn batch(seq: u64, records: Vec<Record>) -> Batch {
+    Batch {
+        seq: LogSeq(seq),
+        segment: SegmentId(1),
+        offset: 0,
+        len: 0,
+        durable: LogSeq(0),
+        opens: None,
+        records,
+    }
+}
+
+fn vote(term: u64, vote: Option<u64>) -> Record {
+    let vote = vote.map(ReplicaId);
+    Record::Vote { group: G, replica: ReplicaId(1), term: Term(term), vote }
+}
+
+fn entries(entries: Vec<Entry>) -> Record {
+    Record::Entries { group: G, replica: ReplicaId(1), entries }
+}
+
+fn message(term: u64, body: Body) -> Message {
+    let (from, to) = (ReplicaId(1), ReplicaId(2));
+    Message::Raft(RaftMessage { group: G, from, to, term: Term(term), body })
+}
+
+fn apply(entries: Vec<Entry>) -> StoreTask {
+    StoreTask::Apply { group: G, entries, answers: false }
+}
+
+/// Three members, of which the first two have stored entry 1 of term 1; the first leads.
+fn three() -> Oracle {
+    let founder = |id| Founder {
+        id: MemberId(id),
+        name: format!("n{id}"),
+        address: String::new(),
+        birth: id,
+    };
+    let genesis = Genesis {
+        cluster: ClusterId(1),
+        name: String::from("sim"),
+        members: (1..=3).map(founder).collect(),
+        shards: 1,
+        replication: 3,
+    };
+    let mut oracle = Oracle::new(3);
+    oracle.on_up(0, &genesis);
+    for member in 0..2 {
+        let records = vec![vote(1, Some(1)), entries(vec![entry(1, 1, "a")])];
+        oracle.on_append(member, &batch(1, records));
+        oracle.on_stored(member, LogSeq(1));
+    }
+    oracle.on_leader(G, Term(1), MemberId(1));
+    oracle
+}
+
+fn check(oracle: &Oracle) -> Option<&'static str> {
+    oracle.violation().map(|v| v.check)
+}
+
+#[test]
+fn a_good_run_is_good() {
+    let mut oracle = three();
+    assert!(oracle.on_send(1, &message(1, Body::Accepted { index: LogIndex(1) })));
+    for member in 0..2 {
+        oracle.on_task(member, &apply(vec![entry(1, 1, "a")]));
+    }
+    assert_eq!(oracle.violation(), None);
+    assert_eq!(oracle.applied(G), LogIndex(1));
+}
+
+#[test]
+fn elect_sees_a_second_leader() {
+    let mut oracle = three();
+    oracle.on_leader(G, Term(1), MemberId(2));
+    assert_eq!(check(&oracle), Some("ELECT"));
+}
+
+#[test]
+fn match_sees_another_entry_of_the_same_index_and_term() {
+    let mut oracle = three();
+    oracle.on_append(2, &batch(1, vec![entries(vec![entry(1, 1, "b")])]));
+    assert_eq!(check(&oracle), Some("MATCH"));
+}
+
+#[test]
+fn match_sees_a_gap() {
+    let mut oracle = three();
+    oracle.on_append(0, &batch(2, vec![entries(vec![entry(3, 1, "c")])]));
+    assert_eq!(check(&oracle), Some("MATCH"));
+}
+
+/// Trap R3: a second vote in one term.
+#[test]
+fn match_sees_a_vote_that_is_taken_back() {
+    for other in [None, Some(2)] {
+        let mut oracle = three();
+        oracle.on_append(0, &batch(2, vec![vote(1, other)]));
+        assert_eq!(check(&oracle), Some("MATCH"));
+    }
+}
+
+#[test]
+fn ledger_sees_two_entries_applied_at_one_index() {
+    let mut oracle = three();
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+    oracle.on_task(1, &apply(vec![entry(1, 1, "b")]));
+    assert_eq!(check(&oracle), Some("LEDGER"));
+}
+
+#[test]
+fn ledger_sees_a_leader_without_what_was_applied() {
+    let mut oracle = three();
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+    oracle.on_send(2, &message(2, Body::TimeoutNow));
+    assert_eq!(check(&oracle), Some("LEDGER"));
+}
+
+#[test]
+fn ledger_sees_an_applied_entry_given_up_but_not_a_late_leader() {
+    let mut oracle = three();
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+    oracle.on_append(2, &batch(1, vec![entries(vec![entry(1, 9, "late")])]));
+    assert_eq!(oracle.violation(), None);
+    oracle.on_append(1, &batch(2, vec![entries(vec![entry(1, 9, "late")])]));
+    assert_eq!(check(&oracle), Some("LEDGER"));
+}
+
+/// Trap R7: the leader counts its own disk before it has written.
+#[test]
+fn commit_sees_too_few_durable_copies() {
+    let mut oracle = three();
+    for member in 0..2 {
+        oracle.on_append(member, &batch(2, vec![entries(vec![entry(2, 1, "b")])]));
+    }
+    oracle.on_stored(0, LogSeq(2));
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a"), entry(2, 1, "b")]));
+    assert_eq!(check(&oracle), Some("COMMIT"));
+}
+
+/// Trap R2: the answer before the vote is on disk.
+#[test]
+fn promise_sees_a_vote_that_is_not_durable() {
+    let mut oracle = three();
+    oracle.on_append(0, &batch(2, vec![vote(2, Some(2))]));
+    oracle.on_send(0, &message(2, Body::VoteAnswer { granted: true }));
+    assert_eq!(check(&oracle), Some("PROMISE"));
+}
+
+#[test]
+fn promise_sees_an_acceptance_that_is_not_durable_or_does_not_match() {
+    let mut oracle = three();
+    oracle.on_append(1, &batch(2, vec![entries(vec![entry(2, 1, "b")])]));
+    oracle.on_send(1, &message(1, Body::Accepted { index: LogIndex(2) }));
+    assert_eq!(check(&oracle), Some("PROMISE"));
+
+    let mut oracle = three();
+    let records = vec![vote(2, None), entries(vec![entry(2, 2, "b")])];
+    oracle.on_append(0, &batch(2, records));
+    oracle.on_leader(G, Term(2), MemberId(1));
+    let records = vec![vote(2, None), entries(vec![entry(2, 1, "x")])];
+    oracle.on_append(1, &batch(2, records));
+    oracle.on_stored(1, LogSeq(2));
+    oracle.on_send(1, &message(2, Body::Accepted { index: LogIndex(2) }));
+    assert_eq!(check(&oracle), Some("PROMISE"));
+}
+
+/// Trap R21: an empty disk under an old name.
+#[test]
+fn promise_sees_a_member_on_an_empty_disk() {
+    let mut oracle = three();
+    oracle.on_lost(0);
+    oracle.on_boot(0, &Recovered::default(), &[]);
+    assert_eq!(oracle.violation(), None);
+    oracle.on_send(0, &message(5, Body::VoteAnswer { granted: true }));
+    assert_eq!(check(&oracle), Some("PROMISE"));
+}
+
+#[test]
+fn hash_sees_states_that_differ() {
+    let mut oracle = three();
+    for (member, digest) in [(0, 7), (1, 8)] {
+        oracle.on_task(member, &apply(vec![entry(1, 1, "a")]));
+        let (index, stamp) = (LogIndex(1), 0);
+        let outcomes = Vec::new();
+        oracle.on_done(member, &StoreDone::Applied { group: G, index, outcomes, digest, stamp });
+    }
+    assert_eq!(check(&oracle), Some("HASH"));
+}
+
+#[test]
+fn once_sees_an_entry_applied_again() {
+    let mut oracle = three();
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+    assert_eq!(check(&oracle), Some("ONCE"));
+}
+
+#[test]
+fn once_sees_a_store_that_forgot_what_it_had_synced() {
+    let state = |index| StoreState {
+        group: G,
+        index: LogIndex(index),
+        term: Term(1),
+        membership: Membership::default(),
+        stamp: 0,
+        digest: 7,
+        epoch: ring_core::ids::Epoch(1),
+    };
+    for found in [vec![], vec![state(0)]] {
+        let mut oracle = three();
+        oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+        oracle.on_done(0, &StoreDone::Persisted { groups: vec![state(1)] });
+        oracle.on_boot(0, &recovered(2, 1, vec![entry(1, 1, "a")]), &found);
+        assert_eq!(check(&oracle), Some("ONCE"));
+    }
+}
+
+fn recovered(next_seq: u64, term: u64, entries: Vec<Entry>) -> Recovered {
+    let mut log = Recovered::default();
+    log.tail.next_seq = LogSeq(next_seq);
+    let group = RecoveredGroup {
+        replica: ReplicaId(1),
+        term: Term(term),
+        vote: Some(ReplicaId(1)),
+        commit: LogIndex(0),
+        cut_index: LogIndex(0),
+        cut_term: Term(0),
+        membership: Membership::default(),
+        entries,
+    };
+    log.groups.insert(G, group);
+    log
+}
+
+/// Trap W3: the log ends before what was durable; or says something else.
+#[test]
+fn recover_sees_what_is_missing_or_wrong() {
+    let mut oracle = three();
+    oracle.on_recovered(0, &recovered(2, 1, vec![entry(1, 1, "a")]));
+    assert_eq!(oracle.violation(), None);
+
+    oracle.on_recovered(0, &recovered(1, 1, vec![]));
+    assert_eq!(check(&oracle), Some("RECOVER"));
+    for wrong in [
+        recovered(2, 1, vec![]),
+        recovered(2, 0, vec![entry(1, 1, "a")]),
+        recovered(2, 1, vec![entry(1, 0, "a")]),
+        Recovered { tail: recovered(2, 1, vec![]).tail, ..Recovered::default() },
+    ] {
+        let mut oracle = three();
+        oracle.on_recovered(0, &wrong);
+        assert_eq!(check(&oracle), Some("RECOVER"), "{wrong:?}");
+    }
+}
+
+/// What was written and not synced may be there after a crash, up to any batch.
+#[test]
+fn recover_takes_any_prefix_of_what_was_not_durable() {
+    for kept in 0..=2 {
+        let mut oracle = three();
+        oracle.on_append(0, &batch(2, vec![entries(vec![entry(2, 1, "b")])]));
+        oracle.on_append(0, &batch(3, vec![entries(vec![entry(3, 1, "c")])]));
+        let mut found = vec![entry(1, 1, "a"), entry(2, 1, "b"), entry(3, 1, "c")];
+        found.truncate(1 + kept);
+        let next = len_u64(kept) + 2;
+        oracle.on_recovered(0, &recovered(next, 1, found));
+        assert_eq!(oracle.violation(), None);
+    }
+}

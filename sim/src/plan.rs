@@ -1,0 +1,625 @@
+//! What a seed turns into: machines, limits, clocks, network, workload, and every fault with its moment.
+//!
+//! A plan stays inside the fault budget of the design and goes up to it: any number of crashes, power cuts, pauses
+//! and partitions, also of all members at once; disks are lost only for a minority of each group's replicas.
+
+use std::fmt;
+use std::time::Duration;
+
+use ring_core::config::{Limits, Timers};
+use ring_core::genesis::{Founder, Genesis};
+use ring_core::ids::{ClusterId, GroupId, MemberId, len_u64, len_usize};
+use ring_core::rng::Rng;
+
+use crate::clock::Nanos;
+use crate::net::Link;
+use crate::world::Pace;
+
+/// Everything about a run that its seed decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Members of the cluster.
+    pub members: usize,
+    /// Further machines, each with a client node.
+    pub clients: usize,
+    /// Shards.
+    pub shards: u32,
+    /// Replicas of each.
+    pub replication: u32,
+    /// Timers of every node.
+    pub timers: Timers,
+    /// Limits of every node.
+    pub limits: Limits,
+    /// How quick machines are.
+    pub pace: Pace,
+    /// A message takes between these.
+    pub latency: (Duration, Duration),
+    /// Links lose, repeat and reorder frames inside connections.
+    pub wild: bool,
+    /// Drift of each machine's clock, in millionths, and how far its wall clock is off, in milliseconds.
+    pub clocks: Vec<(i64, i64)>,
+    /// What the clients do.
+    pub workload: Workload,
+    /// How long the faults last.
+    pub chaos: Duration,
+    /// What happens, in order of time.
+    pub faults: Vec<Scheduled>,
+}
+
+/// What the clients do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Logical clients.
+    pub clients: usize,
+    /// Operations of all of them a second, about.
+    pub rate: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Keys of each at a time.
+    pub keys: u64,
+    /// Longest padding of a value, in bytes.
+    pub padding: u64,
+    /// How long a call may take.
+    pub timeout: Duration,
+    /// Weights of get, put, delete, cas, cas by revision, batch, scan.
+    pub mix: [u64; 7],
+    /// Of 100 reads so many may be stale.
+    pub local: u64,
+}
+
+/// A fault and its moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// True time.
+    pub at: Nanos,
+    /// What happens.
+    pub fault: Fault,
+}
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// This machine.
+    Machine(usize),
+    /// Whoever leads the group then.
+    Leader(GroupId),
+}
+
+/// Something that goes wrong, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process dies; the system lives.
+    Crash(Who, Nanos),
+    /// A machine loses its power.
+    PowerCut(Who, Nanos),
+    /// All members lose their power.
+    Blackout(Nanos),
+    /// A process stops and goes on later.
+    Pause(Who, Nanos),
+    /// These machines and the others cannot talk.
+    Split(Vec<usize>, Nanos),
+    /// What the first sends does not reach the second.
+    OneWay(usize, usize, Nanos),
+    /// A machine cannot talk to anyone.
+    Isolate(Who, Nanos),
+    /// All links do this.
+    Storm(Link, Nanos),
+    /// Links to and from a machine do this.
+    BadLink(usize, Link, Nanos),
+    /// Connections between two machines break.
+    Reset(usize, usize),
+    /// Disk and store of a machine take so many times longer.
+    Slow(Who, u64, Nanos),
+    /// The next sync of the log fails.
+    SyncFails(Who),
+    /// The next write of the log fails.
+    WriteFails(Who),
+    /// There is no room on the disk.
+    Full(Who, Nanos),
+    /// The store's next write fails.
+    StoreWriteFails(Who),
+    /// The store's next sync fails.
+    StoreSyncFails(Who),
+    /// A process dies, and its disk cannot be read for a while.
+    Unreadable(Who, Nanos),
+    /// A wall clock jumps by so many milliseconds.
+    Jump(usize, i64),
+    /// A member's disk is lost; it may be started on what is left, and must notice.
+    Lose(usize, Loss),
+}
+
+/// How a disk is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It is empty.
+    Wiped,
+    /// A bit of what was synced before the last batch has flipped.
+    Rotten,
+    /// It is gone for good.
+    Gone,
+}
+
+const SECOND: Nanos = 1_000_000_000;
+const MS: Nanos = 1_000_000;
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let root = Rng::new(seed);
+        let mut rng = root.fork(1);
+        let members = if rng.chance(1, 2) { 3 } else { 5 };
+        let clients = len_usize(rng.below(3));
+        let replication = if members == 5 && rng.chance(1, 2) { 5 } else { 3 };
+        let shards = u32::try_from(1 + rng.below(8)).expect("at most 8");
+        let timers = timers(&mut rng);
+        let limits = limits(&mut root.fork(2));
+        let machines = members + clients;
+        let clocks = (0..machines).map(|_| clock(&mut rng)).collect();
+        let latency = *pick(
+            &mut rng,
+            &[(50, 300), (100, 1_000), (500, 5_000), (1_000, 10_000), (5_000, 30_000)],
+        );
+        let mut plan = Self {
+            seed,
+            members,
+            clients,
+            shards,
+            replication,
+            timers,
+            limits,
+            pace: pace(&mut root.fork(3)),
+            latency: (Duration::from_micros(latency.0), Duration::from_micros(latency.1)),
+            wild: rng.chance(1, 3),
+            clocks,
+            workload: workload(&mut root.fork(4)),
+            chaos: Duration::from_secs(60),
+            faults: Vec::new(),
+        };
+        plan.faults = faults(&plan, &mut root.fork(5));
+        plan
+    }
+
+    /// The same without any fault.
+    #[must_use]
+    pub fn calm(mut self) -> Self {
+        self.faults.clear();
+        self
+    }
+
+    /// Names and addresses of the members, as they are configured.
+    #[must_use]
+    pub fn founders(&self) -> Vec<(String, String)> {
+        founders(self.members)
+    }
+}
+
+/// Names and addresses of so many members.
+#[must_use]
+pub fn founders(members: usize) -> Vec<(String, String)> {
+    (0..members).map(|m| (format!("n{}", m + 1), crate::net::address(m).to_string())).collect()
+}
+
+fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[len_usize(rng.below(len_u64(from.len())))]
+}
+
+fn timers(rng: &mut Rng) -> Timers {
+    let mut timers = Timers::default();
+    if rng.chance(1, 3) {
+        timers.election_min = Duration::from_millis(250);
+        timers.election_max = Duration::from_millis(600);
+        timers.heartbeat = Duration::from_millis(50);
+        timers.retry = Duration::from_millis(200);
+    }
+    if rng.chance(1, 3) {
+        timers.session_ttl = Duration::from_secs(5);
+    }
+    if rng.chance(1, 3) {
+        timers.cursor_ttl = Duration::from_secs(1);
+    }
+    timers
+}
+
+/// Limits that are reached within a minute, each on its own or all at once.
+fn limits(rng: &mut Rng) -> Limits {
+    let mut limits = Limits::default();
+    let all = rng.chance(1, 4);
+    if all || rng.chance(1, 2) {
+        limits.segment_bytes = *pick(rng, &[4 << 10, 16 << 10, 64 << 10]);
+    }
+    if all || rng.chance(1, 2) {
+        limits.log_bytes = *pick(rng, &[16 << 10, 64 << 10, 256 << 10]);
+        limits.segment_bytes = limits.segment_bytes.min(limits.log_bytes / 4);
+    }
+    if all || rng.chance(1, 2) {
+        limits.log_tail_bytes = *pick(rng, &[1 << 10, 8 << 10, 64 << 10]);
+    }
+    if all || rng.chance(1, 2) {
+        limits.chunk_bytes = *pick(rng, &[1 << 10, 4 << 10, 32 << 10]);
+    }
+    if all || rng.chance(1, 3) {
+        limits.append_entries = *pick(rng, &[1, 3, 16]);
+        limits.appends_in_flight = *pick(rng, &[1, 2, 8]);
+    }
+    if all || rng.chance(1, 3) {
+        limits.append_bytes = *pick(rng, &[2 << 10, 64 << 10]);
+    }
+    if rng.chance(1, 4) {
+        limits.session_window = *pick(rng, &[2, 8]);
+    }
+    if rng.chance(1, 4) {
+        limits.sessions = *pick(rng, &[8, 16]);
+    }
+    if all || rng.chance(1, 3) {
+        limits.scan_keys = *pick(rng, &[1, 2, 5]);
+    }
+    if rng.chance(1, 4) {
+        limits.cursors = *pick(rng, &[1, 2, 8]);
+    }
+    if rng.chance(1, 4) {
+        limits.proposal_bytes = 64 << 10;
+    }
+    limits
+}
+
+fn pace(rng: &mut Rng) -> Pace {
+    Pace {
+        sync: *pick(rng, &[100_000, MS, 4 * MS, 10 * MS]),
+        store: *pick(rng, &[20_000, 200_000, 2 * MS]),
+        turn_inputs: *pick(rng, &[1, 8, 64]),
+        queue_bytes: *pick(rng, &[256 << 10, 4 << 20, 64 << 20]),
+        window_bytes: *pick(rng, &[4 << 10, 64 << 10, 1 << 20]),
+        promise_sample: 300,
+    }
+}
+
+fn clock(rng: &mut Rng) -> (i64, i64) {
+    let signed = |rng: &mut Rng, bound: u64| {
+        let drawn = i64::try_from(rng.below(2 * bound + 1)).expect("small bounds");
+        drawn - i64::try_from(bound).expect("small bounds")
+    };
+    let drift = match rng.below(3) {
+        0 => 0,
+        1 => signed(rng, 200),
+        _ => signed(rng, 10_000),
+    };
+    (drift, signed(rng, 3_600_000))
+}
+
+fn workload(rng: &mut Rng) -> Workload {
+    let mixes = [
+        [4, 6, 1, 2, 2, 2, 2],
+        [8, 3, 1, 1, 1, 1, 1],
+        [2, 2, 2, 6, 6, 1, 1],
+        [2, 4, 1, 1, 1, 6, 6],
+    ];
+    Workload {
+        clients: 8,
+        rate: 100,
+        partitions: 1 + rng.below(6),
+        keys: 1 + rng.below(6),
+        padding: *pick(rng, &[0, 0, 64, 2048]),
+        timeout: *pick(
+            rng,
+            &[Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)],
+        ),
+        mix: *pick(rng, &mixes),
+        local: *pick(rng, &[0, 10, 30]),
+    }
+}
+
+/// Kinds of fault that a run may have; each run draws a handful, so that some runs are about one thing.
+#[derive(Clone, Copy)]
+enum Kind {
+    Crash,
+    PowerCut,
+    Blackout,
+    Pause,
+    Split,
+    OneWay,
+    Isolate,
+    Storm,
+    BadLink,
+    Reset,
+    Slow,
+    SyncFails,
+    WriteFails,
+    Full,
+    Store,
+    Unreadable,
+    Jump,
+}
+
+const KINDS: [Kind; 17] = [
+    Kind::Crash,
+    Kind::PowerCut,
+    Kind::Blackout,
+    Kind::Pause,
+    Kind::Split,
+    Kind::OneWay,
+    Kind::Isolate,
+    Kind::Storm,
+    Kind::BadLink,
+    Kind::Reset,
+    Kind::Slow,
+    Kind::SyncFails,
+    Kind::WriteFails,
+    Kind::Full,
+    Kind::Store,
+    Kind::Unreadable,
+    Kind::Jump,
+];
+
+fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
+    let mut faults = Vec::new();
+    let kinds: Vec<Kind> = KINDS.iter().copied().filter(|_| rng.chance(1, 3)).collect();
+    let end = crate::net::nanos(plan.chaos);
+    // Some clusters are founded in peace.
+    let mut at = if rng.chance(1, 2) { 0 } else { 5 * SECOND };
+    let gap = *pick(rng, &[SECOND / 2, SECOND, 3 * SECOND, 8 * SECOND]);
+    while !kinds.is_empty() {
+        at += rng.below(2 * gap) + 10 * MS;
+        if at >= end {
+            break;
+        }
+        let kind = *pick(rng, &kinds);
+        let fault = draw(plan, kind, rng);
+        faults.push(Scheduled { at, fault });
+    }
+    lose_disks(plan, rng, &mut faults);
+    faults.sort_by_key(|f| f.at);
+    faults
+}
+
+fn draw(plan: &Plan, kind: Kind, rng: &mut Rng) -> Fault {
+    let machines = len_u64(plan.members + plan.clients);
+    let members = len_u64(plan.members);
+    let who = if rng.chance(1, 2) {
+        let group = u32::try_from(1 + rng.below(u64::from(plan.shards))).expect("at most 8");
+        Who::Leader(GroupId(group))
+    } else {
+        Who::Machine(len_usize(rng.below(members)))
+    };
+    let any = len_usize(rng.below(machines));
+    let other = len_usize((len_u64(any) + 1 + rng.below(machines - 1)) % machines);
+    let long = match rng.below(3) {
+        0 => 50 * MS + rng.below(500 * MS),
+        1 => SECOND / 2 + rng.below(4 * SECOND),
+        _ => 4 * SECOND + rng.below(12 * SECOND),
+    };
+    match kind {
+        Kind::Crash => Fault::Crash(who, long),
+        Kind::PowerCut => Fault::PowerCut(who, long),
+        Kind::Blackout => Fault::Blackout(long / 4),
+        Kind::Pause => Fault::Pause(who, long / 2),
+        Kind::Split => {
+            let side = (0..plan.members + plan.clients).filter(|_| rng.chance(1, 2));
+            Fault::Split(side.collect(), long)
+        }
+        Kind::OneWay => Fault::OneWay(any, other, long),
+        Kind::Isolate => Fault::Isolate(who, long),
+        Kind::Storm => Fault::Storm(bad_link(plan, rng), long),
+        Kind::BadLink => Fault::BadLink(any, bad_link(plan, rng), long),
+        Kind::Reset => Fault::Reset(any, other),
+        Kind::Slow => Fault::Slow(who, 2 + rng.below(60), long),
+        Kind::SyncFails => Fault::SyncFails(who),
+        Kind::WriteFails => Fault::WriteFails(who),
+        Kind::Full => Fault::Full(who, long),
+        Kind::Store if rng.chance(1, 2) => Fault::StoreWriteFails(who),
+        Kind::Store => Fault::StoreSyncFails(who),
+        Kind::Unreadable => Fault::Unreadable(who, long),
+        Kind::Jump => {
+            let far = *pick(rng, &[1_000, 60_000, 86_400_000]);
+            let ms = i64::try_from(rng.below(2 * far)).expect("small") - far.cast_signed();
+            Fault::Jump(any, ms)
+        }
+    }
+}
+
+fn bad_link(plan: &Plan, rng: &mut Rng) -> Link {
+    let chance = |rng: &mut Rng| match rng.below(3) {
+        0 => 0,
+        1 => rng.below(200),
+        _ => rng.below(3_000),
+    };
+    Link {
+        blocked: false,
+        wild: plan.wild,
+        loss: chance(rng),
+        duplication: chance(rng),
+        reordering: chance(rng),
+        corruption: if rng.chance(1, 4) { rng.below(300) } else { 0 },
+        delay_max: *pick(rng, &[0, 0, 20 * MS, 300 * MS]),
+    }
+}
+
+/// Loses as many disks as the budget allows, in some of the runs: never half of any group's replicas.
+fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
+    if rng.chance(1, 2) {
+        return;
+    }
+    let mut lost: Vec<usize> = Vec::new();
+    let mut at = 15 * SECOND;
+    let mut order: Vec<usize> = (0..plan.members).collect();
+    for place in (1..order.len()).rev() {
+        order.swap(place, len_usize(rng.below(len_u64(place) + 1)));
+    }
+    for member in order {
+        let mut more = lost.clone();
+        more.push(member);
+        if !within_budget(plan, &more) || rng.chance(1, 4) {
+            continue;
+        }
+        lost = more;
+        at += rng.below(20 * SECOND);
+        let loss = *pick(rng, &[Loss::Wiped, Loss::Rotten, Loss::Gone]);
+        faults.push(Scheduled { at, fault: Fault::Lose(member, loss) });
+    }
+}
+
+/// Whether every group keeps a majority of its replicas without these members.
+fn within_budget(plan: &Plan, lost: &[usize]) -> bool {
+    let founders = plan.founders().into_iter().enumerate();
+    let genesis = Genesis {
+        cluster: ClusterId(1),
+        name: String::new(),
+        members: founders
+            .map(|(m, (name, address))| Founder {
+                id: MemberId(len_u64(m) + 1),
+                name,
+                address,
+                birth: 1,
+            })
+            .collect(),
+        shards: plan.shards,
+        replication: plan.replication,
+    };
+    genesis.groups().all(|group| {
+        let voters = genesis.membership(group).voters;
+        let is_lost = |m: MemberId| lost.iter().any(|l| len_u64(*l) + 1 == m.0);
+        let gone = voters.iter().filter(|v| is_lost(v.member)).count();
+        gone * 2 < voters.len()
+    })
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let w = &self.workload;
+        writeln!(
+            f,
+            "seed {}: {} members, {} client nodes, {} shards x {}; links {}, {:?} to {:?}; sync {:?}, store {:?}",
+            self.seed,
+            self.members,
+            self.clients,
+            self.shards,
+            self.replication,
+            if self.wild { "wild" } else { "tame" },
+            self.latency.0,
+            self.latency.1,
+            Duration::from_nanos(self.pace.sync),
+            Duration::from_nanos(self.pace.store),
+        )?;
+        writeln!(
+            f,
+            "  turns of {}, window {} B, queue {} B; {} clients, {} ops/s on {} partitions x {} keys, padding {}, \
+             mix {:?}, stale {} %, time-out {:?}",
+            self.pace.turn_inputs,
+            self.pace.window_bytes,
+            self.pace.queue_bytes,
+            w.clients,
+            w.rate,
+            w.partitions,
+            w.keys,
+            w.padding,
+            w.mix,
+            w.local,
+            w.timeout
+        )?;
+        let l = &self.limits;
+        writeln!(
+            f,
+            "  limits: segment {} log {} tail {} chunk {} append {}/{} flight {} window {} sessions {} page {} \
+             cursors {}; drift {:?}",
+            l.segment_bytes,
+            l.log_bytes,
+            l.log_tail_bytes,
+            l.chunk_bytes,
+            l.append_entries,
+            l.append_bytes,
+            l.appends_in_flight,
+            l.session_window,
+            l.sessions,
+            l.scan_keys,
+            l.cursors,
+            self.clocks.iter().map(|c| c.0).collect::<Vec<_>>()
+        )?;
+        write!(f, "  {} faults:", self.faults.len())?;
+        for (n, scheduled) in self.faults.iter().enumerate() {
+            let line = if n % 4 == 0 { "\n    " } else { "; " };
+            write!(f, "{line}{scheduled}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Scheduled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s {}", Duration::from_nanos(self.at).as_secs_f64(), self.fault)
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(m) => write!(f, "n{}", m + 1),
+            Self::Leader(group) => write!(f, "leader of {group}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |t: &Nanos| format!("{:.2} s", Duration::from_nanos(*t).as_secs_f64());
+        match self {
+            Self::Crash(who, long) => write!(f, "crash {who} for {}", s(long)),
+            Self::PowerCut(who, long) => write!(f, "power cut {who} for {}", s(long)),
+            Self::Blackout(long) => write!(f, "power cut of all for {}", s(long)),
+            Self::Pause(who, long) => write!(f, "pause {who} for {}", s(long)),
+            Self::Split(side, long) => {
+                let side: Vec<String> = side.iter().map(|m| format!("n{}", m + 1)).collect();
+                write!(f, "split off [{}] for {}", side.join(" "), s(long))
+            }
+            Self::OneWay(from, to, long) => {
+                write!(f, "n{} does not reach n{} for {}", from + 1, to + 1, s(long))
+            }
+            Self::Isolate(who, long) => write!(f, "isolate {who} for {}", s(long)),
+            Self::Storm(link, long) => write!(f, "all links {link} for {}", s(long)),
+            Self::BadLink(m, link, long) => write!(f, "links of n{} {link} for {}", m + 1, s(long)),
+            Self::Reset(a, b) => write!(f, "reset n{} n{}", a + 1, b + 1),
+            Self::Slow(who, times, long) => {
+                write!(f, "disk of {who} {times}x slow for {}", s(long))
+            }
+            Self::SyncFails(who) => write!(f, "log sync fails at {who}"),
+            Self::WriteFails(who) => write!(f, "log write fails at {who}"),
+            Self::Full(who, long) => write!(f, "disk of {who} full for {}", s(long)),
+            Self::StoreWriteFails(who) => write!(f, "store write fails at {who}"),
+            Self::StoreSyncFails(who) => write!(f, "store sync fails at {who}"),
+            Self::Unreadable(who, long) => write!(f, "disk of {who} unreadable for {}", s(long)),
+            Self::Jump(m, ms) => write!(f, "wall clock of n{} jumps {ms} ms", m + 1),
+            Self::Lose(m, loss) => write!(f, "disk of n{} {loss:?}", m + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_one_plan_and_another_seed_another() {
+        assert_eq!(Plan::of(7), Plan::of(7));
+        assert_ne!(Plan::of(7).to_string(), Plan::of(8).to_string());
+    }
+
+    #[test]
+    fn plans_stay_within_the_budget_and_go_up_to_it() {
+        let mut most = 0;
+        for seed in 0..2_000 {
+            let plan = Plan::of(seed);
+            let mut lost = Vec::new();
+            for scheduled in &plan.faults {
+                if let Fault::Lose(member, _) = scheduled.fault {
+                    lost.push(member);
+                }
+            }
+            assert!(within_budget(&plan, &lost), "{plan}");
+            let end = crate::net::nanos(plan.chaos);
+            assert!(plan.faults.iter().all(|f| f.at <= end), "{plan}");
+            most = most.max(lost.len());
+        }
+        assert_eq!(most, 2, "five replicas bear two lost disks");
+    }
+}

@@ -1,0 +1,353 @@
+//! The ordered store of one member: in memory, with exactly the durability that core's contract promises.
+//!
+//! Batches since the last sync can be undone from the end: a power cut keeps a drawn prefix of them. A crash of the
+//! process does the same, since `write` need not have reached the system.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use ring_core::ids::{len_u64, len_usize};
+use ring_core::rng::Rng;
+use ring_core::store::{Store, StoreError, View, WriteBatch};
+
+use crate::lock;
+
+type Map = BTreeMap<Bytes, Bytes>;
+
+/// A handle to a member's store; its content outlives the process that holds handles.
+#[derive(Clone, Debug, Default)]
+pub struct SimStore {
+    content: Arc<Mutex<Content>>,
+}
+
+/// A view that later writes do not change.
+#[derive(Clone, Debug)]
+pub struct SimSnapshot {
+    map: Arc<Map>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    map: Arc<Map>,
+    /// What each batch since the last sync replaced, oldest batch first.
+    unsynced: Vec<Vec<(Bytes, Option<Bytes>)>>,
+    write_fails: bool,
+    sync_fails: bool,
+    reads_fail: bool,
+    syncs: u64,
+}
+
+impl SimStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The process or the machine died: some prefix of the batches since the last sync survives.
+    pub fn cut(&self, rng: &mut Rng) {
+        let content = &mut *lock(&self.content);
+        let batches = len_u64(content.unsynced.len());
+        let kept = match rng.below(4) {
+            0 => 0,
+            1 => batches,
+            _ => rng.below(batches + 1),
+        };
+        content.undo_after(len_usize(kept));
+        content.mend();
+    }
+
+    /// Everything is gone.
+    pub fn wipe(&self) {
+        *lock(&self.content) = Content::default();
+    }
+
+    /// A copy, for a disk that is rolled back to it later.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { content: Arc::new(Mutex::new(lock(&self.content).clone())) }
+    }
+
+    /// Puts an earlier state in place of this one, durable and whole.
+    pub fn roll_back(&self, earlier: &Self) {
+        let mut content = lock(&earlier.content).clone();
+        content.unsynced.clear();
+        content.mend();
+        *lock(&self.content) = content;
+    }
+
+    /// The next write fails.
+    pub fn fail_next_write(&self) {
+        lock(&self.content).write_fails = true;
+    }
+
+    /// The next sync fails.
+    pub fn fail_next_sync(&self) {
+        lock(&self.content).sync_fails = true;
+    }
+
+    /// Reads fail, until the store is cut.
+    pub fn fail_reads(&self) {
+        lock(&self.content).reads_fail = true;
+    }
+
+    /// Whatever was to fail does not.
+    pub fn mend(&self) {
+        lock(&self.content).mend();
+    }
+
+    /// How many syncs have succeeded.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        lock(&self.content).syncs
+    }
+
+    fn readable(&self) -> Result<Arc<Map>, StoreError> {
+        let content = lock(&self.content);
+        if content.reads_fail {
+            return Err(StoreError(String::from("read failed: I/O error")));
+        }
+        Ok(Arc::clone(&content.map))
+    }
+}
+
+impl Content {
+    fn undo_after(&mut self, kept: usize) {
+        let map = Arc::make_mut(&mut self.map);
+        for batch in self.unsynced.drain(kept..).rev() {
+            for (key, old) in batch.into_iter().rev() {
+                match old {
+                    Some(value) => map.insert(key, value),
+                    None => map.remove(&key),
+                };
+            }
+        }
+        self.unsynced.clear();
+    }
+
+    fn mend(&mut self) {
+        self.write_fails = false;
+        self.sync_fails = false;
+        self.reads_fail = false;
+    }
+}
+
+impl View for SimStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let content = lock(&self.content);
+        if content.reads_fail {
+            return Err(StoreError(String::from("read failed: I/O error")));
+        }
+        Ok(content.map.get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let map = self.readable()?;
+        scan(&map, from, to, reverse, visit);
+        Ok(())
+    }
+}
+
+impl View for SimSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.map.get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        scan(&self.map, from, to, reverse, visit);
+        Ok(())
+    }
+}
+
+impl Store for SimStore {
+    type Snapshot = SimSnapshot;
+
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        let content = &mut *lock(&self.content);
+        if mem::take(&mut content.write_fails) {
+            return Err(StoreError(String::from("write failed: I/O error")));
+        }
+        let map = Arc::make_mut(&mut content.map);
+        let undo = batch
+            .writes
+            .into_iter()
+            .map(|(key, value)| match value {
+                Some(value) => {
+                    let old = map.insert(key.clone(), value);
+                    (key, old)
+                }
+                None => {
+                    let old = map.remove(&key);
+                    (key, old)
+                }
+            })
+            .collect();
+        content.unsynced.push(undo);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let content = &mut *lock(&self.content);
+        if mem::take(&mut content.sync_fails) {
+            return Err(StoreError(String::from("sync failed: I/O error")));
+        }
+        content.unsynced.clear();
+        content.syncs += 1;
+        Ok(())
+    }
+
+    fn snapshot(&self) -> SimSnapshot {
+        SimSnapshot { map: Arc::clone(&lock(&self.content).map) }
+    }
+}
+
+fn scan(
+    map: &Map,
+    from: &[u8],
+    to: &[u8],
+    reverse: bool,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) {
+    if from >= to {
+        return;
+    }
+    let mut range =
+        map.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
+    if reverse {
+        let _ = range.rev().all(|(key, value)| visit(key, value));
+    } else {
+        let _ = range.all(|(key, value)| visit(key, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(writes: &[(&'static str, Option<&'static str>)]) -> WriteBatch {
+        let bytes = |s: &'static str| Bytes::from_static(s.as_bytes());
+        WriteBatch { writes: writes.iter().map(|(k, v)| (bytes(k), v.map(bytes))).collect() }
+    }
+
+    fn all(view: &impl View) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        view.scan(b"", b"~", false, &mut |k, v| {
+            found.push((k.to_vec(), v.to_vec()));
+            true
+        })
+        .unwrap();
+        found
+    }
+
+    /// A cut leaves the state after some number of batches, never fewer than were synced, and every such number.
+    #[test]
+    fn a_cut_leaves_a_prefix_that_holds_the_last_sync() {
+        let writes: [&[(&str, Option<&str>)]; 5] = [
+            &[("a", Some("1")), ("b", Some("1"))],
+            &[("a", None), ("c", Some("2"))],
+            &[("b", Some("3")), ("b", None)],
+            &[("a", Some("4")), ("a", Some("5"))],
+            &[("c", None)],
+        ];
+        let mut states = Vec::new();
+        let mut store = SimStore::new();
+        for writes in writes {
+            store.write(batch(writes)).unwrap();
+            states.push(all(&store));
+        }
+
+        let mut seen = [0; 5];
+        for seed in 0..100 {
+            let mut store = SimStore::new();
+            for (n, writes) in writes.iter().enumerate() {
+                store.write(batch(writes)).unwrap();
+                if n == 1 {
+                    store.sync().unwrap();
+                }
+            }
+            store.cut(&mut Rng::new(seed));
+            let left = all(&store);
+            let n = states.iter().position(|s| *s == left).unwrap();
+            seen[n] += 1;
+        }
+        assert_eq!(seen[0], 0, "the second batch was synced");
+        assert!(seen[1..].iter().all(|n| *n > 3), "{seen:?}");
+    }
+
+    #[test]
+    fn a_snapshot_stays_as_it_was() {
+        let mut store = SimStore::new();
+        store.write(batch(&[("a", Some("1"))])).unwrap();
+        let snapshot = store.snapshot();
+        store.write(batch(&[("a", Some("2")), ("b", Some("2"))])).unwrap();
+        assert_eq!(snapshot.get(b"a").unwrap().unwrap(), "1");
+        assert_eq!(snapshot.get(b"b").unwrap(), None);
+        assert_eq!(store.get(b"a").unwrap().unwrap(), "2");
+    }
+
+    #[test]
+    fn scans_stop_and_turn_round() {
+        let mut store = SimStore::new();
+        let writes = [("a", Some("1")), ("b", Some("2")), ("c", Some("3"))];
+        store.write(batch(&writes)).unwrap();
+        let mut seen = Vec::new();
+        store
+            .scan(b"a", b"c", true, &mut |k, _| {
+                seen.push(k.to_vec());
+                true
+            })
+            .unwrap();
+        assert_eq!(seen, [b"b".to_vec(), b"a".to_vec()]);
+        let mut first = Vec::new();
+        store
+            .scan(b"b", b"z", false, &mut |k, _| {
+                first.push(k.to_vec());
+                false
+            })
+            .unwrap();
+        assert_eq!(first, [b"b".to_vec()]);
+        store.scan(b"z", b"a", false, &mut |_, _| panic!("empty range")).unwrap();
+    }
+
+    #[test]
+    fn faults_show_once_and_change_nothing() {
+        let mut store = SimStore::new();
+        store.fail_next_write();
+        assert!(store.write(batch(&[("a", Some("1"))])).is_err());
+        assert!(all(&store).is_empty());
+        store.write(batch(&[("a", Some("1"))])).unwrap();
+        store.fail_next_sync();
+        assert!(store.sync().is_err());
+        store.fail_reads();
+        assert!(store.get(b"a").is_err());
+        store.cut(&mut Rng::new(1));
+        assert!(store.get(b"a").is_ok());
+    }
+
+    #[test]
+    fn a_copy_can_be_brought_back() {
+        let mut store = SimStore::new();
+        store.write(batch(&[("a", Some("1"))])).unwrap();
+        let earlier = store.copy();
+        store.write(batch(&[("a", Some("2"))])).unwrap();
+        store.roll_back(&earlier);
+        store.cut(&mut Rng::new(0));
+        assert_eq!(store.get(b"a").unwrap().unwrap(), "1");
+        store.wipe();
+        assert!(all(&store).is_empty());
+    }
+}

@@ -1,0 +1,417 @@
+//! One seed, one run, one verdict.
+//!
+//! A run has two phases. Under faults nothing false may happen; after everything is well again all must finish in
+//! bounded time: every operation ends, every group has a leader, all replicas have applied the same. Then
+//! everything is read once more, and checkers judge what the clients saw.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use madsim::runtime::Runtime;
+use ring_core::ids::{len_u64, len_usize};
+use ring_core::rng::Rng;
+use serde_json::{Map, Value as Json};
+
+use crate::chaos::Chaos;
+use crate::check::{Checker, Durable, Linearizable, LocalReads, Outcomes, Sessions, Verdict};
+use crate::client::{Client, Keys};
+use crate::cluster::{Cluster, Stuck};
+use crate::history::{Counts, History, Key, Op, Recorder};
+use crate::lock;
+use crate::net::nanos;
+use crate::oracle::Violation;
+use crate::panics;
+use crate::plan::Plan;
+use crate::world::Sim;
+
+/// How to run a seed.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Print every event as it happens.
+    pub aloud: bool,
+    /// No faults.
+    pub calm: bool,
+    /// How long the faults last, instead of what the plan says.
+    pub chaos: Option<Duration>,
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was to happen.
+    pub plan: Plan,
+    /// What went wrong, if anything did.
+    pub failure: Option<Failure>,
+    /// Hash over everything that happened; equal whenever the seed is run again.
+    pub trace_hash: u64,
+    /// How long the run was, in simulated time.
+    pub simulated: Duration,
+    /// Operations and their ends.
+    pub counts: Counts,
+    /// Faults carried out, and those that had nobody to hit.
+    pub faults: (u64, u64),
+    /// Entries applied by all groups, each counted once.
+    pub applied: u64,
+    /// Checkers that could not judge the history, and why.
+    pub unjudged: Vec<String>,
+    /// What the clients saw.
+    pub history: History,
+    /// The last events of each machine; empty when all went well.
+    pub last_events: String,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which kind of wrong.
+    pub class: Class,
+    /// By which check, and what it says.
+    pub problem: String,
+}
+
+/// The kinds of wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// An assertion failed.
+    Crash,
+    /// Something false happened.
+    Safety,
+    /// Something did not happen in time.
+    Liveness,
+    /// Two replicas' states differ.
+    Divergence,
+}
+
+/// What a run leaves behind even when it panics.
+#[derive(Default)]
+struct Remains {
+    sim: Option<Arc<Sim>>,
+    recorder: Recorder,
+    faults: (u64, u64),
+}
+
+/// After the faults every call must have ended by then, beyond its own time-out...
+const CALLS_MAX: Duration = Duration::from_secs(30);
+/// ... and the cluster have agreed by then.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// Runs a seed from its plan to its verdict. Must not be called inside a simulation.
+#[must_use]
+pub fn run_seed(seed: u64, options: &Options) -> Report {
+    let mut plan = Plan::of(seed);
+    if options.calm {
+        plan = plan.calm();
+    }
+    if let Some(chaos) = options.chaos {
+        plan.chaos = chaos;
+        plan.faults.retain(|fault| fault.at < nanos(chaos));
+    }
+    run_plan(&plan, options)
+}
+
+/// Runs a plan.
+#[must_use]
+pub fn run_plan(plan: &Plan, options: &Options) -> Report {
+    let remains =
+        Arc::new(Mutex::new(Remains { recorder: Recorder::new(meta(plan)), ..Remains::default() }));
+    let result = panics::catch(AssertUnwindSafe(|| {
+        let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
+        runtime.block_on(live(plan.clone(), options.clone(), Arc::clone(&remains)))
+    }));
+    let mut failure = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure),
+        Err(panic) => Some(Failure { class: Class::Crash, problem: panic }),
+    };
+    let remains = lock(&remains);
+    let history = remains.recorder.history();
+    let counts = remains.recorder.counts();
+    let mut unjudged = Vec::new();
+    if failure.is_none() {
+        failure = judge(&history, &mut unjudged);
+    }
+    let sim = remains.sim.as_ref();
+    let applied = sim.map_or(0, |sim| {
+        let groups = (1..=plan.shards).map(ring_core::ids::GroupId);
+        sim.oracle(|oracle| groups.map(|group| oracle.applied(group).0).sum())
+    });
+    Report {
+        plan: plan.clone(),
+        trace_hash: sim.map_or(0, |sim| sim.trace(|trace| trace.hash())),
+        simulated: sim.map_or(Duration::ZERO, |sim| Duration::from_nanos(sim.now())),
+        counts,
+        faults: remains.faults,
+        applied,
+        last_events: match (&failure, sim) {
+            (Some(_), Some(sim)) => sim.trace(|trace| trace.last()),
+            _ => String::new(),
+        },
+        failure,
+        unjudged,
+        history,
+    }
+}
+
+/// The `meta` line of a run's history.
+fn meta(plan: &Plan) -> Map<String, Json> {
+    let mut meta = Map::new();
+    meta.insert(String::from("seed"), Json::from(plan.seed));
+    meta.insert(String::from("build"), Json::from(env!("CARGO_PKG_VERSION")));
+    meta.insert(String::from("w"), Json::from("kv"));
+    meta.insert(String::from("plan"), Json::from(plan.to_string()));
+    meta
+}
+
+/// The whole run, inside the simulation.
+async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Result<(), Failure> {
+    let recorder = lock(&remains).recorder.clone();
+    let mut cluster = Cluster::new(plan.clone(), recorder, options.aloud);
+    lock(&remains).sim = Some(Arc::clone(&cluster.sim));
+    cluster.boot_all();
+
+    let end = cluster.sim.now() + nanos(plan.chaos);
+    let keys = Arc::new(Mutex::new(Keys::new(plan.workload.partitions, plan.workload.keys)));
+    let clients: Vec<_> = clients(&cluster, &plan)
+        .map(|client| {
+            let work = client.work(Arc::clone(&keys), plan.workload.clone(), end);
+            madsim::task::spawn(work)
+        })
+        .collect();
+    let mut chaos = Chaos::new(&plan);
+    let passed = chaos.run(&mut cluster, end).await;
+    lock(&remains).faults = (chaos.done, chaos.skipped);
+    passed.map_err(broken)?;
+
+    chaos.end(&mut cluster);
+    cluster.founded(SETTLE_MAX).await.map_err(stuck)?;
+    ended(&cluster, plan.workload.timeout + CALLS_MAX).await?;
+    for client in clients {
+        client.await.expect("a client that panics ends the run");
+    }
+    cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
+    read_everything(&mut cluster, &plan, &keys).await?;
+    cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
+    cluster.sim.violation(None).map_or(Ok(()), |violation| Err(broken(violation)))
+}
+
+fn clients<'a>(cluster: &'a Cluster, plan: &'a Plan) -> impl Iterator<Item = Client> + 'a {
+    let mut rng = Rng::new(plan.seed).fork(8);
+    (0..plan.workload.clients).map(move |n| {
+        let machines = len_u64(cluster.sim.machines.len());
+        let home = len_usize(rng.below(machines));
+        let (sim, recorder) = (Arc::clone(&cluster.sim), cluster.recorder.clone());
+        Client::new(sim, recorder, rng.fork(len_u64(n)), home, &plan.workload)
+    })
+}
+
+/// Waits until no operation is open any more.
+async fn ended(cluster: &Cluster, long: Duration) -> Result<(), Failure> {
+    let end = cluster.sim.now() + nanos(long);
+    loop {
+        let open = cluster.recorder.counts().open();
+        if open == 0 {
+            return Ok(());
+        }
+        if cluster.sim.now() > end {
+            let problem = format!("{open} calls have not ended {long:?} after the faults");
+            return Err(stuck(Stuck(problem)));
+        }
+        let next = cluster.sim.now() + 100_000_000;
+        cluster.pass(next).await.map_err(broken)?;
+    }
+}
+
+/// Reads every key that was ever written, and every partition as a whole.
+async fn read_everything(
+    cluster: &mut Cluster,
+    plan: &Plan,
+    keys: &Mutex<Keys>,
+) -> Result<(), Failure> {
+    let (keys, partitions) = lock(keys).all();
+    let mut ops: Vec<Op> = keys.into_iter().map(|key| Op::Get { key, local: false }).collect();
+    ops.extend(partitions.iter().map(|partition| Op::Scan {
+        from: Key::new(partition, ""),
+        to: None,
+        limit: 1_000,
+        reverse: false,
+        local: false,
+    }));
+    let mut workload = plan.workload.clone();
+    workload.timeout = Duration::from_secs(30);
+    let (sim, recorder) = (Arc::clone(&cluster.sim), cluster.recorder.clone());
+    let mut home = 0;
+    while sim.machines[home].state().lost {
+        home += 1;
+    }
+    let rng = cluster.rng.fork(9);
+    let mut client = Client::new(sim, recorder, rng, home, &workload);
+    for op in ops {
+        if client.perform(&op).await.is_none() {
+            return Err(stuck(Stuck(format!("the last {op} was not answered"))));
+        }
+    }
+    Ok(())
+}
+
+/// Lets every checker judge the history.
+fn judge(history: &History, unjudged: &mut Vec<String>) -> Option<Failure> {
+    let checkers: [&dyn Checker; 5] =
+        [&Linearizable::default(), &Sessions, &LocalReads, &Durable, &Outcomes::default()];
+    for checker in checkers {
+        match checker.check(history) {
+            Verdict::Ok => {}
+            Verdict::Unknown { why } => unjudged.push(format!("{}: {why}", checker.name())),
+            Verdict::Violation(violation) => {
+                return Some(Failure {
+                    class: Class::Safety,
+                    problem: format!("{}: {violation}", checker.name()),
+                });
+            }
+        }
+    }
+    None
+}
+
+fn broken(violation: Violation) -> Failure {
+    let class = match violation.check {
+        "HASH" => Class::Divergence,
+        _ => Class::Safety,
+    };
+    Failure { class, problem: violation.to_string() }
+}
+
+fn stuck(stuck: Stuck) -> Failure {
+    Failure { class: Class::Liveness, problem: stuck.0 }
+}
+
+/// Runs many seeds on so many threads and hands each report out as it comes, until `each` answers false. A run in
+/// which real time passes and simulated time does not is given up as a failure; its thread is left behind.
+pub fn run_many(
+    seeds: Range<u64>,
+    jobs: usize,
+    options: &Options,
+    mut each: impl FnMut(Report) -> bool,
+) {
+    let next = Arc::new(AtomicU64::new(seeds.start));
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..jobs.max(1) {
+        let (next, sender, options) = (Arc::clone(&next), sender.clone(), options.clone());
+        std::thread::spawn(move || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end || sender.send(News::Begun(seed)).is_err() {
+                    return;
+                }
+                if sender.send(News::Ended(Box::new(run_seed(seed, &options)))).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(sender);
+    let mut running: BTreeMap<u64, Instant> = BTreeMap::new();
+    loop {
+        match receiver.recv_timeout(Duration::from_secs(1)) {
+            Ok(News::Begun(seed)) => {
+                running.insert(seed, Instant::now());
+            }
+            Ok(News::Ended(report)) => {
+                running.remove(&report.plan.seed);
+                if !each(*report) {
+                    return;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let hung = running.iter().find(|(_, begun)| begun.elapsed() > HUNG_AFTER);
+        if let Some(seed) = hung.map(|(seed, _)| *seed) {
+            running.remove(&seed);
+            if !each(Report::hung(seed)) || running.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a thread says.
+enum News {
+    Begun(u64),
+    Ended(Box<Report>),
+}
+
+/// A run takes about a second; one that takes this long never ends.
+const HUNG_AFTER: Duration = Duration::from_secs(120);
+
+impl Report {
+    fn hung(seed: u64) -> Self {
+        let problem = format!("the run goes on for ever; see where with --seed {seed} --aloud");
+        Self {
+            plan: Plan::of(seed),
+            failure: Some(Failure { class: Class::Liveness, problem }),
+            trace_hash: 0,
+            simulated: Duration::ZERO,
+            counts: Counts::default(),
+            faults: (0, 0),
+            applied: 0,
+            unjudged: Vec::new(),
+            history: History::default(),
+            last_events: String::new(),
+        }
+    }
+
+    /// True when nothing went wrong.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.failure.is_none()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = match self.class {
+            Class::Crash => "crash",
+            Class::Safety => "safety",
+            Class::Liveness => "liveness",
+            Class::Divergence => "divergence",
+        };
+        write!(f, "{class}: {}", self.problem)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { invoked, ok, fail, info } = self.counts;
+        match &self.failure {
+            None => write!(f, "seed {}: passed", self.plan.seed)?,
+            Some(failure) => {
+                writeln!(f, "seed {} FAILED: {failure}", self.plan.seed)?;
+                writeln!(f, "{}", self.plan)?;
+                writeln!(f, "{}", self.last_events)?;
+                let seed = self.plan.seed;
+                writeln!(f, "replay: cargo run --release -p sim --bin swarm -- --seed {seed}")?;
+                write!(f, "seed {seed}")?;
+            }
+        }
+        write!(
+            f,
+            "; {:.1} s simulated, {invoked} operations ({ok} ok, {fail} failed, {info} unknown), {} faults \
+             ({} without a target), {} entries, trace {:016x}",
+            self.simulated.as_secs_f64(),
+            self.faults.0,
+            self.faults.1,
+            self.applied,
+            self.trace_hash
+        )?;
+        for why in &self.unjudged {
+            write!(f, "\n  not judged: {why}")?;
+        }
+        Ok(())
+    }
+}

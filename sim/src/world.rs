@@ -1,0 +1,555 @@
+//! The simulated world: what all machines share, and how one process carries out what its node asks for.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
+
+use madsim::net::Endpoint;
+use madsim::task::NodeId;
+use madsim::time::TimeHandle;
+use ring_core::World;
+use ring_core::config::Config;
+use ring_core::ids::{ConnId, MemberId, RequestId, SegmentId};
+use ring_core::io::{Dial, Event, Failure, Halt, Reply};
+use ring_core::rng::Rng;
+use ring_core::storage::record::Batch;
+use ring_core::store::{StoreDone, StoreTask};
+use ring_core::wire::{Assembler, Decoder, Encoder, Message};
+
+use crate::call::{Ended, Promise};
+use crate::clock::{Clock, Nanos};
+use crate::disk::Disk;
+use crate::inbox::{Delivery, Inbox};
+use crate::lock;
+use crate::log::{LogEvent, LogWriter};
+use crate::net::{self, Net, Parcel, Wire};
+use crate::oracle::{Oracle, Violation};
+use crate::store::SimStore;
+use crate::trace::{Brief, Trace, What};
+
+/// Everything that a run's machines share.
+pub struct Sim {
+    /// True time.
+    pub time: TimeHandle,
+    /// How quick the machines are.
+    pub pace: Pace,
+    /// Members first, in order of their ids; then machines with clients only.
+    pub machines: Vec<Machine>,
+    /// How many of the machines are members.
+    pub members: usize,
+    /// The network.
+    pub net: Net,
+    watch: Mutex<Watch>,
+}
+
+/// One machine: what outlives the process on it.
+pub struct Machine {
+    /// What its process is configured with.
+    pub config: Config,
+    /// Calls and deliveries that wait.
+    pub inbox: Inbox,
+    /// Its directory.
+    pub disk: Mutex<Disk>,
+    /// Its store.
+    pub store: SimStore,
+    /// Its clocks.
+    pub clock: Mutex<Clock>,
+    /// What its process is like at the moment.
+    pub state: Mutex<MachineState>,
+    /// madsim's name of it.
+    pub(crate) node: OnceLock<NodeId>,
+}
+
+/// What is known of a machine's process.
+#[derive(Clone, Debug, Default)]
+pub struct MachineState {
+    /// A process is being started on it, or runs.
+    pub starting: bool,
+    /// Its node knows the cluster.
+    pub founded: bool,
+    /// Why its node stopped for good.
+    pub halted: Option<Halt>,
+    /// Its log could not be recovered.
+    pub unrecoverable: Option<String>,
+    /// Its disk was damaged beyond the plan's repair: it may stay down.
+    pub lost: bool,
+    /// Its disk is lost and nothing is left to start it on.
+    pub gone: bool,
+    /// Disk and store take so many times longer.
+    pub slow: u64,
+}
+
+/// How quick machines are; drawn by the plan. Times are in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// A sync of the log takes about this long.
+    pub sync: Nanos,
+    /// A round of store tasks takes about this long.
+    pub store: Nanos,
+    /// Most inputs that a process takes in one turn.
+    pub turn_inputs: usize,
+    /// A connection with more bytes than this on its way or queued is closed.
+    pub queue_bytes: usize,
+    /// Bytes on their way at once on a connection.
+    pub window_bytes: usize,
+    /// One in so many promises is checked by recovering a copy of the disk; 0: none.
+    pub promise_sample: u64,
+}
+
+/// What watches the run.
+struct Watch {
+    oracle: Oracle,
+    trace: Trace,
+    supervisor: Option<Waker>,
+}
+
+impl Sim {
+    /// A world of these machines, the first `members` of which are members.
+    #[must_use]
+    pub fn new(
+        machines: Vec<Machine>,
+        members: usize,
+        pace: Pace,
+        seed: u64,
+        aloud: bool,
+    ) -> Arc<Self> {
+        let count = machines.len();
+        Arc::new(Self {
+            time: TimeHandle::current(),
+            pace,
+            machines,
+            members,
+            net: Net::new(count, seed),
+            watch: Mutex::new(Watch {
+                oracle: Oracle::new(members),
+                trace: Trace::new(count, aloud),
+                supervisor: None,
+            }),
+        })
+    }
+
+    /// True time.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        net::nanos(self.time.elapsed())
+    }
+
+    /// Asks or tells the oracle.
+    pub fn oracle<T>(&self, ask: impl FnOnce(&mut Oracle) -> T) -> T {
+        let mut watch = lock(&self.watch);
+        let answer = ask(&mut watch.oracle);
+        if watch.oracle.violation().is_some()
+            && let Some(waker) = watch.supervisor.take()
+        {
+            waker.wake();
+        }
+        answer
+    }
+
+    /// The first rule that was broken, if any; else `waker` is told when one is.
+    pub fn violation(&self, waker: Option<&Waker>) -> Option<Violation> {
+        let mut watch = lock(&self.watch);
+        let violation = watch.oracle.violation().cloned();
+        if violation.is_none()
+            && let Some(waker) = waker
+        {
+            watch.supervisor = Some(waker.clone());
+        }
+        violation
+    }
+
+    /// Adds to the trace.
+    pub fn trace<T>(&self, add: impl FnOnce(&mut Trace) -> T) -> T {
+        add(&mut lock(&self.watch).trace)
+    }
+
+    /// Keeps a line about a machine.
+    pub fn say(&self, machine: usize, words: String) {
+        let now = self.now();
+        self.trace(|trace| trace.line(machine, now, What::Said(words)));
+    }
+}
+
+impl Machine {
+    /// A machine with an empty disk.
+    #[must_use]
+    pub fn new(config: Config, clock: Clock) -> Self {
+        Self {
+            config,
+            inbox: Inbox::default(),
+            disk: Mutex::new(Disk::new()),
+            store: SimStore::new(),
+            clock: Mutex::new(clock),
+            state: Mutex::new(MachineState { slow: 1, ..MachineState::default() }),
+            node: OnceLock::new(),
+        }
+    }
+
+    /// A copy of its state.
+    #[must_use]
+    pub fn state(&self) -> MachineState {
+        lock(&self.state).clone()
+    }
+}
+
+impl MachineState {
+    /// True when it must not be started again: its disk is gone, or it has seen that what is left cannot be used.
+    #[must_use]
+    pub fn down_for_good(&self) -> bool {
+        let noticed = self.halted.is_some() || self.unrecoverable.is_some();
+        self.gone || (self.lost && noticed)
+    }
+}
+
+/// What is due in a process at some moment.
+pub(crate) enum Due {
+    Log(LogEvent),
+    /// The store thread begins with these.
+    StoreRun(Vec<StoreTask>),
+    /// The store thread has answered.
+    StoreDone(Vec<StoreDone>),
+    Delivery(Delivery),
+    /// A connection with a backlog may have room again.
+    Pump(ConnId),
+}
+
+/// Carries out what one node asks for. The process around it is [`crate::member`].
+pub(crate) struct SimWorld {
+    pub(crate) sim: Arc<Sim>,
+    pub(crate) me: usize,
+    pub(crate) now: Nanos,
+    pub(crate) rng: Rng,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    /// Connections on which something was sent in this turn.
+    to_ship: Vec<ConnId>,
+    pub(crate) due: BinaryHeap<Reverse<Timed>>,
+    dues: u64,
+    pub(crate) log: LogWriter,
+    pub(crate) tasks: Vec<StoreTask>,
+    pub(crate) store_busy: bool,
+    pub(crate) promises: BTreeMap<RequestId, Promise>,
+    pub(crate) halted: Option<Halt>,
+}
+
+/// One connection of a process.
+pub(crate) struct Conn {
+    wire: Wire,
+    encoder: Encoder,
+    decoding: Decoding,
+    flight: Arc<AtomicUsize>,
+    /// Something waits for room on the wire.
+    backlog: bool,
+    staged: bool,
+}
+
+enum Decoding {
+    Stream(Box<Decoder>),
+    Frames(Assembler),
+}
+
+/// Something due, in the order of time and then of asking.
+pub(crate) struct Timed {
+    pub(crate) at: Nanos,
+    number: u64,
+    pub(crate) due: Due,
+}
+
+/// How often a connection with a backlog looks for room.
+const PUMP_EVERY: Nanos = 2_000_000;
+
+impl SimWorld {
+    pub(crate) fn new(sim: Arc<Sim>, me: usize, endpoint: Endpoint, rng: Rng) -> Self {
+        Self {
+            now: sim.now(),
+            sim,
+            me,
+            rng,
+            endpoint,
+            conns: BTreeMap::new(),
+            to_ship: Vec::new(),
+            due: BinaryHeap::new(),
+            dues: 0,
+            log: LogWriter::default(),
+            tasks: Vec::new(),
+            store_busy: false,
+            promises: BTreeMap::new(),
+            halted: None,
+        }
+    }
+
+    pub(crate) fn at(&mut self, at: Nanos, due: Due) {
+        self.dues += 1;
+        let number = self.dues;
+        self.due.push(Reverse(Timed { at, number, due }));
+    }
+
+    /// A time of about `usual`, sometimes much longer; longer still on a slow machine.
+    pub(crate) fn latency(&mut self, usual: Nanos) -> Nanos {
+        let slow = lock(&self.sim.machines[self.me].state).slow;
+        let usual = usual * slow;
+        let drawn = usual / 2 + self.rng.below(usual.max(1));
+        if self.rng.chance(1, 100) { drawn + self.rng.below(usual * 20) } else { drawn }
+    }
+
+    /// Ends a turn: what was sent in it goes on its way, the log and the store thread begin what they were given.
+    pub(crate) fn end_turn(&mut self) {
+        for conn in mem::take(&mut self.to_ship) {
+            self.pump(conn);
+        }
+        self.start_log();
+        if !self.store_busy && !self.tasks.is_empty() {
+            self.store_busy = true;
+            let tasks = mem::take(&mut self.tasks);
+            let wait = match self.rng.chance(1, 2) {
+                true => 0,
+                false => self.latency(self.sim.pace.store),
+            };
+            self.at(self.now + wait, Due::StoreRun(tasks));
+        }
+    }
+
+    /// Puts as much on the wire as there is room for.
+    pub(crate) fn pump(&mut self, id: ConnId) {
+        let now = self.now;
+        let window = self.sim.pace.window_bytes;
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        conn.staged = false;
+        let mut parcel =
+            Parcel { bytes: Vec::new(), ends: Vec::new(), flight: Arc::clone(&conn.flight) };
+        let on_its_way = conn.flight.load(Ordering::Relaxed);
+        while on_its_way + parcel.bytes.len() < window && conn.encoder.frame(&mut parcel.bytes) {
+            parcel.ends.push(parcel.bytes.len());
+        }
+        conn.backlog = !conn.encoder.is_empty();
+        let backlog = conn.backlog;
+        if !parcel.bytes.is_empty() {
+            conn.flight.fetch_add(parcel.bytes.len(), Ordering::Relaxed);
+            self.sim.trace(|trace| {
+                trace.mix(now ^ id.0.rotate_left(32));
+                trace.mix_bytes(&parcel.bytes);
+            });
+            if !conn.wire.ship(parcel) {
+                conn.encoder = Encoder::new(); // the other end is gone; its notice is on the way
+                return;
+            }
+        }
+        if backlog {
+            self.at(now + PUMP_EVERY, Due::Pump(id));
+        }
+    }
+
+    pub(crate) fn connected(&mut self, id: ConnId, wire: Wire) {
+        let decoding = match (wire.wild, wire.dialled) {
+            (true, _) => Decoding::Frames(Assembler::new()),
+            (false, true) => Decoding::Stream(Box::new(Decoder::dialled())),
+            (false, false) => Decoding::Stream(Box::new(Decoder::accepted())),
+        };
+        let conn = Conn {
+            wire,
+            encoder: Encoder::new(),
+            decoding,
+            flight: Arc::default(),
+            backlog: false,
+            staged: false,
+        };
+        self.conns.insert(id, conn);
+    }
+
+    /// Decodes what came; `false`: the connection is broken by it (or was gone) and must be given up.
+    pub(crate) fn receive(&mut self, id: ConnId, parcel: &Parcel, out: &mut Vec<Message>) -> bool {
+        parcel.flight.fetch_sub(parcel.bytes.len(), Ordering::Relaxed);
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return true;
+        };
+        match &mut conn.decoding {
+            Decoding::Frames(assembler) => {
+                let mut start = 0;
+                for end in &parcel.ends {
+                    // A damaged frame is dropped, as a datagram would be.
+                    let _ =
+                        ring_core::wire::decode_frame(&parcel.bytes[start..*end], assembler, out);
+                    start = *end;
+                }
+                true
+            }
+            Decoding::Stream(decoder) => decode_stream(decoder, parcel, &mut self.rng, out),
+        }
+    }
+
+    /// Closes every connection to a machine; answers which they were.
+    pub(crate) fn reset(&mut self, peer: usize) -> Vec<ConnId> {
+        let of_peer = |(id, conn): (&ConnId, &Conn)| (conn.wire.peer == peer).then_some(*id);
+        let ids: Vec<ConnId> = self.conns.iter().filter_map(of_peer).collect();
+        self.conns.retain(|_, conn| conn.wire.peer != peer);
+        ids
+    }
+
+    fn is_member(&self) -> bool {
+        self.me < self.sim.members
+    }
+
+    fn stage(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && !conn.staged
+            && !conn.backlog
+        {
+            conn.staged = true;
+            self.to_ship.push(id);
+        }
+    }
+}
+
+fn decode_stream(
+    decoder: &mut Decoder,
+    parcel: &Parcel,
+    rng: &mut Rng,
+    out: &mut Vec<Message>,
+) -> bool {
+    // Bytes of a stream arrive in pieces of any size.
+    let whole = parcel.bytes.len();
+    let cut = match rng.below(4) {
+        0 => ring_core::ids::len_usize(rng.below(ring_core::ids::len_u64(whole))),
+        _ => whole,
+    };
+    for piece in [&parcel.bytes[..cut], &parcel.bytes[cut..]] {
+        decoder.feed(piece);
+        loop {
+            match decoder.next() {
+                Ok(Some(message)) => {
+                    if matches!(message, Message::Welcome(_)) {
+                        decoder.authenticated();
+                    }
+                    out.push(message);
+                }
+                Ok(None) => break,
+                Err(_) => return false,
+            }
+        }
+    }
+    true
+}
+
+impl World for SimWorld {
+    fn connect(&mut self, dial: Dial, address: String) {
+        let address = address.parse().ok();
+        let sim = Arc::clone(&self.sim);
+        let endpoint = self.endpoint.clone();
+        madsim::task::spawn(net::dial(sim, self.me, endpoint, dial, address));
+    }
+
+    fn disconnect(&mut self, conn: ConnId) {
+        self.pump(conn);
+        self.conns.remove(&conn);
+    }
+
+    fn send(&mut self, conn: ConnId, message: Message) {
+        let (me, now) = (self.me, self.now);
+        let promise = self.is_member() && self.sim.oracle(|oracle| oracle.on_send(me, &message));
+        if promise {
+            self.sample_promise();
+        }
+        self.sim.trace(|trace| trace.line(me, now, What::Sent(conn, Brief::of(&message))));
+        let Some(open) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        if matches!(message, Message::Welcome(_))
+            && let Decoding::Stream(decoder) = &mut open.decoding
+        {
+            decoder.authenticated();
+        }
+        let queued = open.encoder.queued_bytes() + open.flight.load(Ordering::Relaxed);
+        if queued > self.sim.pace.queue_bytes {
+            self.conns.remove(&conn);
+            self.at(now, Due::Delivery(Delivery::Broken { conn }));
+            return;
+        }
+        open.encoder.push(&message).expect("the limits keep messages below the wire's bound");
+        if open.wire.wild {
+            self.pump(conn);
+        } else {
+            self.stage(conn);
+        }
+    }
+
+    fn append(&mut self, batch: Batch) {
+        assert!(self.is_member(), "a client stores nothing");
+        self.sim.oracle(|oracle| oracle.on_append(self.me, &batch));
+        self.sim.trace(|trace| trace.mix(batch.seq.0 ^ batch.len.rotate_left(40)));
+        self.log.append(batch);
+    }
+
+    fn discard(&mut self, below: SegmentId) {
+        let machine = &self.sim.machines[self.me];
+        LogWriter::discard(&mut lock(&machine.disk), below);
+        self.sim.trace(|trace| trace.mix(below.0));
+    }
+
+    fn store(&mut self, task: StoreTask) {
+        assert!(self.is_member(), "a client stores nothing");
+        self.sim.oracle(|oracle| oracle.on_task(self.me, &task));
+        self.tasks.push(task);
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<Reply, Failure>) {
+        self.sim.trace(|trace| trace.mix(request.0 ^ u64::from(result.is_ok()) << 63));
+        let promise = self.promises.remove(&request);
+        let promise = promise.expect("a call is answered once");
+        promise.end(Ended::Answered(result));
+    }
+
+    fn event(&mut self, event: Event) {
+        let me = self.me;
+        match &event {
+            Event::Up { genesis } => {
+                lock(&self.sim.machines[me].state).founded = true;
+                self.sim.oracle(|oracle| oracle.on_up(me, genesis));
+            }
+            Event::LeaderChanged { group, term, leader: Some(leader) } => {
+                self.sim.oracle(|oracle| oracle.on_leader(*group, *term, *leader))
+            }
+            Event::LeaderChanged { leader: None, .. }
+            | Event::PeerConnected { .. }
+            | Event::PeerDisconnected { .. }
+            | Event::PeerRefused { .. }
+            | Event::PeerFault { .. } => {}
+        }
+        self.sim.say(me, format!("{event:?}"));
+    }
+
+    fn halt(&mut self, reason: Halt) {
+        self.sim.say(self.me, format!("halts: {reason}"));
+        self.halted = Some(reason);
+    }
+}
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Timed {}
+
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// The member that a machine is.
+#[must_use]
+pub fn member_id(machine: usize) -> MemberId {
+    MemberId(ring_core::ids::len_u64(machine) + 1)
+}
