@@ -543,7 +543,7 @@ impl Router {
         }
     }
 
-    /// The asked member does not lead the group.
+    /// The asked member does not lead the group. Its `hint` is a member that can be reached, or none.
     pub(crate) fn on_not_leader(
         &mut self,
         now: Instant,

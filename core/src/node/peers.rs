@@ -289,6 +289,8 @@ impl Node {
                 self.router.on_proposed(now, group, session, outcomes, &mut self.outputs.0);
             }
             Message::NotLeader { group, hint } => {
+                // Without a link to the leader the same question would go round in circles.
+                let hint = hint.filter(|&hint| self.links.conn_of(hint).is_some());
                 self.router.on_not_leader(now, from, group, hint);
             }
             Message::Busy { group } => self.router.on_busy(now, from, group),

@@ -12,6 +12,9 @@ use crate::router::Reach;
 use crate::time::{Instant, Now};
 use crate::wire::message::Message;
 
+/// More rounds than this of a node's talk with itself in one turn are a defect.
+const SETTLE_MAX: usize = 10_000;
+
 /// Whom this node can reach.
 struct Reachable<'a> {
     me: MemberId,
@@ -90,7 +93,7 @@ impl Node {
 
     /// Lets everything that this node says to itself arrive, until nothing is left to do.
     fn settle(&mut self, now: Instant) {
-        loop {
+        for _ in 0..SETTLE_MAX {
             let reach = Reachable {
                 me: self.me,
                 client: self.config.client,
@@ -112,6 +115,7 @@ impl Node {
                 self.drive_group(now, id);
             }
         }
+        panic!("the node talks to itself for ever");
     }
 
     /// Hands this turn's records to the log; a full segment is followed by a new one at once, while what the
