@@ -55,7 +55,7 @@ impl Node {
             self.on_timers(now);
             self.settle(now);
         }
-        if !self.halted {
+        if !self.halted && !self.config.client {
             self.maybe_persist();
             self.seal();
             self.send_beats();
