@@ -232,8 +232,11 @@ impl Cluster {
             }
             state.halted = None;
             state.unrecoverable = None;
-            state.starting = true;
         }
+        if lock(&machine.disk).deceives() {
+            self.kill(m, true);
+        }
+        lock(&self.sim.machines[m].state).starting = true;
         self.handle.restart(node);
         let seed = self.rng.next();
         let sim = Arc::clone(&self.sim);
@@ -241,10 +244,12 @@ impl Cluster {
         node.spawn(member::run(sim, m, seed));
     }
 
-    /// Ends the process on machine `m`, counted from 0; with `power`, its cache is lost too.
+    /// Ends the process on machine `m`, counted from 0; with `power`, its cache is lost too. After a failed sync it
+    /// always is: nobody starts a member again on a system that shows what is not on its disk.
     pub(crate) fn kill(&mut self, m: usize, power: bool) {
         let sim = &self.sim;
         let machine = &sim.machines[m];
+        let power = power || lock(&machine.disk).deceives();
         machine.inbox.close();
         lock(&machine.state).starting = false;
         self.handle.kill(*machine.node.get().expect("set when it was made"));

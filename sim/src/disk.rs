@@ -257,6 +257,20 @@ impl Disk {
         Ok(())
     }
 
+    /// True when a failed sync has left something that only the cache shows. Whoever reads it now believes it
+    /// durable; only a restart of the system shows the truth.
+    #[must_use]
+    pub fn deceives(&self) -> bool {
+        let mut names = self.durable_names.clone();
+        for change in &self.renames {
+            match change.to {
+                Some(id) => names.insert(change.name.clone(), id),
+                None => names.remove(&change.name),
+            };
+        }
+        names != self.names || self.files.values().any(|file| !file.stranded.is_empty())
+    }
+
     /// The process died; the system lives. The last unsynced write may have been under way.
     pub fn crash(&mut self, rng: &mut Rng) {
         let last =

@@ -137,6 +137,7 @@ fn a_sync_after_a_failed_one_does_not_save_what_was_stranded() {
         assert_eq!(disk.read("a").unwrap(), b"1", "the cache still shows it");
         disk.sync_file("a", disk.mark(), &mut rng).unwrap();
         disk.power_cut(&mut rng);
+        assert!(!disk.deceives(), "the truth is out");
         if disk.read("a").unwrap().is_empty() {
             stranded += 1;
         }
