@@ -18,10 +18,10 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{Limits, Timers};
-use crate::ids::{CursorId, GroupId, MemberId, RequestId, Seq, SessionId, len_u64};
+use crate::ids::{CursorId, GroupId, MemberId, RequestId, Revision, Seq, SessionId, len_u64};
 use crate::io::{Failure, Output, Reply};
 use crate::rng::Rng;
-use crate::shard::command::{Answer, Command, ItemOutcome, Outcome, Query};
+use crate::shard::command::{Answer, Command, ItemOutcome, Outcome, Page, Query};
 use crate::time::Instant;
 use crate::wire::message::{AskError, MemberStatus, Message};
 
@@ -145,6 +145,7 @@ struct Cursor {
     group: GroupId,
     member: MemberId,
     page: u32,
+    revision: Revision,
     idle_until: Instant,
 }
 
@@ -231,9 +232,10 @@ impl Router {
         let Some(known) = self.cursors.get_mut(&cursor) else { return false };
         known.page += 1;
         known.idle_until = now + self.timers.cursor_ttl;
-        let (group, member, page) = (known.group, known.member, known.page);
+        let (group, member) = (known.group, known.member);
+        let (page, revision) = (known.page, known.revision);
         let query = match limit {
-            Some(limit) => Query::ScanNext { cursor, page, limit },
+            Some(limit) => Query::ScanNext { cursor, page, revision, limit },
             None => Query::ScanClose { cursor },
         };
         if limit.is_none() {
@@ -639,7 +641,7 @@ impl Router {
             }
             Answer::NoCursor => Err(Failure::Interrupted),
             Answer::Page(page) => {
-                let cursor = self.note_cursor(now, from, &ask.what, page.more);
+                let cursor = self.note_cursor(now, from, &ask.what, &page);
                 Ok(Reply::Page { page, cursor })
             }
         };
@@ -652,12 +654,13 @@ impl Router {
         now: Instant,
         from: MemberId,
         what: &What,
-        more: bool,
+        page: &Page,
     ) -> Option<CursorId> {
+        let (more, revision) = (page.more, page.revision);
         let idle_until = now + self.timers.cursor_ttl;
         match what {
             What::Query { group, query: Query::Scan(scan), .. } if more => {
-                let cursor = Cursor { group: *group, member: from, page: 0, idle_until };
+                let cursor = Cursor { group: *group, member: from, page: 0, revision, idle_until };
                 self.cursors.insert(scan.cursor, cursor);
                 Some(scan.cursor)
             }

@@ -68,7 +68,8 @@ impl Node {
                     return;
                 }
                 let mut seq = self.log.stored();
-                if let Some(boot) = new_boot {
+                // A client remembers nothing, and promises nothing that a peer's lost memory could break.
+                if let Some(boot) = new_boot.filter(|_| !self.config.client) {
                     self.boots.insert(who.member, boot);
                     self.records.push(Record::PeerBoot { member: who.member, boot });
                     seq = self.log.next_seq();

@@ -265,23 +265,23 @@ impl Raft {
         now: Instant,
         fx: &mut Effects,
     ) -> Self {
-        let mut log =
-            Log::new(durable.cut_index, durable.cut_term, durable.membership, durable.entries);
+        let Durable { term, vote, commit, cut_index, cut_term, membership, entries } = durable;
+        let mut log = Log::new(cut_index, cut_term, membership, entries);
         let applied = store.index;
         assert!(log.cut_index() <= applied, "the store holds what is cut off the log");
         let ahead = log.term_at(applied) != Some(store.term);
         if ahead {
             log.reset(applied, store.term, store.membership.clone());
         }
-        let commit = durable.commit.max(applied).min(log.last_index());
+        let commit = commit.max(applied).min(log.last_index());
         let mut raft = Self {
             group,
             id,
             settings,
             rng,
             // A store ahead of the log may know of a later term than the log does.
-            term: durable.term.max(log.last_term()),
-            vote: if durable.term < log.last_term() { None } else { durable.vote },
+            term: term.max(log.last_term()),
+            vote: if term < log.last_term() { None } else { vote },
             log,
             commit,
             handed: applied,
@@ -294,6 +294,9 @@ impl Raft {
             installing: Installing::default(),
         };
         raft.reset_election_deadline(now);
+        if raft.term > term {
+            raft.record_vote(fx);
+        }
         if ahead {
             fx.records.push(raft.cut_record());
             raft.unstored.push_back((None, Waiting::Cut));

@@ -201,9 +201,11 @@ impl Raft {
         self.finish_reads(fx);
     }
 
-    /// An append without entries: do you have everything up to here?
-    fn send_probe(&self, to: Replica, prev_index: LogIndex, fx: &mut Effects) {
+    /// An append without entries: do you have everything up to here? If the log no longer reaches back to that
+    /// place, what was lost on the way cannot be sent again, and only a snapshot helps.
+    fn send_probe(&mut self, to: Replica, prev_index: LogIndex, fx: &mut Effects) {
         let Some(prev_term) = self.log.term_at(prev_index) else {
+            self.begin_snapshot(to.id, fx);
             return;
         };
         let (commit, entries) = (self.commit, Vec::new());

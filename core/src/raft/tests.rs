@@ -701,3 +701,28 @@ fn a_store_ahead_of_the_log_takes_its_place() {
     let (raft, _) = new(&state(2, 2));
     assert_eq!((raft.log().last_index(), raft.log().last_term()), (LogIndex(2), Term(2)));
 }
+
+/// Appends to a follower were lost and the log was cut behind them meanwhile: it gets a snapshot.
+#[test]
+fn a_follower_whose_lost_appends_were_cut_gets_a_snapshot() {
+    let mut raft = leader(membership(&[1, 2, 3], &[]), &[]);
+    flush(&mut raft, at(0));
+    step(&mut raft, at(0), from(3, 2, accepted(1)));
+    let mut fx = Effects::default();
+    for _ in 0..4 {
+        raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
+        flush(&mut raft, at(0));
+    }
+    for _ in 0..2 {
+        raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
+        flush(&mut raft, at(0));
+    }
+    store(&mut raft, at(0));
+    step(&mut raft, at(0), from(2, 2, accepted(7)));
+    raft.take_committed(usize::MAX);
+    raft.cut(LogIndex(7), &mut fx);
+    raft.on_beat_due(&mut fx);
+    let answer = Body::BeatAnswer(BeatAnswer { round: 2, last_index: LogIndex(1) });
+    let fx = step(&mut raft, at(1), from(3, 2, answer));
+    assert_eq!(fx.loads.len(), 1, "{fx:?}");
+}

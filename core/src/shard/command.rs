@@ -171,6 +171,9 @@ pub enum Query {
         /// Number of the page, counted from 1 (the scan's answer was page 0): a repeated question finds another
         /// number there and skips nothing; it is answered with `NoCursor`, and the cursor stays.
         page: u32,
+        /// The revision that the page before showed: a question that was repeated on its way may have opened the
+        /// scan twice, and one scan shows one snapshot.
+        revision: Revision,
         /// Most keys wanted on this page.
         limit: u32,
     },

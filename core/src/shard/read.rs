@@ -61,8 +61,8 @@ impl<S: Store> Reader<S> {
         match query {
             Query::Get { partition, key } => get(state, store, pending, partition, key),
             Query::Scan(scan) => self.scan(state, store, scan),
-            Query::ScanNext { cursor, page, limit } => {
-                self.scan_next(state, *cursor, *page, *limit)
+            Query::ScanNext { cursor, page, revision, limit } => {
+                self.scan_next(state, *cursor, (*page, *revision), *limit)
             }
             Query::ScanClose { cursor } => {
                 self.close(*cursor);
@@ -106,12 +106,12 @@ impl<S: Store> Reader<S> {
         &mut self,
         state: &State,
         id: CursorId,
-        number: u32,
+        (number, shown): (u32, Revision),
         limit: u32,
     ) -> Result<Answer, StoreError> {
         // A question that was repeated on its way must not skip a page: its number gives it away.
         let is_wanted = |cursor: &Cursor<S::Snapshot>| {
-            cursor.group == state.meta.group && cursor.page == number
+            cursor.group == state.meta.group && cursor.page == number && cursor.revision == shown
         };
         let Some(cursor) = self.cursors.take_if(id, is_wanted) else {
             return Ok(Answer::NoCursor);

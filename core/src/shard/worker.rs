@@ -54,12 +54,14 @@ struct Group {
 }
 
 impl<S: Store> Worker<S> {
-    /// Reads the groups that the store holds, and says where each stands. Of `limits` it takes
-    /// those of scans, cursors and snapshot chunks.
+    /// Reads the groups that the store holds, and says where each stands, durably: what a process wrote that
+    /// was killed can be read and may still be lost in a power cut, so the store is synced first. Of `limits`
+    /// it takes those of scans, cursors and snapshot chunks.
     ///
     /// # Errors
-    /// The store could not be read, or what it holds is damaged.
-    pub fn new(store: S, limits: &Limits) -> Result<(Self, Vec<StoreState>), StoreError> {
+    /// The store could not be read or synced, or what it holds is damaged.
+    pub fn new(mut store: S, limits: &Limits) -> Result<(Self, Vec<StoreState>), StoreError> {
+        store.sync()?;
         let mut pointers = Vec::new();
         let (from, to) = key::pointers();
         store.scan(&from, &to, false, &mut |key, value| {

@@ -214,8 +214,10 @@ pub(super) fn contents<S: Store>(worker: &mut Worker<S>) -> Vec<(Bytes, Bytes, R
     let mut query = scan_of("", None, false, 100, 1);
     let mut pages = 0;
     loop {
+        let shown;
         match ask(worker, query) {
             Answer::Page(page) => {
+                shown = page.revision;
                 items.extend(page.items);
                 if !page.more {
                     return items;
@@ -224,7 +226,7 @@ pub(super) fn contents<S: Store>(worker: &mut Worker<S>) -> Vec<(Bytes, Bytes, R
             other => panic!("{other:?}"),
         }
         pages += 1;
-        query = Query::ScanNext { cursor: CursorId(1), page: pages, limit: 100 };
+        query = Query::ScanNext { cursor: CursorId(1), page: pages, revision: shown, limit: 100 };
     }
 }
 

@@ -19,8 +19,8 @@ fn keys(page: &Page) -> Vec<&str> {
     page.items.iter().map(|(key, ..)| core::str::from_utf8(key).unwrap()).collect()
 }
 
-fn next(cursor: u64, page: u32, limit: u32) -> Query {
-    Query::ScanNext { cursor: CursorId(cursor), page, limit }
+fn next(cursor: u64, page: u32, revision: u64, limit: u32) -> Query {
+    Query::ScanNext { cursor: CursorId(cursor), page, revision: Revision(revision), limit }
 }
 
 fn shard_with(count: u64) -> Shard {
@@ -62,12 +62,13 @@ fn pages_come_from_one_snapshot_while_writes_go_on() {
     ];
     shard.apply(0, items);
 
-    assert_eq!(page(&mut shard.worker, next(7, 2, 2)), None, "not this page's turn");
-    let second = page(&mut shard.worker, next(7, 1, 2)).unwrap();
+    assert_eq!(page(&mut shard.worker, next(7, 2, 4, 2)), None, "not this page's turn");
+    assert_eq!(page(&mut shard.worker, next(7, 1, 5, 2)), None, "not this snapshot");
+    let second = page(&mut shard.worker, next(7, 1, 4, 2)).unwrap();
 
     assert_eq!((keys(&second), second.more), (vec!["k03", "k04"], false));
     assert_eq!(second.revision, Revision(4));
-    assert_eq!(page(&mut shard.worker, next(7, 2, 2)), None, "the last page closes it");
+    assert_eq!(page(&mut shard.worker, next(7, 2, 4, 2)), None, "the last page closes it");
     let fresh = page(&mut shard.worker, scan_of("k03", None, false, 5, 7)).unwrap();
     assert_eq!((keys(&fresh), fresh.revision), (vec!["k03", "k05"], Revision(7)));
 }
@@ -87,7 +88,7 @@ fn a_page_has_its_bounds_and_at_least_one_key() {
     shard.apply(0, puts.collect());
     let first = page(&mut shard.worker, scan_of("k09", None, false, 5, 1)).unwrap();
     assert_eq!((keys(&first), first.more), (vec!["k09"], true));
-    let second = page(&mut shard.worker, next(1, 1, 5)).unwrap();
+    let second = page(&mut shard.worker, next(1, 1, 12, 5)).unwrap();
     assert_eq!((keys(&second), second.more), (vec!["k10"], true), "alone beyond the limit");
 }
 
@@ -100,19 +101,19 @@ fn cursors_are_bounded_belong_to_a_group_and_can_be_closed() {
     for cursor in 1..=3 {
         assert!(page(worker, scan_of("", None, false, 1, cursor)).unwrap().more);
     }
-    assert_eq!(page(worker, next(1, 1, 1)), None, "two are kept");
+    assert_eq!(page(worker, next(1, 1, 3, 1)), None, "two are kept");
 
-    let query = next(2, 1, 1);
+    let query = next(2, 1, 3, 1);
     let stolen = StoreTask::Read { read: ReadId(1), group: other, query };
     let answer = Answer::NoCursor;
     assert_eq!(run(worker, [stolen]), vec![StoreDone::Read { read: ReadId(1), answer }]);
-    assert_eq!(keys(&page(worker, next(2, 1, 1)).unwrap()), ["k02"]);
+    assert_eq!(keys(&page(worker, next(2, 1, 3, 1)).unwrap()), ["k02"]);
 
     let closed = page(worker, Query::ScanClose { cursor: CursorId(2) }).unwrap();
     assert_eq!(closed, Page { revision: Revision(3), ..Page::default() });
-    assert_eq!(page(worker, next(2, 2, 1)), None);
+    assert_eq!(page(worker, next(2, 2, 3, 1)), None);
     assert_eq!(run(worker, [StoreTask::CloseCursor { cursor: CursorId(3) }]), vec![]);
-    assert_eq!(page(worker, next(3, 1, 1)), None);
+    assert_eq!(page(worker, next(3, 1, 3, 1)), None);
 }
 
 #[test]
@@ -158,7 +159,7 @@ proptest! {
         let mut query = scan_of(&name(from), to_name.as_deref(), reverse, limit(), 1);
         loop {
             let page = page(&mut shard.worker, query).unwrap();
-            let more = page.more;
+            let (more, shown_at) = (page.more, page.revision.0);
             prop_assert!(!more || !page.items.is_empty());
             shown.extend(page.items.into_iter().map(|(key, ..)| key));
             if !more {
@@ -169,7 +170,7 @@ proptest! {
             let seq = u64::try_from(present.len() + shown.len()).unwrap();
             shard.apply(0, vec![item(1, seq, seq, &command)]);
             pages += 1;
-            query = next(1, pages, limit());
+            query = next(1, pages, shown_at, limit());
         }
 
         let wanted = present.iter().filter(|n| **n >= from && to.is_none_or(|to| **n < to));

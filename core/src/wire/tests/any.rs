@@ -261,11 +261,9 @@ fn query() -> impl Strategy<Value = Query> {
                 Query::Scan(Scan { partition, from, to, reverse, limit, cursor })
             }
         ),
-        (cursor(), any::<(u32, u32)>()).prop_map(|(cursor, (page, limit))| Query::ScanNext {
-            cursor,
-            page,
-            limit
-        }),
+        (cursor(), any::<(u32, u32)>(), revision()).prop_map(
+            |(cursor, (page, limit), revision)| Query::ScanNext { cursor, page, revision, limit }
+        ),
         cursor().prop_map(|cursor| Query::ScanClose { cursor }),
         data().prop_map(|partition| Query::Info { partition }),
     ]

@@ -325,8 +325,13 @@ fn questions() -> Vec<Golden> {
         ),
         (
             "ask scan next",
-            ask(Query::ScanNext { cursor: CursorId(4), page: 3, limit: 1000 }),
-            "0dc80103020403e80701",
+            ask(Query::ScanNext {
+                cursor: CursorId(4),
+                page: 3,
+                revision: Revision(5),
+                limit: 1000,
+            }),
+            "0dc8010302040305e80701",
         ),
         ("ask scan close", ask(Query::ScanClose { cursor: CursorId(4) }), "0dc80103030401"),
         ("ask info", ask(Query::Info { partition: b(b"p") }), "0dc8010304017001"),
