@@ -381,6 +381,7 @@ impl Node {
     pub(super) fn maybe_persist(&mut self) {
         let limits = &self.config.limits;
         let log_bytes = self.log.bytes();
+        self.persist.log_bytes = self.persist.log_bytes.min(log_bytes);
         let memory_max = usize::try_from(limits.log_bytes / 4).unwrap_or(usize::MAX);
         let grown = log_bytes > limits.log_bytes
             && log_bytes >= self.persist.log_bytes.saturating_add(limits.segment_bytes);
@@ -390,7 +391,6 @@ impl Node {
             return;
         }
         self.persist.under_way = true;
-        self.persist.log_bytes = log_bytes;
         self.outputs.0.push(Output::Store(StoreTask::Persist));
     }
 
@@ -422,7 +422,7 @@ impl Node {
         }
         let counted: usize = self.groups.values().map(|group| group.raft.log().bytes()).sum();
         self.persist.memory_mark = counted;
-        self.persist.log_bytes = self.persist.log_bytes.min(self.log.bytes());
+        self.persist.settling = true;
     }
 
     /// Leaderships go to the members that the placement prefers, a few at a time, only where the heir could take

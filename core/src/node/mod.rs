@@ -142,7 +142,10 @@ struct PendingRead {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 struct Persist {
     under_way: bool,
-    /// Bytes of the log's files when it was last asked for.
+    /// The logs were cut in this turn.
+    settling: bool,
+    /// Bytes of the log's files after the last cut, with what was written once more for it: the next one waits for
+    /// a segment more than that. (Counted before the cut, rewriting alone would ask for the next cut, without end.)
     log_bytes: u64,
     /// Bytes of entries in memory, over all groups.
     memory_bytes: usize,

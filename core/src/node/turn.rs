@@ -130,6 +130,9 @@ impl Node {
             self.log.open_segment(checkpoint);
             batches.extend(self.log.seal().map(Output::Append));
         }
+        if mem::take(&mut self.persist.settling) {
+            self.persist.log_bytes = self.log.bytes();
+        }
         // First of all, so that the disk works while the rest is carried out.
         self.outputs.0.splice(0..0, batches);
     }

@@ -129,7 +129,7 @@ proptest! {
             let store = after_power_cut(&journal, len);
             let (mut worker, states) = Worker::new(store, &small_limits()).unwrap();
             if states.is_empty() {
-                prop_assert_eq!(len, 0);
+                prop_assert!(len <= 1, "nothing but the first sync");
                 run(&mut worker, [create()]);
             }
             let state = worker.states().remove(0);
@@ -155,7 +155,8 @@ proptest! {
 fn after_the_first_failure_nothing_is_done() {
     let put = |index, seq| apply(&[entry(index, data(0, vec![item(1, seq, 1, &put("k", "v"))]))]);
     for good_for in 0..4 {
-        let disk = Disk { good_for: Some(good_for), ..Disk::default() };
+        // The first sync, when the worker begins, is good.
+        let disk = Disk { good_for: Some(good_for + 1), ..Disk::default() };
         let (mut worker, _) = Worker::new(disk, &small_limits()).unwrap();
         let mut done = run(&mut worker, [create(), apply(&[entry(1, data(0, vec![open()]))])]);
         done.extend(run(&mut worker, [put(2, 1), StoreTask::Persist, put(3, 2)]));
@@ -200,7 +201,7 @@ fn many_groups_and_tasks_are_one_batch() {
     assert_eq!(run(&mut worker, tasks).len(), 3);
 
     let journal = journal.borrow();
-    let [Step::Write(batch)] = &journal[..] else {
+    let [Step::Sync, Step::Write(batch)] = &journal[..] else {
         panic!("one batch");
     };
     // Two pointers, the put, and for each group its session and its meta, once.
