@@ -222,7 +222,9 @@ impl Place {
     fn why_poisoned(&self) -> String {
         match self.try_disk() {
             Err(e) => format!("cannot flush: {e}"),
-            Ok(()) => "flushing or compacting failed; the disk has room and takes writes now".into(),
+            Ok(()) => {
+                "flushing or compacting failed; the disk has room and takes writes now".into()
+            }
         }
     }
 

@@ -195,7 +195,8 @@ fn a_directory_of_another_cluster_is_refused() {
 fn a_client_of_another_cluster_is_refused() {
     let one = One::new();
     let _member = one.start();
-    one.run(&["--cluster", "other", "kv", "get", "k"]).refused(3, &["other", "ring"]);
+    let words = ["--cluster", "other", "--timeout", "1s", "kv", "get", "k"];
+    one.run(&words).refused(3, &["other", "ring"]);
 }
 
 #[test]
@@ -292,6 +293,7 @@ fn bench_measures_and_counts_errors() {
 fn a_shard_without_a_leader_makes_status_fail() {
     let mut members = Members::new(3, 4);
     members.start_all();
+    members.wait_led();
     let addresses = members.addresses();
     let status = || run_ring(&["--connect", &addresses, "status"]);
     assert!(status().ok().contains("LEADER"));
