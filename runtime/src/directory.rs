@@ -63,7 +63,8 @@ impl Directory {
         self.path.join(STORE)
     }
 
-    /// Makes a store with `make`, which fills and closes the directory that it is given, and puts it in its place.
+    /// Makes a store with `make`, which fills and closes the directory that it is given, and puts
+    /// it in its place.
     pub(crate) fn make_store(
         &self,
         make: impl FnOnce(&Path) -> Result<(), OpenError>,
@@ -79,7 +80,8 @@ impl Directory {
     }
 }
 
-/// Makes the entries of a directory durable. A new or renamed file is not there after a power cut without this.
+/// Makes the entries of a directory durable. A new or renamed file is not there after a power cut
+/// without this.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

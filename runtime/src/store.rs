@@ -19,7 +19,8 @@ use ring_core::store::{Store, StoreDone, StoreError, StoreTask, View, WriteBatch
 use crate::mailbox::{Closed, Mailbox, Taken};
 use crate::shared::{Item, Shared, panic_text};
 
-/// Works until the mailbox is closed and empty, or the store has failed. Nothing is done once the node is sealed.
+/// Works until the mailbox is closed and empty, or the store has failed. Nothing is done once the
+/// node is sealed.
 pub(crate) fn run<S: Store>(
     mut worker: Worker<S>,
     place: &Path,
@@ -60,9 +61,10 @@ pub(crate) fn run<S: Store>(
 
 /// An ordered store in a directory.
 ///
-/// What it is told to do without, because the member's own log does it or because an idle member must stay small:
-/// its journal is neither compressed nor written out before `sync`; tables are not compressed; one thread flushes
-/// and compacts; 4 MiB of cached blocks, memtables of 16 MiB, 256 open files, the smallest journal that it allows.
+/// What it is told to do without, because the member's own log does it or because an idle member
+/// must stay small: its journal is neither compressed nor written out before `sync`; tables are not
+/// compressed; one thread flushes and compacts; 4 MiB of cached blocks, memtables of 16 MiB, 256
+/// open files, the smallest journal that it allows.
 pub(crate) struct FjallStore {
     database: Database,
     keys: Keyspace,
@@ -118,8 +120,8 @@ impl Store for FjallStore {
 
     fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
         let mut writes = self.database.batch();
-        // All writes of a batch get one number in the store, which orders only different keys then: of the writes
-        // of one key the last is kept.
+        // All writes of a batch get one number in the store, which orders only different keys then:
+        // of the writes of one key the last is kept.
         let mut changes = batch.writes;
         changes.sort_by(|a, b| a.0.cmp(&b.0));
         let mut changes = changes.into_iter().peekable();
@@ -217,8 +219,9 @@ impl Place {
         })
     }
 
-    /// The store stops at its first failure, and so do we, with what it says. Only that of its own thread, which
-    /// flushes and compacts, it keeps to itself: the disk is asked once more for what it refused.
+    /// The store stops at its first failure, and so do we, with what it says. Only that of its own
+    /// thread, which flushes and compacts, it keeps to itself: the disk is asked once more for what
+    /// it refused.
     fn why_poisoned(&self) -> String {
         match self.try_disk() {
             Err(e) => format!("cannot flush: {e}"),

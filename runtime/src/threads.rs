@@ -200,7 +200,8 @@ impl Threads {
             drop(self);
             let _: Result<(), mpsc::SendError<()>> = done.send(());
         });
-        // A waker that drops the last handle runs on a thread that is to be stopped: it cannot wait for itself.
+        // A waker that drops the last handle runs on a thread that is to be stopped: it cannot wait
+        // for itself.
         if started.is_ok() && !OWN.get() {
             let _: Result<(), mpsc::RecvTimeoutError> = stopped.recv_timeout(STOP_TIME);
         }
@@ -219,7 +220,8 @@ impl Threads {
         if let Some(listening) = self.listening.take() {
             listening.abort();
         }
-        // The core thread closes these when it ends, with its last words in them; but it may never have begun.
+        // The core thread closes these when it ends, with its last words in them; but it may never
+        // have begun.
         let ended = self.gone.recv_timeout(CORE_TIME) == Err(mpsc::RecvTimeoutError::Disconnected);
         if !ended {
             tracing::error!("a thread of this node does not end; its directory stays locked");
@@ -306,8 +308,8 @@ fn fits(log: &Recovered, store: &[StoreState]) -> Result<(), String> {
         let held = held.map_or_else(Default::default, |state| state.index);
         if held < recovered.cut_index {
             return Err(format!(
-                "the store is older than the log: it holds shard {group} up to entry {held}, the log begins \
-                 behind entry {}",
+                "the store is older than the log: it holds shard {group} up to entry {held}, the \
+                 log begins behind entry {}",
                 recovered.cut_index
             ));
         }
