@@ -254,7 +254,9 @@ fn scans_go_where_they_are_told() {
     assert_eq!(keys(&["--from", "a2"]), "a2 b1 ");
     assert_eq!(keys(&["--to", "b1"]), "a1 a2 ");
     assert_eq!(keys(&["--reverse", "--limit", "2"]), "b1 a2 ");
-    assert!(one.run(&["kv", "info"]).ok().contains("default"));
+    let info = one.run(&["kv", "info"]);
+    let row: Vec<&str> = info.ok().lines().last().unwrap_or_default().split_whitespace().collect();
+    assert_eq!((row[0], row[2], row[4]), ("default", "one", "3"), "{info:?}");
 }
 
 #[test]
