@@ -15,8 +15,8 @@ fix:
 
 # One seed of the simulator again: make sim SEED=42
 sim:
-	MADSIM_TEST_SEED=$(SEED) cargo test -p sim -- --nocapture
+	cargo run --release -p sim --bin swarm -- --seed $(SEED)
 
 # Many seeds, from a new place each time: make swarm N=1000
 swarm:
-	MADSIM_TEST_NUM=$(N) cargo test -p sim
+	cargo run --release -p sim --bin swarm -- --seeds $(N) --jobs 2

@@ -5,8 +5,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use libring::{Data, Event, Halt, Node, Options};
+use libring::{Data, Event, Events, Halt, Node, Options};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,10 +35,10 @@ pub(crate) async fn run(common: &Common, args: &Dev) -> Result<(), Stop> {
         }
     };
     let published = Published::new(&plan);
-    watched.line(plan.how_to_talk(published.is_found()));
+    let ready = plan.how_to_talk(published.is_found());
 
     let all_halted = tokio::select! {
-        () = follow_all(&nodes, &mut watched) => true,
+        () = follow_all(&nodes, plan.shape.shards, ready, &mut watched) => true,
         () = signals.stop() => false,
     };
     drop(published);
@@ -369,21 +370,38 @@ enum News {
     Halted { who: String, halt: Halt },
 }
 
-/// Tells what happens to the members, until all have halted.
-async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
+/// Tells what happens to the members, until all have halted. Says that the cluster is `ready` when
+/// every shard has a leader, so that what one types next works.
+async fn follow_all(nodes: &[(String, Node)], shards: u32, ready: String, watched: &mut Watched) {
     let names = nodes.first().map_or_else(Names::default, |(_, node)| Names::of(&node.members()));
     let (tell, mut news) = mpsc::channel(256);
     let mut followers = JoinSet::new();
     for (name, node) in nodes {
-        followers.spawn(follow_one(name.clone(), node.clone(), tell.clone()));
+        let events = node.events();
+        followers.spawn(follow_one(name.clone(), node.clone(), events, tell.clone()));
     }
     drop(tell);
     let mut leaders = Leaders::default();
-    note_present(nodes, &mut leaders).await;
+    let mut ready = Some(ready);
+    // The first look is now: there were elections before anyone listened.
+    let mut looked = false;
+    let mut looks = tokio::time::interval(LOOK_AGAIN);
     loop {
         let next = tokio::select! {
             next = news.recv() => next,
-            () = tokio::time::sleep(follow::GATHER), if leaders.has_news() => {
+            _ = looks.tick(), if ready.is_some() => {
+                if std::mem::replace(&mut looked, true) {
+                    watched.line(format!(
+                        "electing leaders: {} of {} have one",
+                        leaders.count(),
+                        follow::count_shards(shards)
+                    ));
+                }
+                note_present(nodes, &mut leaders).await;
+                ready = ready.filter(|ready| !announce(ready, &leaders, shards, watched));
+                continue;
+            }
+            () = tokio::time::sleep(follow::GATHER), if ready.is_none() && leaders.has_news() => {
                 for line in leaders.tell(&names) {
                     watched.line(format!("  {line}"));
                 }
@@ -394,7 +412,8 @@ async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
             None => return,
             Some(News::Halted { who, halt }) => say(&format!("{who} has halted: {halt}")),
             Some(News::Event { event: Event::LeaderChanged { group, term, leader }, .. }) => {
-                leaders.note(group, term, leader)
+                leaders.note(group, term, leader);
+                ready = ready.filter(|ready| !announce(ready, &leaders, shards, watched));
             }
             Some(News::Event { event: Event::Up { .. }, .. }) => {}
             Some(News::Event { who, event }) => {
@@ -406,7 +425,16 @@ async fn follow_all(nodes: &[(String, Node)], watched: &mut Watched) {
     }
 }
 
-/// Who leads already: the elections were before anyone listened.
+/// Says that the cluster is ready, if it is.
+fn announce(ready: &str, leaders: &Leaders, shards: u32, watched: &mut Watched) -> bool {
+    let all = u32::try_from(leaders.count()) == Ok(shards);
+    if all {
+        watched.line(ready);
+    }
+    all
+}
+
+/// Who leads at present.
 async fn note_present(nodes: &[(String, Node)], leaders: &mut Leaders) {
     for (_, node) in nodes {
         // A member that has halted since says so by itself.
@@ -418,8 +446,7 @@ async fn note_present(nodes: &[(String, Node)], leaders: &mut Leaders) {
     }
 }
 
-async fn follow_one(who: String, node: Node, tell: mpsc::Sender<News>) {
-    let mut events = node.events();
+async fn follow_one(who: String, node: Node, mut events: Events, tell: mpsc::Sender<News>) {
     let halt = loop {
         let event = tokio::select! {
             halt = node.halted() => break halt,
@@ -443,4 +470,6 @@ fn command_name() -> String {
     if called.contains('/') { called } else { String::from("ring") }
 }
 
+/// How often leaders are looked for, and the wait explained, before the cluster is ready.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const SHAPE_FILE: &str = "ring-dev.json";

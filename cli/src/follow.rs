@@ -51,6 +51,11 @@ impl Leaders {
         }
     }
 
+    /// Number of shards that have a leader.
+    pub(crate) fn count(&self) -> usize {
+        self.known.values().filter(|(_, leader)| leader.is_some()).count()
+    }
+
     /// True when there is something to tell.
     pub(crate) fn has_news(&self) -> bool {
         !self.changed.is_empty()
@@ -149,6 +154,7 @@ mod tests {
             }
         }
         assert!(leaders.has_news());
+        assert_eq!(leaders.count(), 10);
         assert_eq!(leaders.tell(&names()), ["a leads 10 shards (1, 2, 3, 4, 5, 6, 7, 8, ...)"]);
         assert!(!leaders.has_news());
     }
@@ -168,6 +174,7 @@ mod tests {
         assert_eq!(leaders.tell(&names()), Vec::<String>::new(), "a leads as before");
 
         leaders.note(GroupId(1), Term(4), None);
+        assert_eq!(leaders.count(), 0);
         assert_eq!(leaders.tell(&names()), ["1 shard (1): electing a leader"]);
         leaders.note(GroupId(1), Term(4), Some(MemberId(2)));
         assert_eq!(leaders.tell(&names()), ["b leads 1 shard (1)"]);

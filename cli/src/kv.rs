@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::Duration;
 
-use libring::{Bytes, Expect, Partition, Range, Revision, ScanError};
+use libring::{Bytes, Expect, GroupId, MemberId, Node, Partition, Range, Revision, ScanError};
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
 
 use crate::args::{Common, Kv, KvCas, KvScan, KvVerb};
 use crate::connect::connect;
@@ -19,6 +20,7 @@ pub(crate) async fn run(common: &Common, args: &Kv) -> Result<(), Stop> {
     let value = given_value(args, io::stdin)?;
     let node = connect(common, common.timeout_or(Duration::from_secs(10))).await?;
     let kv = Caller {
+        node: &node,
         json: common.json,
         name: &args.partition,
         partition: node.partition(&args.partition),
@@ -36,6 +38,7 @@ pub(crate) async fn run(common: &Common, args: &Kv) -> Result<(), Stop> {
 
 /// A partition, and how to tell about it.
 struct Caller<'a> {
+    node: &'a Node,
     json: bool,
     name: &'a str,
     partition: Partition,
@@ -150,7 +153,11 @@ impl Caller<'_> {
         let info = self.partition.info().await;
         let info =
             info.map_err(|e| Stop::call(&format!("info of partition \"{}\"", self.name), &e))?;
-        let leader = info.leader.map(|leader| self.names.name(leader));
+        let leader = match info.leader {
+            Some(leader) => Some(leader),
+            None => self.leader(info.shard, &info.replicas).await,
+        };
+        let leader = leader.map(|leader| self.names.name(leader));
         let replicas: Vec<String> = info.replicas.iter().map(|m| self.names.name(*m)).collect();
         self.tell(
             || {
@@ -182,6 +189,24 @@ impl Caller<'_> {
                 })
             },
         )
+    }
+
+    /// Who leads a shard, in the words of the first replica that knows.
+    async fn leader(&self, shard: GroupId, replicas: &[MemberId]) -> Option<MemberId> {
+        let mut asked = JoinSet::new();
+        for replica in replicas {
+            let (node, replica) = (self.node.clone(), *replica);
+            asked.spawn(async move { node.status(replica).await });
+        }
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(Ok(status)) = answer
+                && let Some(group) = status.groups.iter().find(|group| group.group == shard)
+                && group.leader.is_some()
+            {
+                return group.leader;
+            }
+        }
+        None
     }
 
     fn tell(

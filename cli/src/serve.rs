@@ -5,7 +5,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use libring::{Data, Event, Node, Options};
+use libring::{Data, Event, Halt, Node, Options};
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -39,8 +39,7 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     ));
 
     let halted = tokio::select! {
-        halt = node.halted() => Some(halt),
-        () = follow_one(&node, &who, &mut watched) => None,
+        halt = follow_one(&node, &who, &mut watched) => Some(halt),
         () = signals.stop() => None,
     };
     if let Some(halt) = halted {
@@ -57,8 +56,8 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Tells what happens to a member, until it ends.
-async fn follow_one(node: &Node, who: &str, watched: &mut Watched) {
+/// Tells what happens to a member, until it halts.
+async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Halt {
     let names = Names::of(&node.members());
     let mut events = node.events();
     let mut leaders = Leaders::default();
@@ -73,7 +72,7 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) {
             }
         };
         match event {
-            None => return,
+            None => return node.halted().await,
             Some(Event::LeaderChanged { group, term, leader }) => leaders.note(group, term, leader),
             // Said already, in more words.
             Some(Event::Up { .. }) => {}

@@ -6,8 +6,8 @@ use ring_core::time::{Instant, Now};
 
 /// Monotonic time since the clock was made, and the wall clock.
 ///
-/// Where the system has one, the monotonic clock runs on while the machine sleeps, so that a member that slept
-/// knows that its peers have given it up.
+/// Where the system has one, the monotonic clock runs on while the machine sleeps, so that a member
+/// that slept knows that its peers have given it up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: u64,

@@ -6,6 +6,7 @@
 //! | `LOCK` | locked by the member that works here; empty |
 //! | `log/` | the segments of the member's own log |
 //! | `store/` | the store; made aside as `store.new` and renamed, so that it is whole or absent |
+//! | `store.probe` | there only for the moment in which a disk that failed is tried once more |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -62,7 +63,8 @@ impl Directory {
         self.path.join(STORE)
     }
 
-    /// Makes a store with `make`, which fills and closes the directory that it is given, and puts it in its place.
+    /// Makes a store with `make`, which fills and closes the directory that it is given, and puts
+    /// it in its place.
     pub(crate) fn make_store(
         &self,
         make: impl FnOnce(&Path) -> Result<(), OpenError>,
@@ -78,7 +80,8 @@ impl Directory {
     }
 }
 
-/// Makes the entries of a directory durable. A new or renamed file is not there after a power cut without this.
+/// Makes the entries of a directory durable. A new or renamed file is not there after a power cut
+/// without this.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -1,4 +1,5 @@
-//! The core thread: it takes what waits, gives it to the core, and carries out what the core asks for.
+//! The core thread: it takes what waits, gives it to the core, and carries out what the core asks
+//! for.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

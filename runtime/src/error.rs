@@ -68,11 +68,12 @@ impl From<Failure> for Error {
 /// A scan cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScanError {
-    /// The replica that held the scan's snapshot is gone, or the scan idled too long. A new scan sees a newer state;
-    /// to go on where this one stopped, begin it (or end it, if it runs in reverse) at `resume`.
+    /// The replica that held the scan's snapshot is gone, or the scan idled too long. A new scan
+    /// sees a newer state; to go on where this one stopped, begin it (or end it, if it runs in
+    /// reverse) at `resume`.
     Interrupted {
-        /// Forwards: the first key (inclusive) that was not seen. In reverse: the end (exclusive) of what was not
-        /// seen.
+        /// Forwards: the first key (inclusive) that was not seen. In reverse: the end (exclusive)
+        /// of what was not seen.
         resume: Bytes,
     },
     /// A page could not be had for another reason.
@@ -106,7 +107,8 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// The address can be reached from other machines, where nothing is encrypted and nobody proves who they are.
+    /// The address can be reached from other machines, where nothing is encrypted and nobody proves
+    /// who they are.
     NotLoopback {
         /// The address.
         address: String,
@@ -201,12 +203,14 @@ impl fmt::Display for OpenError {
             Self::Config(error) => error.fmt(f),
             Self::Listen { address, source } => write!(
                 f,
-                "cannot listen on {address}: {source}; stop what listens there or choose another address"
+                "cannot listen on {address}: {source}; stop what listens there or choose another \
+                 address"
             ),
             Self::NotLoopback { address } => write!(
                 f,
-                "will not listen on {address}: it can be reached from other machines and connections are not \
-                 encrypted yet; listen on 127.0.0.1, or set `insecure` if you trust the network"
+                "will not listen on {address}: it can be reached from other machines and \
+                 connections are not encrypted yet; listen on 127.0.0.1, or set `insecure` if you \
+                 trust the network"
             ),
             Self::InUse { dir } => write!(
                 f,
@@ -215,13 +219,14 @@ impl fmt::Display for OpenError {
             ),
             Self::Foreign { dir, found } => write!(
                 f,
-                "{} is not empty and not a data directory of libring (it holds \"{found}\"): choose an empty or \
-                 a new directory",
+                "{} is not empty and not a data directory of libring (it holds \"{found}\"): \
+                 choose an empty or a new directory",
                 dir.display()
             ),
             Self::Format { path, found } => write!(
                 f,
-                "{} says \"{found}\", which this version of libring does not know: use the version that wrote it",
+                "{} says \"{found}\", which this version of libring does not know: use the version \
+                 that wrote it",
                 path.display()
             ),
             Self::Directory { path, attempt, source } => write!(
@@ -232,14 +237,14 @@ impl fmt::Display for OpenError {
             Self::Log { dir, source } => write!(f, "the log in {}: {source}", dir.display()),
             Self::Torn { dir, problem } => write!(
                 f,
-                "the data directory {} is incomplete: {problem}; bring the missing part back, or replace this \
-                 member by a new one on an empty directory",
+                "the data directory {} is incomplete: {problem}; bring the missing part back, or \
+                 replace this member by a new one on an empty directory",
                 dir.display()
             ),
             Self::Store { path, problem } => write!(
                 f,
-                "cannot open the store in {}: {problem}; check its permissions and its disk, or replace this \
-                 member by a new one on an empty directory",
+                "cannot open the store in {}: {problem}; check its permissions and its disk, or \
+                 replace this member by a new one on an empty directory",
                 path.display()
             ),
             Self::System(source) => write!(f, "the system refused what a node needs: {source}"),

@@ -1,8 +1,8 @@
 //! One library that makes a program a member of a cluster.
 //!
-//! A program that opens a [`Node`] is a member: no server to install, no coordinator. Alone it is its own majority,
-//! and everything works, on disk, without a network. With two more it is a cluster that survives the loss of any
-//! one of them, and no call changes.
+//! A program that opens a [`Node`] is a member: no server to install, no coordinator. Alone it is
+//! its own majority, and everything works, on disk, without a network. With two more it is a
+//! cluster that survives the loss of any one of them, and no call changes.
 //!
 //! ```
 //! use libring::{Data, Node, Options, Range};
@@ -30,29 +30,31 @@
 //! # }
 //! ```
 //!
-//! Three members are the same with `members` set to the same three names and addresses on all of them, each with
-//! its own name and directory. A program that only wants to call is a client: `client: true` and `join`.
+//! Three members are the same with `members` set to the same three names and addresses on all of
+//! them, each with its own name and directory. A program that only wants to call is a client:
+//! `client: true` and `join`.
 //!
 //! # Promises
 //!
-//! - Calls on a [`Partition`] are linearizable unless they say otherwise. An acknowledged write survives power loss
-//!   of any minority and, after restart, of all members (with [`Data::Dir`]).
-//! - Every call ends within its deadline. After an error the caller knows whether the call certainly did not happen
-//!   or may have: [`Error::is_outcome_unknown`].
-//! - Memory is bounded: calls in flight, messages from peers, queues to peers. Past a limit a call is refused with
-//!   [`Refused::Full`], a peer waits in its socket, or its connection is closed.
-//! - A member that cannot keep its promises (its disk failed, its directory was rolled back) halts: it writes nothing
-//!   more, answers every call, and says why: [`Node::halted`].
+//! - Calls on a [`Partition`] are linearizable unless they say otherwise. An acknowledged write
+//!   survives power loss of any minority and, after restart, of all members (with [`Data::Dir`]).
+//! - Every call ends within its deadline. After an error the caller knows whether the call
+//!   certainly did not happen or may have: [`Error::is_outcome_unknown`].
+//! - Memory is bounded: calls in flight, messages from peers, queues to peers. Past a limit a call
+//!   is refused with [`Refused::Full`], a peer waits in its socket, or its connection is closed.
+//! - A member that cannot keep its promises (its disk failed, its directory was rolled back) halts:
+//!   it writes nothing more, answers every call, and says why: [`Node::halted`].
 //!
 //! # Threads
 //!
-//! A node has its own threads, so that calls may come from any executor: one decides (the core thread), one writes
-//! the log, one works on the store and one helps it, and few serve sockets. All of them end with the node.
+//! A node has its own threads, so that calls may come from any executor: one decides (the core
+//! thread), one writes the log, one works on the store and one helps it, and few serve sockets. All
+//! of them end with the node.
 //!
 //! # Limits
 //!
-//! - Connections are neither encrypted nor authenticated yet: nodes listen on loopback addresses only, unless
-//!   [`Options::insecure`] is set.
+//! - Connections are neither encrypted nor authenticated yet: nodes listen on loopback addresses
+//!   only, unless [`Options::insecure`] is set.
 //! - The store holds open scans' snapshots; what they see is not reclaimed before they end.
 
 mod clock;

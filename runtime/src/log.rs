@@ -1,10 +1,12 @@
 //! The log thread: it writes what core appends and says what is durable.
 //!
-//! Everything that waits is written together and made durable by one sync (group commit): while one sync runs, the
-//! next batches gather. A batch that opens a segment waits until the segment before it is durable.
+//! Everything that waits is written together and made durable by one sync (group commit): while one
+//! sync runs, the next batches gather. A batch that opens a segment waits until the segment before
+//! it is durable.
 //!
-//! After a write or sync that failed nothing is known about what is durable, and a sync that "succeeds" later
-//! proves nothing: the system may have thrown the data away. So the log is never touched again.
+//! After a write or sync that failed nothing is known about what is durable, and a sync that
+//! "succeeds" later proves nothing: the system may have thrown the data away. So the log is never
+//! touched again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -27,7 +29,8 @@ pub(crate) enum LogTask {
     Discard { below: SegmentId },
 }
 
-/// Works until the mailbox is closed and empty, or the log has failed. Nothing is written once the node is sealed.
+/// Works until the mailbox is closed and empty, or the log has failed. Nothing is written once the
+/// node is sealed.
 pub(crate) fn run(mut writer: Writer<impl Disk>, tasks: &Mailbox<LogTask>, shared: &Shared) {
     let worked = catch_unwind(AssertUnwindSafe(|| {
         let mut taken = Vec::new();
@@ -194,8 +197,8 @@ impl Files {
         Self { dir: dir.to_path_buf() }
     }
 
-    /// Makes durable what was just read: a killed process leaves bytes that every reader sees and a power cut takes
-    /// away. Only the last segment can hold such bytes.
+    /// Makes durable what was just read: a killed process leaves bytes that every reader sees and a
+    /// power cut takes away. Only the last segment can hold such bytes.
     pub(crate) fn sync_last(&self, last: Option<SegmentId>) -> io::Result<()> {
         if let Some(last) = last {
             OpenOptions::new().write(true).open(self.path(last))?.sync_all()?;

@@ -52,7 +52,8 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
-    /// Puts all of them in, in order, and leaves `items` empty; drops them when the mailbox is closed.
+    /// Puts all of them in, in order, and leaves `items` empty; drops them when the mailbox is
+    /// closed.
     pub(crate) fn push_all(&self, items: &mut Vec<T>) {
         if items.is_empty() {
             return;
@@ -76,7 +77,8 @@ impl<T> Mailbox<T> {
         self.state.lock().bytes
     }
 
-    /// Moves everything that waits into `into`, which is empty. Waits until there is something, or until `until`.
+    /// Moves everything that waits into `into`, which is empty. Waits until there is something, or
+    /// until `until`.
     pub(crate) fn take(&self, into: &mut Vec<T>, until: Option<Instant>) -> Taken {
         debug_assert!(into.is_empty(), "what was taken before has been worked off");
         let mut state = self.state.lock();
@@ -105,7 +107,6 @@ impl<T> Mailbox<T> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use std::time::Duration;
 

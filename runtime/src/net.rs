@@ -1,11 +1,14 @@
-//! TCP: listening, dialling, and the two tasks of each connection. Bytes become messages here, off the core thread.
+//! TCP: listening, dialling, and the two tasks of each connection. Bytes become messages here, off
+//! the core thread.
 //!
 //! # What a peer cannot do
 //!
-//! 1. Fill memory: what it sends waits in its socket while core's inbox is full, what it does not read is bounded by
-//!    its connection's queue ([`Link`]), and a connection whose queue is full is closed.
+//! 1. Fill memory: what it sends waits in its socket while core's inbox is full, what it does not
+//!    read is bounded by its connection's queue ([`Link`]), and a connection whose queue is full is
+//!    closed.
 //! 2. Hold up another: no task waits for two connections, and core's thread waits for none.
-//! 3. Take all places: strangers, who have not shaken hands, and connections altogether are counted.
+//! 3. Take all places: strangers, who have not shaken hands, and connections altogether are
+//!    counted.
 
 mod link;
 mod size;
@@ -76,7 +79,8 @@ enum End {
 }
 
 impl Net {
-    /// Connections are served by `tasks`. The receiver ends when all are gone, and the `Net` with them.
+    /// Connections are served by `tasks`. The receiver ends when all are gone, and the `Net` with
+    /// them.
     pub(crate) fn new(
         shared: Arc<Shared>,
         tasks: Handle,
@@ -157,7 +161,8 @@ impl Net {
     ) {
         let alive = self.alive.clone();
         let shared = Arc::clone(&self.shared);
-        // What the task below needs, and no more: the node must not wait for the connections to end it.
+        // What the task below needs, and no more: the node must not wait for the connections to end
+        // it.
         drop(self);
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer, %error, "cannot turn off Nagle's algorithm");
@@ -178,7 +183,8 @@ impl Net {
         shared.count(&end, conn, &peer);
         let _: Result<(), Closed> = shared.put(Item::Disconnected { conn }, 0);
         if matches!(end, End::Sent) {
-            // To close now would throw away what the other side has not read yet if it has sent more to us.
+            // To close now would throw away what the other side has not read yet if it has sent
+            // more to us.
             let _ = timeout(LINGER, drain(&mut from)).await;
         }
         drop((place, alive));

@@ -20,9 +20,9 @@ use crate::threads::{self, Threads};
 
 /// A member of a cluster, or a client of one, in this process. Cheap to clone.
 ///
-/// The node stays up while there is a `Node`, a [`Partition`] or a [`crate::Scan`] of it. When the last one is
-/// dropped it stops at once, as if the process had been killed: nothing acknowledged is lost. [`Node::close`] ends
-/// it in good order.
+/// The node stays up while there is a `Node`, a [`Partition`] or a [`crate::Scan`] of it. When the
+/// last one is dropped it stops at once, as if the process had been killed: nothing acknowledged is
+/// lost. [`Node::close`] ends it in good order.
 #[derive(Clone, Debug)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -49,9 +49,9 @@ pub struct Connections {
 }
 
 impl Node {
-    /// Starts a node; resolves when it is up. For a member that is when the cluster is founded and known, however
-    /// long that takes; for a client when a member has let it in, or its deadline has passed. To drop the future
-    /// stops the node.
+    /// Starts a node; resolves when it is up. For a member that is when the cluster is founded and
+    /// known, however long that takes; for a client when a member has let it in, or its deadline
+    /// has passed. To drop the future stops the node.
     ///
     /// # Errors
     /// See [`OpenError`]: each says what is wrong, where, and what to do.
@@ -127,7 +127,8 @@ impl Node {
         }
     }
 
-    /// Resolves when the node halts: it met something that it must not go on with. Never resolves otherwise.
+    /// Resolves when the node halts: it met something that it must not go on with. Never resolves
+    /// otherwise.
     pub async fn halted(&self) -> Halt {
         let mut phase = self.inner.shared.phase();
         loop {
@@ -140,13 +141,14 @@ impl Node {
         }
     }
 
-    /// Ends the node, for all who hold a clone of it: calls under way end with [`Failure::Closed`], everything is
-    /// written and synced, connections, threads and files are closed, the directory is free for another when this
-    /// resolves. Closing a node that has halted only frees what it holds; one that is closed is closed.
+    /// Ends the node, for all who hold a clone of it: calls under way end with [`Failure::Closed`],
+    /// everything is written and synced, connections, threads and files are closed, the directory
+    /// is free for another when this resolves. Closing a node that has halted only frees what it
+    /// holds; one that is closed is closed.
     ///
     /// # Errors
-    /// [`Failure::OutcomeUnknown`]: a disk that does not answer keeps a thread from ending. Its directory stays
-    /// locked as long as the process lives.
+    /// [`Failure::OutcomeUnknown`]: a disk that does not answer keeps a thread from ending. Its
+    /// directory stays locked as long as the process lives.
     pub async fn close(self) -> Result<(), Error> {
         let threads = self.inner.threads.lock().take();
         if let Some(threads) = threads {
@@ -238,7 +240,8 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// What a node tells, from the moment at which this was made. Bounded: a slow listener misses the oldest.
+/// What a node tells, from the moment at which this was made. Bounded: a slow listener misses the
+/// oldest.
 #[derive(Debug)]
 pub struct Events {
     receiver: Option<broadcast::Receiver<Event>>,

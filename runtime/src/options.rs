@@ -14,17 +14,18 @@ pub struct Options {
     pub cluster: String,
     /// A client joins, routes and calls, and owns nothing: it has no data and does not listen.
     pub client: bool,
-    /// Name and address (`host:port`) of every member, this one included; the same list on all. Empty on a member:
-    /// a cluster of one.
+    /// Name and address (`host:port`) of every member, this one included; the same list on all.
+    /// Empty on a member: a cluster of one.
     pub members: Vec<(String, String)>,
     /// Only for a client: addresses of members to begin with.
     pub join: Vec<String>,
-    /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a cluster of one and
-    /// for a client.
+    /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a
+    /// cluster of one and for a client.
     pub listen: Option<String>,
     /// Where the data is.
     pub data: Data,
-    /// Allows listening beyond this machine although nothing is encrypted and nobody proves who they are.
+    /// Allows listening beyond this machine although nothing is encrypted and nobody proves who
+    /// they are.
     pub insecure: bool,
     /// Number of shards; fixed when the cluster is created. Default: 64.
     pub shards: u32,
@@ -43,9 +44,9 @@ pub struct Options {
 pub enum Data {
     /// In a directory, made when it does not exist. An acknowledged write survives power loss.
     Dir(PathBuf),
-    /// In memory alone: log and store end with the node, and so does every promise that it made. A cluster whose
-    /// members all keep their data in memory is fine for tests and caches. A member that restarts comes back as a
-    /// stranger to its cluster, which refuses it.
+    /// In memory alone: log and store end with the node, and so does every promise that it made. A
+    /// cluster whose members all keep their data in memory is fine for tests and caches. A member
+    /// that restarts comes back as a stranger to its cluster, which refuses it.
     Memory,
 }
 

@@ -14,12 +14,13 @@ use crate::error::{Error, ScanError};
 use crate::node::Inner;
 use crate::shared::Answer;
 
-/// A partition: a replicated map of keys to values, both byte strings, ordered by key. Cheap to clone; the node
-/// stays up while there is one.
+/// A partition: a replicated map of keys to values, both byte strings, ordered by key. Cheap to
+/// clone; the node stays up while there is one.
 ///
-/// A partition exists as soon as something is written to it. All calls are linearizable unless they say otherwise,
-/// go through any member or client, and end within their deadline. Errors are those of [`Error`]; after one whose
-/// [`Error::is_outcome_unknown`] is true a change may have happened, after any other it did not.
+/// A partition exists as soon as something is written to it. All calls are linearizable unless they
+/// say otherwise, go through any member or client, and end within their deadline. Errors are those
+/// of [`Error`]; after one whose [`Error::is_outcome_unknown`] is true a change may have happened,
+/// after any other it did not.
 #[derive(Clone, Debug)]
 pub struct Partition {
     node: Arc<Inner>,
@@ -120,8 +121,8 @@ impl Partition {
         self.read(key.into(), Consistency::Linearizable).await
     }
 
-    /// The value of a key as some replica has it, this member's own if it has one: it may be stale, and needs no
-    /// majority.
+    /// The value of a key as some replica has it, this member's own if it has one: it may be stale,
+    /// and needs no majority.
     ///
     /// # Errors
     /// See [`Partition`].
@@ -285,7 +286,8 @@ fn after_prefix(prefix: &[u8]) -> Option<Bytes> {
     Some(next.into())
 }
 
-/// A scan under way. Reads page by page; a future of [`Scan::next`] may be dropped and called again without loss.
+/// A scan under way. Reads page by page; a future of [`Scan::next`] may be dropped and called again
+/// without loss.
 #[derive(Debug)]
 pub struct Scan {
     partition: Partition,
@@ -426,7 +428,8 @@ impl Drop for Scan {
     }
 }
 
-/// Each action has its own kind of reply. Another one is a defect of ours, or of the member that was asked.
+/// Each action has its own kind of reply. Another one is a defect of ours, or of the member that
+/// was asked.
 pub(crate) fn wrong<T>(reply: &Reply) -> Result<T, Error> {
     tracing::error!(?reply, "a call got a reply of the wrong kind");
     Err(Failure::Malformed.into())

@@ -160,7 +160,8 @@ impl Shared {
 
 /// Calls.
 impl Shared {
-    /// Begins a call. Its answer comes to the receiver; to drop that forgets the answer, not the call.
+    /// Begins a call. Its answer comes to the receiver; to drop that forgets the answer, not the
+    /// call.
     pub(crate) fn call(
         &self,
         partition: &str,
@@ -346,29 +347,35 @@ fn weigh(action: &Action) -> (bool, usize) {
 pub fn explain(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Version { min, max } => format!(
-            "it speaks versions {min} to {max} of the protocol: use a release that speaks one of them"
+            "it speaks versions {min} to {max} of the protocol: use a release that speaks one of \
+             them"
         ),
         Refusal::ClusterName { expected } => {
             format!("its cluster is called \"{expected}\": correct the name or the address")
         }
         Refusal::Cluster { expected } => format!(
-            "it belongs to another cluster of the same name ({expected}): correct the address, or empty the \
-             data directory that is wrong"
+            "it belongs to another cluster of the same name ({expected}): correct the address, or \
+             empty the data directory that is wrong"
         ),
         Refusal::Agreement => {
-            "it was configured with other members, shards or replication: give all members the same".into()
+            "it was configured with other members, shards or replication: give all members the \
+             same"
+                .into()
         }
         Refusal::RolledBack { seen } => format!(
-            "it has seen a later state of this data directory (start {}): bring back the newer directory",
-            seen.0
+            "it has seen a later state of this data directory (start {}): bring back the newer \
+             directory",
+            seen.count()
         ),
         Refusal::Wiped => {
-            "it knows this member from another data directory: bring the old one back, or replace this member \
-             by a new one"
+            "it knows this member from another data directory: bring the old one back, or replace \
+             this member by a new one"
                 .into()
         }
         Refusal::Stranger => "it does not know this member: add it to the list of members".into(),
-        Refusal::Full => "it has no room for more clients: try again later, or another member".into(),
+        Refusal::Full => {
+            "it has no room for more clients: try again later, or another member".into()
+        }
         Refusal::Twin => "it has the same name: give each member its own".into(),
     }
 }

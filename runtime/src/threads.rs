@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
@@ -62,14 +62,14 @@ pub(crate) fn start(
     check(options)?;
     // Before anything is touched: is it a configuration at all?
     let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
-    let directory = match &options.data {
-        Data::Dir(path) if !options.client => Some(Directory::open(path)?),
-        Data::Dir(_) | Data::Memory => None,
-    };
     let sockets = sockets()?;
     let listener = match options.listen_address() {
         Some(address) => Some(sockets.block_on(listen(address, options.insecure))?),
         None => None,
+    };
+    let directory = match &options.data {
+        Data::Dir(path) if !options.client => Some(Directory::open(path)?),
+        Data::Dir(_) | Data::Memory => None,
     };
     let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let (net, connections) =
@@ -135,27 +135,28 @@ impl Threads {
         Ok(Prepared {
             restored: Restored { log, store: states },
             log: Some(Box::new(move || log::run(Writer::new(files), &appends, &shared))),
-            store: self.store_thread(worker),
+            store: self.store_thread(worker, path),
         })
     }
 
     fn prepare_memory(&self) -> Result<Prepared, OpenError> {
         let limits = &self.shared.options.limits;
+        let place = PathBuf::from("memory");
         let worker = Worker::new(MemoryStore::new(), limits);
-        let (worker, store) = worker.map_err(store_error(Path::new("memory")))?;
+        let (worker, store) = worker.map_err(store_error(&place))?;
         Ok(Prepared {
             restored: Restored { log: Recovered::default(), store },
             log: None,
-            store: self.store_thread(worker),
+            store: self.store_thread(worker, place),
         })
     }
 
-    fn store_thread<S: Store + Send + 'static>(&self, worker: Worker<S>) -> Body
+    fn store_thread<S: Store + Send + 'static>(&self, worker: Worker<S>, place: PathBuf) -> Body
     where
         S::Snapshot: Send,
     {
         let (tasks, shared) = (Arc::clone(&self.tasks), Arc::clone(&self.shared));
-        Box::new(move || store::run(worker, &tasks, &shared))
+        Box::new(move || store::run(worker, &place, &tasks, &shared))
     }
 
     fn begin(&self, name: &str, body: Body) -> Result<(), OpenError> {
@@ -199,7 +200,8 @@ impl Threads {
             drop(self);
             let _: Result<(), mpsc::SendError<()>> = done.send(());
         });
-        // A waker that drops the last handle runs on a thread that is to be stopped: it cannot wait for itself.
+        // A waker that drops the last handle runs on a thread that is to be stopped: it cannot wait
+        // for itself.
         if started.is_ok() && !OWN.get() {
             let _: Result<(), mpsc::RecvTimeoutError> = stopped.recv_timeout(STOP_TIME);
         }
@@ -218,7 +220,8 @@ impl Threads {
         if let Some(listening) = self.listening.take() {
             listening.abort();
         }
-        // The core thread closes these when it ends, with its last words in them; but it may never have begun.
+        // The core thread closes these when it ends, with its last words in them; but it may never
+        // have begun.
         let ended = self.gone.recv_timeout(CORE_TIME) == Err(mpsc::RecvTimeoutError::Disconnected);
         if !ended {
             tracing::error!("a thread of this node does not end; its directory stays locked");
@@ -305,7 +308,8 @@ fn fits(log: &Recovered, store: &[StoreState]) -> Result<(), String> {
         let held = held.map_or_else(Default::default, |state| state.index);
         if held < recovered.cut_index {
             return Err(format!(
-                "the store is older than the log: it holds shard {group} up to entry {held}, the log begins                  behind entry {}",
+                "the store is older than the log: it holds shard {group} up to entry {held}, the \
+                 log begins behind entry {}",
                 recovered.cut_index
             ));
         }

@@ -142,7 +142,8 @@ async fn events_tell_of_peers() {
     while events.next().await.is_some() {}
 }
 
-/// A member that was told another cluster's name is refused, both sides say so, and it disturbs nobody.
+/// A member that was told another cluster's name is refused, both sides say so, and it disturbs
+/// nobody.
 #[tokio::test]
 async fn another_clusters_member_stays_out() {
     let options = members(3, None);

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libring::{Node, Options};
 use tempfile::TempDir;
 
+use crate::PATIENCE;
 use crate::ports::Ports;
-use crate::program::{Program, ring};
+use crate::program::{Program, ring, run_ring};
 
 /// Members on one machine, each a process with a data directory and a port of its own.
 #[derive(Debug)]
@@ -105,6 +106,21 @@ impl Members {
     /// Waits until a member is up.
     pub fn wait_up(&self, k: usize) {
         drop(self.program(k).wait_line(" is up: "));
+    }
+
+    /// Waits until every shard has a leader, as `ring status` sees it.
+    ///
+    /// # Panics
+    /// When [`PATIENCE`] ends first.
+    pub fn wait_led(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = run_ring(&["--connect", &self.addresses(), "status"]);
+            if status.code == Some(0) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not every shard has a leader: {status:?}");
+        }
     }
 
     /// A running member.

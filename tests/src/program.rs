@@ -302,7 +302,9 @@ fn describe(command: &Command) -> String {
 
 /// The binary `ring`, built as these tests were: in the same target directory, with the same
 /// profile. `cargo test` does not build it for another package's tests, and an old one would make
-/// tests lie, so cargo is always asked; it has nothing to do when the binary is fresh.
+/// tests lie, so cargo is always asked; it has nothing to do when the binary is fresh. Asked for it
+/// as a part of the workspace, as features of dependencies are then nearly those with which all
+/// tests are built, and little is built twice.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -317,13 +319,13 @@ fn binary() -> &'static Path {
         let target = dir.parent().expect("the target directory");
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .args(["build", "--quiet", "--package", "ring-cli", "--profile", profile])
+            .args(["build", "--quiet", "--workspace", "--bin", "ring", "--profile", profile])
             .arg("--target-dir")
             .arg(target)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         eprintln!("building {} (profile {profile})", binary.display());
         let built = cargo.status().expect("cargo runs these tests, so it runs");
-        assert!(built.success(), "`cargo build -p ring-cli` failed");
+        assert!(built.success(), "`cargo build --workspace --bin ring` failed");
         assert!(binary.exists(), "{} was not built", binary.display());
         binary
     })

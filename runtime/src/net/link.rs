@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use super::size::size;
 
-/// A connection's queue, bounded in bytes. Core's thread puts messages in and never waits; the connection's writer
-/// takes them out, encodes and sends them.
+/// A connection's queue, bounded in bytes. Core's thread puts messages in and never waits; the
+/// connection's writer takes them out, encodes and sends them.
 #[derive(Debug)]
 pub(crate) struct Link {
     conn: ConnId,
@@ -73,8 +73,8 @@ impl Link {
         self.conn
     }
 
-    /// Queues a message. A queue that overflows is emptied and its connection dies: what is lost in the middle of
-    /// a connection could not be made good.
+    /// Queues a message. A queue that overflows is emptied and its connection dies: what is lost in
+    /// the middle of a connection could not be made good.
     pub(crate) fn send(&self, message: Message) -> Result<(), Overflow> {
         if matches!(message, Message::Welcome(_)) {
             self.shake_hands();

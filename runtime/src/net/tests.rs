@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use bytes::Bytes;
 use ring_core::ids::{Boot, GroupId, MemberId, Seq, SessionId};
 use ring_core::wire::message::{Hello, Identity, VERSION_MAX, VERSION_MIN, Welcome};

@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use bytes::Bytes;
 use ring_core::io::Consistency;
 

@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 
 fn b(text: &str) -> Bytes {
@@ -93,4 +92,16 @@ fn more_than_a_memtable_is_read_back_whole() {
     drop(store);
     let store = FjallStore::open(dir.path()).unwrap();
     assert!(store.get(&0_u32.to_be_bytes()).unwrap().is_some(), "what was flushed is durable");
+}
+
+/// The store's own thread keeps why it failed to itself: the disk is asked again.
+#[test]
+fn a_store_whose_thread_failed_says_what_the_disk_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let problem = |path: &Path| Place(path.into()).problem(&fjall::Error::Poisoned).0;
+    let gone = problem(&dir.path().join("gone").join("store"));
+    assert!(gone.contains("No such file"), "{gone}");
+    let well = problem(&dir.path().join("store"));
+    assert!(well.contains("has room"), "{well}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
 }

@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -40,7 +39,8 @@ fn wait_for(shared: &Shared, wanted: impl Fn(&Phase) -> bool) -> Phase {
     runtime.block_on(async { phase.wait_for(wanted).await.unwrap().clone() })
 }
 
-/// A panic on the core thread stops this member for good, answers everyone, and harms neither host nor directory.
+/// A panic on the core thread stops this member for good, answers everyone, and harms neither host
+/// nor directory.
 #[test]
 fn a_defect_stops_the_member_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();

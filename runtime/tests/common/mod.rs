@@ -15,7 +15,8 @@ pub(crate) fn free_addresses(count: usize) -> Vec<String> {
     held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
-/// Options of a cluster's members, `n1` to `n<count>`, each in its directory under `dir`; in memory without one.
+/// Options of a cluster's members, `n1` to `n<count>`, each in its directory under `dir`; in memory
+/// without one.
 pub(crate) fn members(count: usize, dir: Option<&Path>) -> Vec<Options> {
     let addresses = free_addresses(count);
     let name = |n: usize| format!("n{}", n + 1);
