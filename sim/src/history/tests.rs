@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use serde_json::{Map, json};
 
 use super::{Counts, Done, History, Key, Op, Recorder, Value};
