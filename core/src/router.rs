@@ -451,7 +451,11 @@ impl Router {
             }
             What::Status { member } => {
                 ask.target = Some(*member);
-                send.push((*member, Message::AskStatus { call: id }));
+                if reach.is_connected(*member) {
+                    send.push((*member, Message::AskStatus { call: id }));
+                } else {
+                    wait = PAUSE;
+                }
             }
         }
         ask.due = now + wait;

@@ -384,3 +384,90 @@ fn a_rolled_back_member_halts() {
         assert!(matches!(halt, Some(Halt::RolledBack { .. })), "{halt:?}");
     }
 }
+
+/// Who cannot talk is told why, and by the kind of it what to do; the connection is closed.
+#[test]
+fn strangers_are_refused_with_the_reason() {
+    use crate::ids::ClusterId;
+    use crate::wire::message::{Hello, Identity, Refusal};
+
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(3));
+    let genesis = cluster.members[2].node.view().genesis().unwrap().clone();
+    let birth = genesis.members[0].birth;
+    let agreement = {
+        let members = (1..).map(MemberId).zip(&genesis.members);
+        let members = members.map(|(id, founder)| (id, (founder.name.clone(), None))).collect();
+        crate::link::agreement("ring", &members, 4, 3)
+    };
+    let good = Identity {
+        cluster_name: "ring".to_string(),
+        cluster: Some(genesis.cluster),
+        member: MemberId(1),
+        name: "m0".to_string(),
+        boot: Boot(9 << 32),
+        birth,
+        agreement,
+    };
+    let hello = |who: Identity| Hello { version_min: 1, version_max: 1, who };
+    let with = |change: &dyn Fn(&mut Identity)| {
+        let mut who = good.clone();
+        change(&mut who);
+        hello(who)
+    };
+    let seen = cluster.members[2].node.boots[&MemberId(1)];
+    let cases = [
+        (
+            Hello { version_min: 2, version_max: 9, ..hello(good.clone()) },
+            Refusal::Version { min: 1, max: 1 },
+        ),
+        (
+            with(&|who| who.cluster_name = "other".to_string()),
+            Refusal::ClusterName { expected: "ring".to_string() },
+        ),
+        (
+            with(&|who| who.cluster = Some(ClusterId(1))),
+            Refusal::Cluster { expected: genesis.cluster },
+        ),
+        (with(&|who| who.agreement = 1), Refusal::Agreement),
+        (with(&|who| who.member = MemberId(9)), Refusal::Stranger),
+        (with(&|who| who.name = "m1".to_string()), Refusal::Stranger),
+        (with(&|who| who.member = MemberId(3)), Refusal::Twin),
+        (with(&|who| who.birth = 1), Refusal::Wiped),
+        (with(&|who| who.boot = Boot(0)), Refusal::RolledBack { seen }),
+    ];
+    for (number, (hello, reason)) in (1000..).zip(cases) {
+        let conn = ConnId(number);
+        let node = &mut cluster.members[2].node;
+        node.handle(cluster.now, Input::Connected { conn, dial: None });
+        node.handle(cluster.now, Input::Message { conn, message: Message::Hello(hello) });
+        let mut out = Outbox::new();
+        node.flush(cluster.now, &mut out);
+        let refuse = Output::Send { conn, message: Message::Refuse(reason.clone()) };
+        assert!(out.outputs().contains(&refuse), "{reason:?}: {:?}", out.outputs());
+        assert!(out.outputs().contains(&Output::Disconnect { conn }));
+    }
+}
+
+/// A connection that does not shake hands in time is closed, and there are never more of them than allowed.
+#[test]
+fn silence_is_not_waited_for() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(3));
+    let node = &mut cluster.members[2].node;
+    let strangers = node.config.limits.strangers;
+    for number in 0..strangers + 1 {
+        let conn = ConnId(1000 + crate::ids::len_u64(number));
+        node.handle(cluster.now, Input::Connected { conn, dial: None });
+    }
+    let closed = |node: &mut Node, now| {
+        let mut out = Outbox::new();
+        node.flush(now, &mut out);
+        let close = |output: &&Output| matches!(output, Output::Disconnect { .. });
+        out.outputs().iter().filter(close).count()
+    };
+    assert_eq!(closed(node, cluster.now), 1, "one too many");
+    let mut later = cluster.now;
+    later.instant = later.instant + node.config.timers.handshake;
+    assert_eq!(closed(node, later), strangers);
+}
