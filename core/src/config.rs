@@ -75,7 +75,8 @@ pub struct Limits {
     pub session_window: u64,
     /// Most sessions a group remembers; the one idle for longest gives way.
     pub sessions: usize,
-    /// Most bytes of proposals that a leader holds for one group without having applied them.
+    /// Most bytes of proposals that a member holds, over all groups that it leads, without having applied them; a
+    /// group that holds none takes at least one.
     pub proposal_bytes: usize,
     /// Most bytes of entries in one append message.
     pub append_bytes: usize,

@@ -32,6 +32,8 @@ pub(crate) struct Group {
     pub(crate) persisted: LogIndex,
     /// Bytes of the log in memory when the node last counted them.
     pub(crate) counted_bytes: usize,
+    /// Bytes of waiting proposals when the node last counted them.
+    pub(crate) counted_waiting: usize,
     staged: Vec<Staged>,
     staged_bytes: usize,
     proposed: VecDeque<Proposed>,
@@ -91,6 +93,7 @@ impl Group {
             digest,
             persisted: applied,
             counted_bytes: 0,
+            counted_waiting: 0,
             staged: Vec::new(),
             staged_bytes: 0,
             proposed: VecDeque::new(),
@@ -140,6 +143,11 @@ impl Group {
         self.staged_bytes += bytes;
         self.staged.push(Staged { waiter, item, bytes });
         true
+    }
+
+    /// Bytes of proposals that are gathered or not applied yet.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.staged_bytes + self.proposed_bytes
     }
 
     fn is_busy(&self) -> bool {

@@ -149,6 +149,9 @@ struct Cursor {
     idle_until: Instant,
 }
 
+/// About how many bytes of commands one message holds; a longer command has one to itself.
+const PROPOSE_BYTES: usize = 1 << 20;
+
 /// How long nothing is sent to a group whose leader is busy or not known.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -390,15 +393,17 @@ impl Router {
                     call.at = At::Window(group, seq);
                 }
                 let idle = !route.awaits();
-                let commands = route.take_unsent();
-                if commands.is_empty() {
+                let parts = route.take_unsent();
+                if parts.is_empty() {
                     return;
                 }
                 if idle {
                     route.retry_at = now + self.timers.retry;
                 }
                 let first = *route.window.keys().next().expect("just sent from it");
-                send.push((target, Message::Propose { group, session, first, commands }));
+                for commands in parts {
+                    send.push((target, Message::Propose { group, session, first, commands }));
+                }
             }
             Session::None | Session::Opening { .. } => {
                 route.open(now, group, target, &self.timers, &mut self.rng, send);
@@ -799,16 +804,25 @@ impl Route {
         send.push((target, Message::Open { group, nonce }));
     }
 
-    fn take_unsent(&mut self) -> Vec<(Seq, Bytes)> {
-        let mut commands = Vec::new();
+    /// What is to be sent now, in messages of about `PROPOSE_BYTES`.
+    fn take_unsent(&mut self) -> Vec<Vec<(Seq, Bytes)>> {
+        let mut parts: Vec<Vec<(Seq, Bytes)>> = Vec::new();
+        let mut bytes = PROPOSE_BYTES;
         for (&seq, write) in &mut self.window {
-            if !write.sent {
-                write.sent = true;
-                write.ever_sent = true;
-                commands.push((seq, write.command.clone()));
+            if write.sent {
+                continue;
             }
+            write.sent = true;
+            write.ever_sent = true;
+            bytes += write.command.len();
+            if bytes > PROPOSE_BYTES {
+                parts.push(Vec::new());
+                bytes = write.command.len();
+            }
+            let part = parts.last_mut().expect("the first command begins a part");
+            part.push((seq, write.command.clone()));
         }
-        commands
+        parts
     }
 }
 

@@ -20,6 +20,8 @@ use crate::wire::message::{AskError, BeatOf, Message};
 const APPLYING_MAX: usize = 8;
 /// Bytes of entries in one apply task, about.
 const APPLY_BYTES: usize = 1 << 20;
+/// More promises than this for one batch are looked through for repetitions.
+const HELD_MAX: usize = 256;
 /// Most leaderships that are handed to their preferred members in one go.
 const HAND_OVERS: usize = 4;
 
@@ -168,8 +170,15 @@ impl Node {
                     self.send_raft(to, message);
                 }
             } else {
-                let promises = fx.promises.into_iter().map(|(to, m)| (to, Message::Raft(m)));
-                self.held.entry(seq).or_default().extend(promises);
+                let held = self.held.entry(seq).or_default();
+                for (to, message) in fx.promises {
+                    let promise = (to, Message::Raft(message));
+                    // While a disk stands still its leader repeats itself; what would only be said twice is not
+                    // gathered without end.
+                    if held.len() < HELD_MAX || !held.contains(&promise) {
+                        held.push(promise);
+                    }
+                }
             }
         }
         if fx.leader_changed {
@@ -263,6 +272,9 @@ impl Node {
         let bytes = group.raft.log().bytes();
         let counted = mem::replace(&mut group.counted_bytes, bytes);
         self.persist.memory_bytes = self.persist.memory_bytes - counted + bytes;
+        let waiting = group.waiting_bytes();
+        let counted = mem::replace(&mut group.counted_waiting, waiting);
+        self.proposals_bytes = self.proposals_bytes - counted + waiting;
     }
 
     pub(super) fn on_applied(

@@ -119,6 +119,8 @@ pub struct Node {
     /// Which group a snapshot that is being sent belongs to.
     loads: BTreeMap<SnapshotId, GroupId>,
     persist: Persist,
+    /// Bytes of proposals that wait, over all groups, as each counted them at its last turn.
+    proposals_bytes: usize,
     peer_faults: u64,
     halted: bool,
 }
@@ -223,6 +225,7 @@ impl Node {
             next_read: ReadId(1),
             loads: BTreeMap::new(),
             persist: Persist::default(),
+            proposals_bytes: 0,
             peer_faults: 0,
             halted: false,
             rng,

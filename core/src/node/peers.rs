@@ -76,6 +76,9 @@ impl Node {
                 }
                 if !who.member.is_client() && !self.config.client {
                     self.founding.on_birth(who.member, who.birth);
+                    if self.genesis.is_none() {
+                        self.boots.insert(who.member, who.boot);
+                    }
                 }
                 // To the side that dialled the answer is still owed.
                 let answer = if let Message::Hello(hello) = message {
@@ -211,6 +214,9 @@ impl Node {
             Step::Hold(genesis) => {
                 self.genesis = Some(genesis.clone());
                 self.records.push(Record::Genesis(genesis));
+                for (&member, &boot) in &self.boots {
+                    self.records.push(Record::PeerBoot { member, boot });
+                }
                 self.genesis_at = Some(self.log.next_seq());
             }
             Step::Founded => {
@@ -323,7 +329,7 @@ impl Node {
     }
 
     fn on_open(&mut self, from: MemberId, id: GroupId, nonce: u64) {
-        let bytes_max = self.config.limits.proposal_bytes;
+        let bytes_max = self.room_for(id);
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.raft.is_leader()) else {
             self.answer_not_leader(from, id);
             return;
@@ -342,7 +348,7 @@ impl Node {
         first: Seq,
         commands: Vec<(Seq, Bytes)>,
     ) {
-        let bytes_max = self.config.limits.proposal_bytes;
+        let bytes_max = self.room_for(id);
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.raft.is_leader()) else {
             self.answer_not_leader(from, id);
             return;
@@ -355,6 +361,12 @@ impl Node {
             }
         }
         self.dirty.insert(id);
+    }
+
+    /// How many bytes of proposals a group may hold, given what the others do.
+    fn room_for(&self, id: GroupId) -> usize {
+        let own = self.groups.get(&id).map_or(0, |group| group.counted_waiting);
+        self.config.limits.proposal_bytes.saturating_sub(self.proposals_bytes - own)
     }
 
     fn answer_not_leader(&mut self, to: MemberId, group: GroupId) {

@@ -78,6 +78,8 @@ impl World for Effects<'_> {
         }
     }
     fn send(&mut self, conn: ConnId, message: Message) {
+        let encoded = crate::wire::Encoder::new().push(&message);
+        encoded.expect("no message is larger than the wire allows");
         if let Some(&(to, conn)) = self.net.ends.get(&conn)
             && !self.net.cut
         {
@@ -470,4 +472,23 @@ fn silence_is_not_waited_for() {
     let mut later = cluster.now;
     later.instant = later.instant + node.config.timers.handshake;
     assert_eq!(closed(node, later), strangers);
+}
+
+/// More than fits one message is sent in several, and all of it is done.
+#[test]
+fn a_flood_of_large_values_is_sent_in_parts() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(30));
+    let value = Bytes::from(alloc::vec![7; 1 << 20]);
+    let requests: Vec<RequestId> = (0..40_u32)
+        .map(|i| {
+            let key = Bytes::copy_from_slice(&i.to_be_bytes());
+            cluster.submit(0, "p", Action::Put { key, value: value.clone() })
+        })
+        .collect();
+    cluster.run(Duration::from_secs(9));
+    for request in requests {
+        let reply = cluster.members[0].replies.remove(&request);
+        assert!(matches!(reply, Some(Ok(Reply::Written { .. }))), "{reply:?}");
+    }
 }

@@ -134,6 +134,10 @@ impl Raft {
             .count();
         let fresh = entries.split_off(known);
         if let Some(first) = fresh.first() {
+            if self.log.term_at(first.index.prev()).is_none_or(|before| before > first.term) {
+                fx.faults.push("an append whose terms fall behind what is committed");
+                return;
+            }
             assert!(first.index > self.commit, "nothing committed is truncated");
             if first.index <= self.log.last_index() {
                 self.log.truncate_from(first.index);
