@@ -70,6 +70,7 @@ impl Group {
             append_bytes: 1 << 20,
             append_entries: 1024,
             appends_in_flight: 64,
+            log_bytes_max: 1 << 30,
         };
         let replica = |voter: &Replica| {
             let store = StoreState {

@@ -44,7 +44,8 @@ pub struct Timers {
     pub handshake: Duration,
     /// A call without an answer is sent again after this long.
     pub retry: Duration,
-    /// A session without commands for this long, in shard time, is forgotten by its group.
+    /// A session idle for half of this is not used again: its group may have forgotten it. Groups do after 60 s of
+    /// shard time, whatever stands here.
     pub session_ttl: Duration,
     /// A scan's snapshot that nobody asks for is closed after this long.
     pub cursor_ttl: Duration,
@@ -73,8 +74,6 @@ pub struct Limits {
     pub calls_bytes: usize,
     /// Most commands of one session in flight.
     pub session_window: u64,
-    /// Most sessions a group remembers; the one idle for longest gives way.
-    pub sessions: usize,
     /// Most bytes of proposals that a member holds, over all groups that it leads, without having applied them; a
     /// group that holds none takes at least one.
     pub proposal_bytes: usize,
@@ -131,9 +130,8 @@ impl Default for Limits {
             calls: 65_536,
             calls_bytes: 64 << 20,
             session_window: 4096,
-            sessions: 4096,
             proposal_bytes: 32 << 20,
-            append_bytes: 1 << 20,
+            append_bytes: 256 << 10,
             append_entries: 1024,
             appends_in_flight: 64,
             log_tail_bytes: 1 << 20,

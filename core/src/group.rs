@@ -294,9 +294,9 @@ impl Group {
         readable
     }
 
-    /// Reads that wait, forgotten one by one by the node.
-    pub(crate) fn forget_read(&mut self, read: ReadId) {
-        self.reads.retain(|&(_, waiting), _| waiting != read);
+    /// A read that waits and is given up by the node.
+    pub(crate) fn forget_read(&mut self, index: LogIndex, read: ReadId) {
+        self.reads.remove(&(index, read));
     }
 
     /// Up to where the log may be cut: what the store holds, less a tail for followers that lag.

@@ -63,9 +63,13 @@ struct Target {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TargetState {
-    Idle { dial_at: Instant },
+    Idle {
+        dial_at: Instant,
+    },
     Dialling(u64),
     Connected(ConnId),
+    /// Another address leads to the same member.
+    Retired,
 }
 
 /// What became of a handshake.
@@ -193,7 +197,7 @@ impl Links {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let dials = self.targets.iter().filter_map(|target| match target.state {
             TargetState::Idle { dial_at } => Some(dial_at),
-            TargetState::Dialling(_) | TargetState::Connected(_) => None,
+            TargetState::Dialling(_) | TargetState::Connected(_) | TargetState::Retired => None,
         });
         let handshakes = self.conns.values().filter_map(|conn| match conn.stage {
             Stage::Handshake { until } => Some(until),
@@ -262,7 +266,9 @@ impl Links {
             && !accepted
         {
             (&welcome.who, (welcome.version, welcome.version), Some(welcome.clone()))
-        } else if let Message::Refuse(reason) = message {
+        } else if let Message::Refuse(reason) = message
+            && !accepted
+        {
             let who = state.target.and_then(|place| self.targets[place].member);
             return Some(Handshake::Refused { who, reason: reason.clone() });
         } else {
@@ -280,6 +286,17 @@ impl Links {
         let founded = judge.members.get(&who.member).is_some_and(|(_, birth)| birth.is_some());
         let new_boot = (founded && who.boot != seen).then_some(who.boot);
         Some(Handshake::Accepted(Box::new(Accepted { who: who.clone(), new_boot, welcome })))
+    }
+
+    /// Who answers at the address that was dialled; another address of the same member is not dialled any more.
+    pub(crate) fn identify(&mut self, conn: ConnId, who: MemberId) {
+        let Some(place) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
+        self.targets[place].member = Some(who);
+        for (other, target) in self.targets.iter_mut().enumerate() {
+            if other != place && target.member == Some(who) {
+                target.state = TargetState::Retired;
+            }
+        }
     }
 
     /// The peer is believed once this batch is durable.
@@ -315,7 +332,6 @@ impl Links {
         state.stage = Stage::Up(who);
         if let Some(place) = state.target {
             self.targets[place].backoff = self.timers.redial_min;
-            self.targets[place].member = Some(who);
         }
         if who.is_client() {
             self.clients += 1;
@@ -374,6 +390,9 @@ impl Links {
 
     fn retire_target(&mut self, now: Instant, place: usize) {
         let target = &mut self.targets[place];
+        if target.state == TargetState::Retired {
+            return;
+        }
         target.state = TargetState::Idle { dial_at: now + target.backoff };
         target.backoff = (target.backoff * 2).min(self.timers.redial_max);
     }

@@ -156,7 +156,9 @@ const PROPOSE_BYTES: usize = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Router {
-    pub(crate) fn new(timers: Timers, limits: &Limits, rng: Rng) -> Self {
+    pub(crate) fn new(timers: Timers, limits: &Limits, mut rng: Rng) -> Self {
+        // Drawn, so that a late answer to a question of this node's last life answers none of this one's.
+        let next_ask = rng.next() >> 2;
         Self {
             timers,
             calls_max: limits.calls,
@@ -170,7 +172,7 @@ impl Router {
             active: BTreeSet::new(),
             asks: BTreeMap::new(),
             ask_due: BTreeSet::new(),
-            next_ask: 1,
+            next_ask,
             cursors: BTreeMap::new(),
         }
     }
@@ -280,6 +282,21 @@ impl Router {
         out.push(Output::Reply { request, result });
     }
 
+    /// Ends the calls whose deadline has come.
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while let Some(&(deadline, request)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.on_deadline(request, out);
+        }
+    }
+
+    /// The next call's deadline.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
     /// Ends what is overdue and sends what is due.
     pub(crate) fn drive(
         &mut self,
@@ -288,12 +305,7 @@ impl Router {
         send: &mut Vec<(MemberId, Message)>,
         out: &mut Vec<Output>,
     ) {
-        while let Some(&(deadline, request)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.on_deadline(request, out);
-        }
+        self.expire(now, out);
         let groups: Vec<GroupId> = self.active.iter().copied().collect();
         for group in groups {
             self.drive_route(now, group, reach, send);
@@ -312,7 +324,7 @@ impl Router {
 
     /// When `drive` has something to do again. `flush` has just called it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let call = self.deadlines.first().map(|&(at, _)| at);
+        let call = self.expires();
         let ask = self.ask_due.first().map(|&(at, _)| at);
         let routes = self.active.iter().filter_map(|group| self.routes.get(group));
         let route = routes.map(|route| route.retry_at.max(route.pause_until)).min();

@@ -250,9 +250,6 @@ fn limits(rng: &mut Rng) -> Limits {
     if rng.chance(1, 4) {
         limits.session_window = *pick(rng, &[2, 8]);
     }
-    if rng.chance(1, 4) {
-        limits.sessions = *pick(rng, &[8, 16]);
-    }
     if all || rng.chance(1, 3) {
         limits.scan_keys = *pick(rng, &[1, 2, 5]);
     }
@@ -520,7 +517,7 @@ impl fmt::Display for Plan {
         let l = &self.limits;
         writeln!(
             f,
-            "  limits: segment {} log {} tail {} chunk {} append {}/{} flight {} window {} sessions {} page {} \
+            "  limits: segment {} log {} tail {} chunk {} append {}/{} flight {} window {} page {} \
              cursors {}; drift {:?}",
             l.segment_bytes,
             l.log_bytes,
@@ -530,7 +527,6 @@ impl fmt::Display for Plan {
             l.append_bytes,
             l.appends_in_flight,
             l.session_window,
-            l.sessions,
             l.scan_keys,
             l.cursors,
             self.clocks.iter().map(|c| c.0).collect::<Vec<_>>()

@@ -2,11 +2,12 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::time::Duration;
 
 use bytes::Bytes;
 
 use super::Node;
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, ConfigError, Limits, Timers};
 use crate::ids::{GroupId, RequestId};
 use crate::io::{Action, Call, Consistency, Failure, Output, Refused};
 use crate::ring::shard_of;
@@ -118,7 +119,8 @@ fn check_call(call: &Call, limits: &Limits) -> Result<usize, Refused> {
                 crate::shard::command::Expect::Value(None)
                 | crate::shard::command::Expect::Revision(_) => 0,
             };
-            key(k)? + expected + v.as_ref().map_or(Ok(0), value)?
+            let bytes = key(k)? + expected + v.as_ref().map_or(Ok(0), value)?;
+            within("compare-and-set (both values)", bytes, limits.batch_bytes)?
         }
         Action::Batch { changes } => {
             within("batch (operations)", changes.len(), limits.batch_ops)?;
@@ -145,6 +147,8 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return wrong(field, format!("{name:?} must have 1 to 255 bytes"));
         }
     }
+    validate_limits(&config.limits)?;
+    validate_timers(&config.timers)?;
     if config.client {
         if config.members.is_empty() {
             return wrong("members", String::from("a client needs an address to begin with"));
@@ -175,35 +179,64 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.replication == 0 || config.replication > 9 {
         return wrong("replication", format!("{}; 1 to 9 are allowed", config.replication));
     }
-    let limits = &config.limits;
+    Ok(())
+}
+
+fn validate_limits(limits: &Limits) -> Result<(), ConfigError> {
+    let wrong = |problem| Err(ConfigError { field: "limits", problem });
     // More than this a peer refuses to decode.
     let counts = [limits.append_entries, limits.batch_ops, limits.scan_keys];
     if counts.iter().any(|&count| count == 0 || count > 65_536)
-        || !(1..=65_536).contains(&limits.session_window)
+        || !(1..=4096).contains(&limits.session_window)
     {
         let problem = String::from(
-            "append_entries, batch_ops, scan_keys and session_window must be 1 to 65536",
+            "append_entries, batch_ops and scan_keys must be 1 to 65536, session_window 1 to 4096",
         );
-        return wrong("limits", problem);
+        return wrong(problem);
     }
-    let sizes = [limits.key_bytes, limits.value_bytes, limits.batch_bytes, limits.append_bytes];
+    let sizes = [
+        limits.key_bytes,
+        limits.value_bytes,
+        limits.batch_bytes,
+        limits.append_bytes,
+        limits.scan_bytes,
+        limits.chunk_bytes,
+    ];
     if sizes.iter().any(|&size| size > 12 << 20) || limits.name_bytes > 255 {
         let problem = String::from(
-            "key_bytes, value_bytes, batch_bytes and append_bytes may be 12 MiB, name_bytes 255",
+            "lengths of keys, values, batches, appends, pages and chunks may be 12 MiB, names 255",
         );
-        return wrong("limits", problem);
+        return wrong(problem);
     }
-    let timers = &config.timers;
+    Ok(())
+}
+
+fn validate_timers(timers: &Timers) -> Result<(), ConfigError> {
+    let wrong = |problem| Err(ConfigError { field: "timers", problem });
+    let all = [
+        timers.election_min,
+        timers.election_max,
+        timers.heartbeat,
+        timers.redial_min,
+        timers.redial_max,
+        timers.handshake,
+        timers.retry,
+        timers.session_ttl,
+        timers.cursor_ttl,
+    ];
+    if all.iter().any(|time| time.is_zero() || *time > Duration::from_secs(3600)) {
+        return wrong(String::from("each must be above zero and at most an hour"));
+    }
+    if timers.session_ttl > Duration::from_secs(60) {
+        return wrong(String::from("session_ttl may be 60 s: groups forget a session then"));
+    }
     if timers.election_min.is_zero() || timers.election_min > timers.election_max {
         let problem = String::from("election_min must be above zero and at most election_max");
-        return wrong("timers", problem);
+        return wrong(problem);
     }
     if timers.heartbeat.is_zero() || timers.heartbeat * 2 > timers.election_min {
         let problem = String::from("heartbeat must be above zero and at most half of election_min");
-        return wrong("timers", problem);
-    }
-    if timers.retry.is_zero() || timers.redial_min.is_zero() {
-        return wrong("timers", String::from("retry and redial_min must be above zero"));
+        return wrong(problem);
     }
     Ok(())
 }

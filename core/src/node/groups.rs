@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::mem;
 
-use super::{Node, PendingRead};
+use super::{Node, PendingRead, ReadStage};
 use crate::group::Group;
-use crate::ids::{GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
+use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
 use crate::io::{Event, Halt, Output};
 use crate::raft::message::{Body, Membership, Message as RaftMessage};
 use crate::raft::{Durable, Effects, Raft, Settings};
@@ -20,6 +20,8 @@ use crate::wire::message::{AskError, BeatOf, Message};
 const APPLYING_MAX: usize = 8;
 /// Bytes of entries in one apply task, about.
 const APPLY_BYTES: usize = 1 << 20;
+/// Most snapshots sent at once. The store keeps sixteen open: one more, and each would push another out.
+const SENDING_MAX: usize = 8;
 /// More promises than this for one batch are looked through for repetitions.
 const HELD_MAX: usize = 256;
 /// Most leaderships that are handed to their preferred members in one go.
@@ -112,6 +114,7 @@ impl Node {
             append_bytes: limits.append_bytes,
             append_entries: limits.append_entries,
             appends_in_flight: limits.appends_in_flight,
+            log_bytes_max: usize::try_from(limits.log_bytes).unwrap_or(usize::MAX),
         };
         let rng = self.rng.fork(u64::from(id.0) + 16);
         let mut fx = Effects::default();
@@ -191,13 +194,22 @@ impl Node {
             self.on_read_index(ReadId(read), index);
         }
         for (snapshot, chunk) in fx.loads {
-            self.loads.insert(snapshot, id);
-            let task = StoreTask::Load { group: id, id: snapshot, chunk };
-            self.outputs.0.push(Output::Store(task));
+            if self.loads.len() >= SENDING_MAX && !self.loads.contains_key(&snapshot) {
+                self.loads_waiting.push_back((snapshot, id));
+            } else {
+                self.load(id, snapshot, chunk);
+            }
         }
         for snapshot in fx.unloads {
-            self.loads.remove(&snapshot);
-            self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
+            self.loads_waiting.retain(|&(waiting, _)| waiting != snapshot);
+            if self.loads.remove(&snapshot).is_some() {
+                self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
+            }
+            if self.loads.len() < SENDING_MAX
+                && let Some((next, group)) = self.loads_waiting.pop_front()
+            {
+                self.load(group, next, 0);
+            }
         }
         for install in fx.installs {
             let task = StoreTask::Install {
@@ -212,6 +224,11 @@ impl Node {
         for what in fx.faults {
             self.peer_fault(None, what);
         }
+    }
+
+    fn load(&mut self, group: GroupId, id: SnapshotId, chunk: u64) {
+        self.loads.insert(id, group);
+        self.outputs.0.push(Output::Store(StoreTask::Load { group, id, chunk }));
     }
 
     /// Beats of all groups for one member travel together.
@@ -267,6 +284,9 @@ impl Node {
             self.outputs.0.push(Output::Store(task));
         }
         for (read, query) in group.take_readable() {
+            if let Some(pending) = self.reads.get_mut(&read) {
+                pending.stage = ReadStage::Stored;
+            }
             self.outputs.0.push(Output::Store(StoreTask::Read { read, group: id, query }));
         }
         let bytes = group.raft.log().bytes();
@@ -319,9 +339,18 @@ impl Node {
         let read = self.next_read;
         self.next_read = read.next();
         let continues = matches!(query, Query::ScanNext { .. } | Query::ScanClose { .. });
-        let mut pending = PendingRead { asker, call, group: id, since: now, query: None };
+        let cursor = match &query {
+            Query::Scan(scan) => Some(scan.cursor),
+            Query::ScanNext { cursor, .. } | Query::ScanClose { cursor } => Some(*cursor),
+            Query::Get { .. } | Query::Info { .. } => None,
+        };
+        if let Some(cursor) = cursor {
+            self.cursors.insert(cursor, now + self.config.timers.cursor_ttl);
+        }
+        let stage = ReadStage::Stored;
+        let mut pending = PendingRead { asker, call, group: id, since: now, cursor, stage };
         if linearizable && !continues {
-            pending.query = Some(query);
+            pending.stage = ReadStage::Asked(query);
             self.reads.insert(read, pending);
             self.with_group(now, id, |group, fx| group.raft.read_index(read.0, fx));
         } else {
@@ -334,7 +363,9 @@ impl Node {
     fn on_read_index(&mut self, read: ReadId, index: Option<LogIndex>) {
         let Some(pending) = self.reads.get_mut(&read) else { return };
         // A repeated answer: the read is on its way.
-        let Some(query) = pending.query.take() else { return };
+        if !matches!(pending.stage, ReadStage::Asked(_)) {
+            return;
+        }
         let Some(index) = index else {
             let pending = self.reads.remove(&read).expect("looked at just now");
             let result = Err(AskError::NoLeader);
@@ -342,6 +373,8 @@ impl Node {
             return;
         };
         let id = pending.group;
+        let asked = mem::replace(&mut pending.stage, ReadStage::Waiting(index));
+        let ReadStage::Asked(query) = asked else { return };
         let group = self.groups.get_mut(&id).expect("asked of a group");
         group.wait_to_read(index, read, query);
         self.dirty.insert(id);
@@ -353,16 +386,30 @@ impl Node {
         let old: Vec<ReadId> = self
             .reads
             .iter()
+            // What is with the store is answered, and counts against the limit until then.
+            .filter(|(_, read)| read.stage != ReadStage::Stored)
             .filter(|(_, read)| now.since(read.since) > patience)
             .map(|(&id, _)| id)
             .collect();
         for id in old {
             let read = self.reads.remove(&id).expect("just listed");
-            if let Some(group) = self.groups.get_mut(&read.group) {
-                group.forget_read(id);
+            if let ReadStage::Waiting(index) = read.stage
+                && let Some(group) = self.groups.get_mut(&read.group)
+            {
+                group.forget_read(index, id);
             }
             let result = Err(AskError::NoLeader);
             self.send(read.asker, Message::Answer { call: read.call, result });
+        }
+    }
+
+    /// Scans that nobody continues: their snapshots would keep old versions of the store's data alive.
+    pub(super) fn close_idle_cursors(&mut self, now: Instant) {
+        let idle: Vec<CursorId> =
+            self.cursors.iter().filter(|&(_, &until)| until <= now).map(|(&id, _)| id).collect();
+        for cursor in idle {
+            self.cursors.remove(&cursor);
+            self.outputs.0.push(Output::Store(StoreTask::CloseCursor { cursor }));
         }
     }
 
@@ -391,10 +438,10 @@ impl Node {
 
     /// Asks the store to sync when the log has grown enough to be cut.
     pub(super) fn maybe_persist(&mut self) {
-        let limits = &self.config.limits;
         let log_bytes = self.log.bytes();
         self.persist.log_bytes = self.persist.log_bytes.min(log_bytes);
-        let memory_max = usize::try_from(limits.log_bytes / 4).unwrap_or(usize::MAX);
+        let memory_max = self.log_memory_max();
+        let limits = &self.config.limits;
         let grown = log_bytes > limits.log_bytes
             && log_bytes >= self.persist.log_bytes.saturating_add(limits.segment_bytes);
         let memory = self.persist.memory_bytes;
@@ -406,10 +453,16 @@ impl Node {
         self.outputs.0.push(Output::Store(StoreTask::Persist));
     }
 
+    /// Bytes of entries in memory at which the logs are cut.
+    fn log_memory_max(&self) -> usize {
+        usize::try_from(self.config.limits.log_bytes / 4).unwrap_or(usize::MAX)
+    }
+
     /// The store is durable up to these indexes: the logs can be cut.
     pub(super) fn on_persisted(&mut self, now: Instant, states: &[StoreState]) {
         self.persist.under_way = false;
         let tail_bytes = self.config.limits.log_tail_bytes;
+        let memory_max = self.log_memory_max();
         let too_long = self.log.bytes() > self.config.limits.log_bytes;
         let pinning: Vec<GroupId> =
             if too_long { self.log.pinning().collect() } else { Vec::new() };
@@ -421,7 +474,13 @@ impl Node {
             let pins = pinning.contains(&id);
             self.with_group(now, id, |group, fx| {
                 group.persisted = group.persisted.max(state.index);
-                let target = group.cut_target(if pins { 0 } else { tail_bytes });
+                let mut target = group.cut_target(if pins { 0 } else { tail_bytes });
+                // Who is being sent a snapshot needs what follows it, as long as that can be held.
+                if let Some(floor) = group.raft.sending_index()
+                    && group.raft.log().bytes() < memory_max
+                {
+                    target = target.min(floor.max(group.raft.log().cut_index()));
+                }
                 let cuts = target > group.raft.log().cut_index();
                 if pins {
                     // What cannot be cut moves to the log's end, so that an idle group pins nothing.

@@ -26,12 +26,13 @@ use crate::config::{Config, ConfigError};
 use crate::founding::Founding;
 use crate::genesis::Genesis;
 use crate::group::Group;
-use crate::ids::{Boot, GroupId, LogSeq, MemberId, ReadId, SnapshotId};
+use crate::ids::{Boot, CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
 use crate::io::{Event, Halt, Input, Output, Wakeup};
 use crate::link::Links;
 use crate::raft::message::{Beat, BeatAnswer};
 use crate::rng::Rng;
 use crate::router::Router;
+use crate::shard::command::Answer;
 use crate::storage::record::{Checkpoint, GroupCheckpoint, Record};
 use crate::storage::{Log, Recovered};
 use crate::store::{StoreDone, StoreState};
@@ -118,6 +119,13 @@ pub struct Node {
     next_read: ReadId,
     /// Which group a snapshot that is being sent belongs to.
     loads: BTreeMap<SnapshotId, GroupId>,
+    /// Snapshots that wait for others to be sent.
+    loads_waiting: VecDeque<(SnapshotId, GroupId)>,
+    /// Scans that the store may keep a snapshot for, and when they are given up.
+    cursors: BTreeMap<CursorId, Instant>,
+    /// Batches that are not stored, with their bytes.
+    unstored_batches: VecDeque<(LogSeq, u64)>,
+    unstored_bytes: u64,
     persist: Persist,
     /// Bytes of proposals that wait, over all groups, as each counted them at its last turn.
     proposals_bytes: usize,
@@ -136,8 +144,20 @@ struct PendingRead {
     call: u64,
     group: GroupId,
     since: Instant,
-    /// The question, until the leader has told which index to wait for.
-    query: Option<crate::shard::command::Query>,
+    /// The scan that it begins or continues.
+    cursor: Option<CursorId>,
+    stage: ReadStage,
+}
+
+/// How far a read has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum ReadStage {
+    /// The leader has yet to tell which index to wait for.
+    Asked(crate::shard::command::Query),
+    /// The index is yet to be handed to the store.
+    Waiting(LogIndex),
+    /// The store has it, and will answer.
+    Stored,
 }
 
 /// When the store is synced, so that the log can be cut.
@@ -222,8 +242,13 @@ impl Node {
             next_beat: now.instant,
             next_hand_over: now.instant + config.timers.election_max,
             reads: BTreeMap::new(),
-            next_read: ReadId(1),
+            // Drawn: a late answer of the leader to this member's last life must find no read of this one.
+            next_read: ReadId(rng.next() >> 2),
             loads: BTreeMap::new(),
+            loads_waiting: VecDeque::new(),
+            cursors: BTreeMap::new(),
+            unstored_batches: VecDeque::new(),
+            unstored_bytes: 0,
             persist: Persist::default(),
             proposals_bytes: 0,
             peer_faults: 0,
@@ -293,8 +318,11 @@ impl Node {
     #[must_use]
     pub fn wakeup(&self) -> Option<Wakeup> {
         use crate::io::Timer;
-        if self.halted || self.awake_at.is_some() {
+        if self.halted {
             return None;
+        }
+        if self.awake_at.is_some() {
+            return self.router.expires().map(|at| Wakeup { at, timer: Timer::Call });
         }
         let raft = self.deadlines.first().map(|&(at, group)| (at, Timer::Raft(group)));
         let beat = (!self.config.client).then_some((self.next_beat, Timer::Beat));
@@ -340,6 +368,10 @@ impl Node {
             }
             StoreDone::Read { read, answer } => {
                 if let Some(read) = self.reads.remove(&read) {
+                    let ends = !matches!(&answer, Answer::Page(page) if page.more);
+                    if let Some(cursor) = read.cursor.filter(|_| ends) {
+                        self.cursors.remove(&cursor);
+                    }
                     let answer = Message::Answer { call: read.call, result: Ok(answer) };
                     self.send(read.asker, answer);
                 }

@@ -20,6 +20,9 @@ use crate::wire::message::{
     AskError, BeatOf, Founding as Said, Identity, MemberStatus, Message, Refusal, Welcome,
 };
 
+/// No command is longer: with its entry it must fit one message.
+const COMMAND_BYTES_MAX: usize = 14 << 20;
+
 impl Node {
     pub(super) fn on_connected(&mut self, now: Instant, conn: ConnId, dial: Option<Dial>) {
         if self.awake_at.is_some() || (self.config.client && dial.is_none()) {
@@ -42,7 +45,11 @@ impl Node {
             // The side that was dialled is done with the handshake when it has said welcome; the dialler judges it
             // only then.
             Some(from) if let Message::Refuse(reason) = message => {
-                self.on_refused(now, conn, Some(from), reason, false);
+                if from.is_client() {
+                    self.peer_fault(Some(from), "a client refused its member");
+                } else {
+                    self.on_refused(now, conn, Some(from), reason, false);
+                }
             }
             Some(from) => self.on_peer_message(now, from, message),
             None => self.on_handshake(now, conn, &message),
@@ -86,8 +93,9 @@ impl Node {
                     let version = common_version(hello);
                     Some(Welcome { version, who: me.clone(), genesis })
                 } else {
+                    self.links.identify(conn, who.member);
                     if self.config.client {
-                        self.learn_genesis(now, welcome.and_then(|welcome| welcome.genesis), conn);
+                        self.learn_genesis(now, welcome.and_then(|welcome| welcome.genesis));
                     }
                     None
                 };
@@ -148,7 +156,7 @@ impl Node {
     }
 
     /// A client learns the cluster from the first member that welcomes it.
-    fn learn_genesis(&mut self, now: Instant, genesis: Option<Genesis>, _conn: ConnId) {
+    fn learn_genesis(&mut self, now: Instant, genesis: Option<Genesis>) {
         let Some(genesis) = genesis else { return };
         if self.genesis.is_some() {
             return;
@@ -354,6 +362,10 @@ impl Node {
             return;
         };
         for command in commands {
+            if command.1.len() > COMMAND_BYTES_MAX {
+                self.peer_fault(Some(from), "a command that no append could carry");
+                break;
+            }
             if !group.stage_command(from, session, first, command, bytes_max) {
                 // The rest would leave a gap; all that is not answered comes again.
                 self.send(from, Message::Busy { group: id });
@@ -366,7 +378,11 @@ impl Node {
     /// How many bytes of proposals a group may hold, given what the others do.
     fn room_for(&self, id: GroupId) -> usize {
         let own = self.groups.get(&id).map_or(0, |group| group.counted_waiting);
-        self.config.limits.proposal_bytes.saturating_sub(self.proposals_bytes - own)
+        // What the own disk has not stored counts too: a quorum of others commits without it, and nothing else
+        // would ever slow the callers down.
+        let unstored = usize::try_from(self.unstored_bytes).unwrap_or(usize::MAX);
+        let held = (self.proposals_bytes - own).saturating_add(unstored.saturating_sub(own));
+        self.config.limits.proposal_bytes.saturating_sub(held)
     }
 
     fn answer_not_leader(&mut self, to: MemberId, group: GroupId) {

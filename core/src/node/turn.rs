@@ -54,6 +54,8 @@ impl Node {
         if !self.halted && self.awake_at.is_none() {
             self.on_timers(now);
             self.settle(now);
+        } else {
+            self.router.expire(now, &mut self.outputs.0);
         }
         if !self.halted && !self.config.client {
             self.maybe_persist();
@@ -77,7 +79,7 @@ impl Node {
         self.next_beat = now + self.config.timers.heartbeat;
         for id in self.group_ids() {
             if self.groups.get(&id).is_some_and(|group| group.raft.is_leader()) {
-                self.with_group(now, id, |group, fx| group.raft.on_beat_due(fx));
+                self.with_group(now, id, |group, fx| group.raft.on_beat_due(now, fx));
             }
         }
         if !self.founding.is_founded() {
@@ -85,6 +87,7 @@ impl Node {
             self.say_founding();
         }
         self.give_up_old_reads(now);
+        self.close_idle_cursors(now);
         if now >= self.next_hand_over {
             self.next_hand_over = now + self.config.timers.election_max * 2;
             self.hand_over(now);
@@ -124,11 +127,18 @@ impl Node {
         for record in self.records.drain(..) {
             self.log.push(record);
         }
-        let mut batches: Vec<Output> = self.log.seal().map(Output::Append).into_iter().collect();
-        if self.log.wants_segment() {
+        let mut batches: Vec<Output> = Vec::new();
+        for _ in 0..2 {
+            if let Some(batch) = self.log.seal() {
+                self.unstored_batches.push_back((batch.seq, batch.len));
+                self.unstored_bytes += batch.len;
+                batches.push(Output::Append(batch));
+            }
+            if !self.log.wants_segment() {
+                break;
+            }
             let checkpoint = self.checkpoint();
             self.log.open_segment(checkpoint);
-            batches.extend(self.log.seal().map(Output::Append));
         }
         if mem::take(&mut self.persist.settling) {
             self.persist.log_bytes = self.log.bytes();
@@ -150,6 +160,13 @@ impl Node {
     pub(super) fn on_stored(&mut self, now: Instant, upto: LogSeq) {
         assert!(upto < self.log.next_seq(), "only what was appended is stored");
         self.log.on_stored(upto);
+        while let Some(&(seq, bytes)) = self.unstored_batches.front() {
+            if seq > upto {
+                break;
+            }
+            self.unstored_batches.pop_front();
+            self.unstored_bytes -= bytes;
+        }
         if self.awake_at.is_some_and(|at| at <= upto) {
             self.awake_at = None;
             self.wake(now);

@@ -214,6 +214,7 @@ impl Raft {
         leader.transfer.is_none()
             && !self.membership().is_joint()
             && self.commit >= leader.term_start
+            && self.membership().voters.iter().any(|voter| voter.id == to)
             && leader.progress.get(&to).is_some_and(|progress| progress.matched >= self.commit)
     }
 

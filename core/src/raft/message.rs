@@ -180,6 +180,27 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// The greatest index that the message speaks of, the entries' own excepted, which follow `prev_index`.
+    #[must_use]
+    pub fn greatest_index(&self) -> LogIndex {
+        match self {
+            Self::PreVote { last_index, .. } | Self::Vote { last_index, .. } => *last_index,
+            Self::Append { prev_index, commit, .. } => *prev_index.max(commit),
+            Self::Accepted { index } | Self::Snapshot { index, .. } => *index,
+            Self::Rejected { prev_index, hint_index, .. } => *prev_index.max(hint_index),
+            Self::Beat(beat) => beat.commit,
+            Self::BeatAnswer(answer) => answer.last_index,
+            Self::ReadIndexAnswer { index, .. } => index.unwrap_or_default(),
+            Self::PreVoteAnswer { .. }
+            | Self::VoteAnswer { .. }
+            | Self::SnapshotNext { .. }
+            | Self::TimeoutNow
+            | Self::ReadIndex { .. } => LogIndex(0),
+        }
+    }
+}
+
 /// A leader's sign of life for one follower of one group. All beats between two members travel in one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Beat {

@@ -59,6 +59,8 @@ pub struct Settings {
     pub append_entries: usize,
     /// Most appends on their way to one follower.
     pub appends_in_flight: usize,
+    /// A follower whose log has grown past this takes no more until its store has applied what is committed.
+    pub log_bytes_max: usize,
 }
 
 /// What was durable about a replica when its member was started.
@@ -179,8 +181,8 @@ struct Progress {
 enum Mode {
     /// One append at a time, to find where the logs agree.
     Probe { sent: bool },
-    /// Many at a time; the last index of each append that is on its way.
-    Replicate { flight: VecDeque<LogIndex> },
+    /// Many at a time; the last index and the bytes of each append that is on its way.
+    Replicate { flight: VecDeque<(LogIndex, usize)> },
     /// It is so far behind that the log no longer reaches back to it.
     Snapshot(Sending),
 }
@@ -308,6 +310,11 @@ impl Raft {
     pub fn on_message(&mut self, now: Instant, from: MemberId, message: Message, fx: &mut Effects) {
         if message.group != self.group || message.to != self.id || message.from == self.id {
             fx.faults.push("a raft message for another replica");
+            return;
+        }
+        if message.term.0 >> NUMBER_BITS != 0 || message.body.greatest_index().0 >> NUMBER_BITS != 0
+        {
+            fx.faults.push("a term or an index beyond all use");
             return;
         }
         let sender = Replica { id: message.from, member: from };
@@ -705,6 +712,9 @@ impl Raft {
         self.unstored.push_back((None, Waiting::Cut));
     }
 }
+
+/// Terms and indexes from peers have at most this many bits, so that counting on from them never overflows.
+const NUMBER_BITS: u32 = 62;
 
 /// Appends an entry to a replica's own log.
 impl Raft {

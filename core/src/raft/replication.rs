@@ -73,13 +73,19 @@ impl Raft {
     }
 
     /// The node's tick: a leader shows itself.
-    pub fn on_beat_due(&mut self, fx: &mut Effects) {
-        let State::Leader(leader) = &mut self.state else {
-            return;
-        };
-        // Everything sent before this round and unanswered after it is taken for lost.
+    pub fn on_beat_due(&mut self, now: Instant, fx: &mut Effects) {
+        let patience = self.settings.election_max;
+        let State::Leader(leader) = &mut self.state else { return };
+        // Everything sent before this round and unanswered after it is asked about.
         for progress in leader.progress.values_mut() {
             progress.tick_round = leader.round + 1;
+            // Who has fallen silent takes no snapshot, and others may be waiting for one.
+            if let Mode::Snapshot(sending) = &progress.mode
+                && now.since(progress.heard) > patience
+            {
+                fx.unloads.push(sending.id);
+                progress.mode = Mode::Probe { sent: true };
+            }
         }
         self.beat(fx);
     }
@@ -114,6 +120,11 @@ impl Raft {
     ) {
         if !is_contiguous(prev_index, prev_term, &entries, self.term) {
             fx.faults.push("an append whose entries do not follow each other");
+            return;
+        }
+        // A store that does not keep up must not fill the memory with what it has yet to apply: the leader asks
+        // again, tick by tick.
+        if self.handed < self.commit && self.log.bytes() > self.settings.log_bytes_max {
             return;
         }
         let last_new = entries.last().map_or(prev_index, |entry| entry.index);
@@ -187,7 +198,14 @@ impl Raft {
             progress.tick_round > progress.sent_round && answer.round >= progress.tick_round;
         if overdue {
             match &mut progress.mode {
-                Mode::Probe { sent } => *sent = false,
+                // Beats overtake entries: what is unanswered may only be late, so the entries are not sent again
+                // before the follower has said that it lacks them.
+                Mode::Probe { sent: true } => {
+                    progress.sent_round = round;
+                    let prev_index = progress.next.prev();
+                    self.send_probe(sender, prev_index, fx);
+                }
+                Mode::Probe { sent: false } => {}
                 Mode::Replicate { .. } if progress.matched.next() < progress.next => {
                     progress.sent_round = round;
                     let prev_index = progress.next.prev();
@@ -244,7 +262,7 @@ impl Raft {
                 progress.mode = Mode::Replicate { flight: VecDeque::new() };
             }
             Mode::Replicate { flight } => {
-                while flight.front().is_some_and(|&last| last <= index) {
+                while flight.front().is_some_and(|&(last, _)| last <= index) {
                     flight.pop_front();
                 }
             }
@@ -311,6 +329,8 @@ impl Raft {
                     Mode::Probe { sent } => *sent,
                     Mode::Replicate { flight } => {
                         flight.len() >= self.settings.appends_in_flight
+                            || flight.iter().map(|(_, bytes)| bytes).sum::<usize>()
+                                >= self.settings.append_bytes * FLIGHT_APPENDS
                             || progress.next > self.log.last_index()
                     }
                     Mode::Snapshot(_) => true,
@@ -334,7 +354,8 @@ impl Raft {
                     Mode::Probe { sent } => *sent = true,
                     Mode::Replicate { flight } => {
                         let last = entries.last().expect("there is something to send").index;
-                        flight.push_back(last);
+                        let bytes = entries.iter().map(|entry| entry.body.size()).sum();
+                        flight.push_back((last, bytes));
                         progress.next = last.next();
                     }
                     Mode::Snapshot(_) => {}
@@ -471,6 +492,9 @@ impl Raft {
         }
     }
 }
+
+/// So many full appends' bytes may be on their way to one follower.
+const FLIGHT_APPENDS: usize = 4;
 
 fn is_contiguous(prev_index: LogIndex, prev_term: Term, entries: &[Entry], term: Term) -> bool {
     let mut last = (prev_index, prev_term);

@@ -115,6 +115,17 @@ impl Raft {
         }
     }
 
+    /// The least index of the snapshots that are being sent: what follows it will be needed.
+    #[must_use]
+    pub fn sending_index(&self) -> Option<LogIndex> {
+        let State::Leader(leader) = &self.state else { return None };
+        let sending = leader.progress.values().filter_map(|progress| match &progress.mode {
+            Mode::Snapshot(sending) => sending.index,
+            Mode::Probe { .. } | Mode::Replicate { .. } => None,
+        });
+        sending.min()
+    }
+
     pub(super) fn on_snapshot_next(
         &mut self,
         now: Instant,

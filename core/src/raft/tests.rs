@@ -27,6 +27,7 @@ fn settings() -> Settings {
         append_bytes: 1 << 20,
         append_entries: 1024,
         appends_in_flight: 4,
+        log_bytes_max: 1 << 30,
     }
 }
 
@@ -414,7 +415,7 @@ fn what_is_unanswered_for_a_tick_is_asked_again() {
     let mut fx = Effects::default();
     raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
     flush(&mut raft, at(0));
-    raft.on_beat_due(&mut fx);
+    raft.on_beat_due(at(0), &mut fx);
     let answer = Body::BeatAnswer(BeatAnswer { round: 2, last_index: LogIndex(1) });
     let fx = step(&mut raft, at(1), from(2, 2, answer.clone()));
     assert_eq!(fx.sends, [to(2, 2, append((2, 2), 1, vec![]))]);
@@ -721,7 +722,7 @@ fn a_follower_whose_lost_appends_were_cut_gets_a_snapshot() {
     step(&mut raft, at(0), from(2, 2, accepted(7)));
     raft.take_committed(usize::MAX);
     raft.cut(LogIndex(7), &mut fx);
-    raft.on_beat_due(&mut fx);
+    raft.on_beat_due(at(0), &mut fx);
     let answer = Body::BeatAnswer(BeatAnswer { round: 2, last_index: LogIndex(1) });
     let fx = step(&mut raft, at(1), from(3, 2, answer));
     assert_eq!(fx.loads.len(), 1, "{fx:?}");
