@@ -162,6 +162,12 @@ impl Plan {
             &mut rng,
             &[(50, 300), (100, 1_000), (500, 5_000), (1_000, 10_000), (5_000, 30_000)],
         );
+        let mut pace = pace(&mut root.fork(3));
+        // What a leader may have on its way to one peer, over all shards, must fit its queue, as the defaults do: a
+        // queue that overflows costs the connection.
+        let flight = 3 * limits.append_bytes + limits.chunk_bytes;
+        let least = flight * len_usize(u64::from(shards)) + (256 << 10);
+        pace.queue_bytes = pace.queue_bytes.max(least);
         let mut plan = Self {
             seed,
             members,
@@ -170,7 +176,7 @@ impl Plan {
             replication,
             timers,
             limits,
-            pace: pace(&mut root.fork(3)),
+            pace,
             latency: (Duration::from_micros(latency.0), Duration::from_micros(latency.1)),
             wild: rng.chance(1, 3),
             clocks,

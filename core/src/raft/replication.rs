@@ -494,7 +494,7 @@ impl Raft {
 }
 
 /// So many full appends' bytes may be on their way to one follower.
-const FLIGHT_APPENDS: usize = 4;
+const FLIGHT_APPENDS: usize = 2;
 
 fn is_contiguous(prev_index: LogIndex, prev_term: Term, entries: &[Entry], term: Term) -> bool {
     let mut last = (prev_index, prev_term);
