@@ -59,6 +59,7 @@ struct Effects<'a> {
 
 impl World for Effects<'_> {
     fn connect(&mut self, dial: Dial, address: String) {
+        let address = address.replace("alias", "m");
         let to = self.addresses.iter().position(|known| *known == address);
         let Some(to) = to.filter(|_| !self.net.cut) else {
             self.deliver.push((self.from, Input::ConnectFailed { dial }));
@@ -491,4 +492,142 @@ fn a_flood_of_large_values_is_sent_in_parts() {
         let reply = cluster.members[0].replies.remove(&request);
         assert!(matches!(reply, Some(Ok(Reply::Written { .. }))), "{reply:?}");
     }
+}
+
+/// Two values that each are allowed and together fit no message are refused before anything happens.
+#[test]
+fn a_comparison_of_large_values_is_refused() {
+    let mut cluster = Cluster::start(1);
+    cluster.run(Duration::from_secs(3));
+    let big = Bytes::from(alloc::vec![7; 8 << 20]);
+    let action = Action::CompareAndSet {
+        key: Bytes::from("k"),
+        expect: crate::shard::command::Expect::Value(Some(big.clone())),
+        value: Some(big),
+    };
+    let deadline = cluster.now.instant + Duration::from_secs(1);
+    let call = Call { deadline, partition: "p".to_string(), action };
+    let refused = cluster.members[0].node.submit(cluster.now, RequestId(1000), call);
+    assert!(matches!(refused, Err(crate::io::Refused::TooLarge { .. })), "{refused:?}");
+}
+
+/// A late answer to a question of this member's last life is not taken for one of this life.
+#[test]
+fn an_answer_to_an_earlier_life_is_not_taken() {
+    let mut cluster = Cluster::start(5);
+    cluster.run(Duration::from_secs(30));
+    let genesis = cluster.members[0].node.view().genesis().unwrap().clone();
+    let membership = genesis.membership(crate::ring::shard_of(b"p", 4));
+    let is_outside =
+        |i: &usize| membership.on_member(cluster.members[*i].node.view().me()).is_none();
+    let outside = (0..5).find(is_outside).unwrap();
+    let inside = (0..5).find(|i| *i != outside).unwrap();
+    let log = |boot: u64| Recovered {
+        birth: genesis.members[outside].birth,
+        genesis: Some(genesis.clone()),
+        founded: true,
+        boot: Boot(boot << 32),
+        ..Recovered::default()
+    };
+    cluster.call(inside, put("x", "value of x")).unwrap();
+    cluster.call(inside, put("y", "value of y")).unwrap();
+    cluster.restart(outside, log(1));
+    cluster.run(Duration::from_secs(3));
+    cluster.submit(outside, "p", get("x"));
+    let is_read = |input: &Input| matches!(input, Input::Store(StoreDone::Read { .. }));
+    let mut late = None;
+    while late.is_none() {
+        cluster.turn();
+        late = (0..5).find_map(|i| {
+            let inputs = &mut cluster.members[i].inputs;
+            let place = inputs.iter().position(is_read)?;
+            Some((i, inputs.remove(place).unwrap()))
+        });
+    }
+    cluster.restart(outside, log(2));
+    cluster.run(Duration::from_millis(300));
+    let request = cluster.submit(outside, "p", get("y"));
+    let (member, answer) = late.unwrap();
+    cluster.members[member].inputs.push_back(answer);
+    cluster.run(Duration::from_secs(1));
+
+    let reply = &cluster.members[outside].replies[&request];
+    let Ok(Reply::Value(Some((value, _)))) = reply else { panic!("{reply:?}") };
+    assert_eq!(value, "value of y");
+}
+
+/// Only those whom a member dialled, or whom it knows, can tell it that its directory is void.
+#[test]
+fn a_strangers_refusal_halts_nobody() {
+    use crate::wire::message::Refusal;
+
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(3));
+    let conn = ConnId(100_000);
+    let node = &mut cluster.members[0].node;
+    node.handle(cluster.now, Input::Connected { conn, dial: None });
+    let message = Message::Refuse(Refusal::Wiped);
+    node.handle(cluster.now, Input::Message { conn, message });
+    assert!(!node.view().is_halted());
+}
+
+/// A client that was told another address of a member than the members use keeps one connection to it.
+#[test]
+fn two_addresses_of_one_member_are_one_link() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(3));
+    let config = Config {
+        name: "client".to_string(),
+        client: true,
+        members: alloc::vec![("x".to_string(), "alias0".to_string())],
+        ..Config::default()
+    };
+    let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+    let restored = Restored { log: Recovered::default(), store };
+    let node = Node::new(config, restored, 77, cluster.now).unwrap();
+    cluster.members.push(Member {
+        node,
+        outbox: Outbox::new(),
+        worker,
+        appended: Vec::new(),
+        inputs: VecDeque::new(),
+        replies: BTreeMap::new(),
+        halt: None,
+        events: Vec::new(),
+        disk_stalls: false,
+    });
+    cluster.run(Duration::from_secs(10));
+    let is_connected = |event: &&Event| matches!(event, Event::PeerConnected { .. });
+    assert_eq!(cluster.members[3].events.iter().filter(is_connected).count(), 3);
+}
+
+/// A call ends at its deadline even while the member waits for its disk to begin.
+#[test]
+fn a_deadline_holds_before_the_first_sync() {
+    let mut cluster = Cluster::start(1);
+    cluster.members[0].disk_stalls = true;
+    let request = cluster.submit(0, "p", put("k", "v"));
+    cluster.run(Duration::from_secs(11));
+    assert_eq!(cluster.members[0].replies.get(&request), Some(&Err(Failure::Deadline)));
+}
+
+/// The store's snapshot for a scan that nobody continues is given up.
+#[test]
+fn an_abandoned_scan_is_closed() {
+    let mut cluster = Cluster::start(1);
+    cluster.run(Duration::from_secs(3));
+    for key in ["a", "b", "c"] {
+        cluster.call(0, put(key, "v")).unwrap();
+    }
+    let (from, to, reverse, limit) = (Bytes::new(), None, false, 1);
+    let consistency = Consistency::Local;
+    cluster.submit(0, "p", Action::Scan { from, to, reverse, limit, consistency });
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.members[0].node.cursors.len(), 1);
+    cluster.now.instant = cluster.now.instant + Duration::from_secs(31);
+    let member = &mut cluster.members[0];
+    member.node.flush(cluster.now, &mut member.outbox);
+    let is_close = |output: &Output| matches!(output, Output::Store(StoreTask::CloseCursor { .. }));
+    assert!(member.outbox.outputs().iter().any(is_close));
+    assert!(member.node.cursors.is_empty());
 }

@@ -727,3 +727,44 @@ fn a_follower_whose_lost_appends_were_cut_gets_a_snapshot() {
     let fx = step(&mut raft, at(1), from(3, 2, answer));
     assert_eq!(fx.loads.len(), 1, "{fx:?}");
 }
+
+/// A follower that is only slow is not sent the same entries with every tick.
+#[test]
+fn an_unanswered_probe_is_repeated_without_its_entries() {
+    let mut raft = leader(membership(&[1, 2, 3], &[]), &[]);
+    flush(&mut raft, at(1));
+    step(&mut raft, at(1), from(2, 2, accepted(1)));
+    let mut fx = Effects::default();
+    raft.propose(bytes::Bytes::from(vec![0; 1 << 20]), &mut fx).unwrap();
+    flush(&mut raft, at(1));
+    let rejected =
+        Body::Rejected { prev_index: LogIndex(2), hint_index: LogIndex(1), hint_term: Term(2) };
+    step(&mut raft, at(1), from(2, 2, rejected));
+    let size = |fx: &Effects| -> usize {
+        let bodies = fx.sends.iter().filter(|(to, _)| *to == MemberId(2)).map(|(_, m)| &m.body);
+        let entries = bodies.filter_map(|body| match body {
+            Body::Append { entries, .. } => Some(entries),
+            _ => None,
+        });
+        entries.flatten().map(|entry| entry.body.size()).sum()
+    };
+    let mut bytes = size(&flush(&mut raft, at(1)));
+    for tick in 1..=10 {
+        let mut fx = Effects::default();
+        raft.on_beat_due(at(tick * 100), &mut fx);
+        let answer = BeatAnswer { round: tick + 1, last_index: LogIndex(1) };
+        bytes += size(&step(&mut raft, at(tick * 100), from(2, 2, Body::BeatAnswer(answer))));
+        bytes += size(&flush(&mut raft, at(tick * 100)));
+    }
+    assert_eq!(bytes, 1 << 20);
+}
+
+#[test]
+fn a_learner_cannot_take_over() {
+    let mut raft = leader(membership(&[1, 2], &[3]), &[]);
+    flush(&mut raft, at(1));
+    step(&mut raft, at(2), from(2, 2, accepted(1)));
+    step(&mut raft, at(2), from(3, 2, accepted(1)));
+    assert!(raft.could_hand_over(ReplicaId(2)));
+    assert!(!raft.could_hand_over(ReplicaId(3)));
+}
