@@ -34,6 +34,8 @@ struct Conn {
     /// Which target it was dialled for; none if it was accepted.
     target: Option<usize>,
     stage: Stage,
+    /// When anything last came on it.
+    heard: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +73,9 @@ enum TargetState {
     /// Another address leads to the same member.
     Retired,
 }
+
+/// So many idle times without a sign of life break a link.
+const SILENCE: u32 = 4;
 
 /// What became of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +199,22 @@ impl Links {
         }
     }
 
+    /// Something came on a connection.
+    pub(crate) fn on_heard(&mut self, now: Instant, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.heard = now;
+        }
+    }
+
+    /// Links on which nothing has come for `idle`, and among them those silent for so long, although they were asked,
+    /// that they are taken for broken.
+    pub(crate) fn idle(&self, now: Instant, idle: Duration) -> Vec<(ConnId, bool)> {
+        let up = self.conns.iter().filter(|(_, conn)| matches!(conn.stage, Stage::Up(_)));
+        up.filter(|(_, conn)| now.since(conn.heard) >= idle)
+            .map(|(&id, conn)| (id, now.since(conn.heard) >= idle * SILENCE))
+            .collect()
+    }
+
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let dials = self.targets.iter().filter_map(|target| match target.state {
             TargetState::Idle { dial_at } => Some(dial_at),
@@ -232,7 +253,7 @@ impl Links {
             return;
         }
         let until = now + self.timers.handshake;
-        self.conns.insert(conn, Conn { target, stage: Stage::Handshake { until } });
+        self.conns.insert(conn, Conn { target, stage: Stage::Handshake { until }, heard: now });
         if let Some(place) = target {
             self.targets[place].state = TargetState::Connected(conn);
             let hello =

@@ -325,7 +325,7 @@ impl Node {
             return self.router.expires().map(|at| Wakeup { at, timer: Timer::Call });
         }
         let raft = self.deadlines.first().map(|&(at, group)| (at, Timer::Raft(group)));
-        let beat = (!self.config.client).then_some((self.next_beat, Timer::Beat));
+        let beat = Some((self.next_beat, Timer::Beat));
         let link = self.links.deadline().map(|at| (at, Timer::Link));
         let call = self.router.deadline().map(|at| (at, Timer::Call));
         let (at, timer) = [raft, beat, link, call].into_iter().flatten().min()?;

@@ -41,6 +41,7 @@ impl Node {
     }
 
     pub(super) fn on_message(&mut self, now: Instant, conn: ConnId, message: Message) {
+        self.links.on_heard(now, conn);
         match self.links.member_of(conn) {
             // The side that was dialled is done with the handshake when it has said welcome; the dialler judges it
             // only then.
@@ -53,6 +54,19 @@ impl Node {
             }
             Some(from) => self.on_peer_message(now, from, message),
             None => self.on_handshake(now, conn, &message),
+        }
+    }
+
+    /// A link that went silent is asked for a sign of life, and broken off if none comes: a network can lose a
+    /// connection without telling either end.
+    pub(super) fn keep_alive(&mut self, now: Instant) {
+        for (conn, is_broken) in self.links.idle(now, self.config.timers.election_max) {
+            if is_broken {
+                self.on_disconnected(now, conn);
+                self.outputs.0.push(Output::Disconnect { conn });
+            } else {
+                self.outputs.0.push(Output::Send { conn, message: Message::Ping });
+            }
         }
     }
 

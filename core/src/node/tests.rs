@@ -472,7 +472,7 @@ fn silence_is_not_waited_for() {
     assert_eq!(closed(node, cluster.now), 1, "one too many");
     let mut later = cluster.now;
     later.instant = later.instant + node.config.timers.handshake;
-    assert_eq!(closed(node, later), strangers);
+    assert_eq!(closed(node, later), strangers + 2, "and the two links, silent as long");
 }
 
 /// More than fits one message is sent in several, and all of it is done.
@@ -630,4 +630,24 @@ fn an_abandoned_scan_is_closed() {
     let is_close = |output: &Output| matches!(output, Output::Store(StoreTask::CloseCursor { .. }));
     assert!(member.outbox.outputs().iter().any(is_close));
     assert!(member.node.cursors.is_empty());
+}
+
+/// A connection that the network lost without telling anyone is noticed, and dialled again.
+#[test]
+fn a_silent_link_is_broken_off() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(30));
+    let events = |cluster: &Cluster, i: usize| {
+        let is_lost = |event: &&Event| matches!(event, Event::PeerDisconnected { .. });
+        cluster.members[i].events.iter().filter(is_lost).count()
+    };
+    assert_eq!(events(&cluster, 0), 0, "an idle link lives");
+    cluster.net.cut = true;
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(events(&cluster, 0), 0);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(events(&cluster, 0), 2);
+    cluster.net.cut = false;
+    cluster.run(Duration::from_secs(10));
+    cluster.call(0, put("k", "v")).unwrap();
 }

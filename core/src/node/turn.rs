@@ -73,7 +73,12 @@ impl Node {
             }
             self.with_group(now, id, |group, fx| group.raft.on_wakeup(now, fx));
         }
-        if self.config.client || now < self.next_beat {
+        if now < self.next_beat {
+            return;
+        }
+        self.keep_alive(now);
+        if self.config.client {
+            self.next_beat = now + self.config.timers.election_max / 2;
             return;
         }
         self.next_beat = now + self.config.timers.heartbeat;
