@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use ring_core::ids::{len_u64, len_usize};
+use ring_core::ids::{SegmentId, len_u64, len_usize};
 use ring_core::rng::Rng;
+use ring_core::storage::{decode_batch, parse_segment_name};
 
 /// One directory with its files, durable and cached.
 #[derive(Clone, Debug, Default)]
@@ -315,12 +316,17 @@ impl Disk {
         self.drop_unnamed();
     }
 
-    /// Flips bits of durable data that was synced before the last write. Answers the file and the offset; none
-    /// when there is no such data.
+    /// Flips a bit of durable data of which a later batch of the log says that it was durable; rot of what no later
+    /// batch speaks of looks like a torn end, and nothing is promised about it. Answers the file and the offset;
+    /// none when there is no such data.
     pub fn rot(&mut self, rng: &mut Rng) -> Option<(String, u64)> {
         let last = self.last_synced;
         let old_len = |id: &FileId, file: &File| match last {
-            Some((file_id, offset)) if file_id == *id => offset.min(len_u64(file.durable.len())),
+            Some((file_id, offset)) if file_id == *id => {
+                let vouched = parse_segment_name(self.name_of(*id))
+                    .map_or(u64::MAX, |segment| vouched_len(&file.durable, segment));
+                offset.min(len_u64(file.durable.len())).min(vouched)
+            }
             _ => len_u64(file.durable.len()),
         };
         let lens: Vec<(String, FileId, u64)> = self
@@ -339,6 +345,11 @@ impl Disk {
             place -= len;
         }
         None
+    }
+
+    fn name_of(&self, id: FileId) -> &str {
+        let named = self.durable_names.iter().find(|(_, named)| **named == id);
+        named.map_or("", |(name, _)| name)
     }
 
     /// Everything is gone.
@@ -488,6 +499,20 @@ fn put_some_sectors(content: &mut Vec<u8>, offset: u64, data: &[u8], rng: &mut R
         }
         at = next;
     }
+}
+
+/// How many of a segment's bytes its own last whole batch knew to be durable.
+fn vouched_len(segment: &[u8], id: SegmentId) -> u64 {
+    let mut batches = Vec::new();
+    let mut offset = 0;
+    while let Some(rest) = segment.get(len_usize(offset)..)
+        && let Ok(batch) = decode_batch(rest, id, offset)
+    {
+        offset += batch.len;
+        batches.push(batch);
+    }
+    let Some(durable) = batches.last().map(|last| last.durable) else { return 0 };
+    batches.iter().filter(|batch| batch.seq <= durable).map(|batch| batch.len).sum()
 }
 
 #[cfg(test)]
