@@ -40,6 +40,9 @@ pub(super) struct Stuck {
     pub(super) state: Vec<(usize, u32)>,
 }
 
+/// Most dead configurations remembered of one kind.
+const DEAD_MAX: usize = 64;
+
 /// Looks for a legal order of `tasks` over `keys` keys, in at most `budget` steps (each places one
 /// write).
 pub(super) fn search(tasks: &[Task], keys: usize, budget: u64) -> Found {
@@ -426,11 +429,16 @@ impl<'t> Search<'t> {
         if self.is_dead() {
             return;
         }
-        self.dead.entry(self.hash).or_default().push(Dead {
-            placed: self.placed.clone(),
-            state: self.state.clone(),
-            dirty: self.dirty.clone(),
-        });
+        let known = self.dead.entry(self.hash).or_default();
+        // What is not remembered is only searched again; a longer list would cost more than it saves, and make the
+        // budget of steps no bound of the time.
+        if known.len() < DEAD_MAX {
+            known.push(Dead {
+                placed: self.placed.clone(),
+                state: self.state.clone(),
+                dirty: self.dirty.clone(),
+            });
+        }
     }
 
     fn note_stuck(&mut self, limit: u64) {
