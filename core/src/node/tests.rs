@@ -30,6 +30,22 @@ struct Member {
     disk_stalls: bool,
 }
 
+impl Member {
+    fn new(node: Node, worker: Worker<MemoryStore>) -> Self {
+        Self {
+            node,
+            outbox: Outbox::new(),
+            worker,
+            appended: Vec::new(),
+            inputs: VecDeque::new(),
+            replies: BTreeMap::new(),
+            halt: None,
+            events: Vec::new(),
+            disk_stalls: false,
+        }
+    }
+}
+
 /// Connections between members: who is at which end.
 #[derive(Default)]
 struct Net {
@@ -121,17 +137,7 @@ impl Cluster {
             let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
             let restored = Restored { log: Recovered::default(), store };
             let node = Node::new(config, restored, seed, now).unwrap();
-            cluster.members.push(Member {
-                node,
-                outbox: Outbox::new(),
-                worker,
-                appended: Vec::new(),
-                inputs: VecDeque::new(),
-                replies: BTreeMap::new(),
-                halt: None,
-                events: Vec::new(),
-                disk_stalls: false,
-            });
+            cluster.members.push(Member::new(node, worker));
         }
         cluster
     }
@@ -585,17 +591,7 @@ fn two_addresses_of_one_member_are_one_link() {
     let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
     let restored = Restored { log: Recovered::default(), store };
     let node = Node::new(config, restored, 77, cluster.now).unwrap();
-    cluster.members.push(Member {
-        node,
-        outbox: Outbox::new(),
-        worker,
-        appended: Vec::new(),
-        inputs: VecDeque::new(),
-        replies: BTreeMap::new(),
-        halt: None,
-        events: Vec::new(),
-        disk_stalls: false,
-    });
+    cluster.members.push(Member::new(node, worker));
     cluster.run(Duration::from_secs(10));
     let is_connected = |event: &&Event| matches!(event, Event::PeerConnected { .. });
     assert_eq!(cluster.members[3].events.iter().filter(is_connected).count(), 3);
