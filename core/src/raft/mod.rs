@@ -511,12 +511,6 @@ impl Raft {
         }
     }
 
-    /// True when a record of this replica is not known to be durable yet.
-    #[must_use]
-    pub fn has_unstored(&self) -> bool {
-        !self.unstored.is_empty()
-    }
-
     /// Asserts the invariants of the type.
     pub fn check(&self) {
         assert!(self.log.cut_index() <= self.handed, "1: cut <= handed");
