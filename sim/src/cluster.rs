@@ -64,7 +64,8 @@ pub fn secs(seconds: u64) -> Duration {
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 impl Cluster {
-    /// So many members with the default limits, started and founded; the seed comes from madsim.
+    /// So many members with the default limits, each with a replica of every shard, started and founded; the seed
+    /// comes from madsim.
     ///
     /// # Panics
     /// They do not found a cluster in time.
@@ -72,6 +73,7 @@ impl Cluster {
         let seed = Handle::current().seed();
         let mut plan = Plan::of(seed).calm();
         plan.members = members;
+        plan.replication = u32::try_from(members).expect("a test has few members");
         plan.clients = 0;
         plan.wild = false;
         plan.limits = ring_core::config::Limits::default();
