@@ -139,7 +139,7 @@ impl Group {
     /// Everyone ends a turn, then everything that was sent arrives.
     fn turn(&mut self) {
         for from in 0..self.replicas.len() {
-            self.replicas[from].flush(self.now, &mut self.fx);
+            self.replicas[from].flush(&mut self.fx);
             self.carry_out(from);
         }
         for from in 0..self.replicas.len() {

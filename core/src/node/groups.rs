@@ -270,7 +270,7 @@ impl Node {
             if group.raft.is_leader() {
                 group.propose_staged(now, append_bytes, fx);
             }
-            group.raft.flush(now, fx);
+            group.raft.flush(fx);
         });
         self.dirty.remove(&id);
         self.touched.insert(id);

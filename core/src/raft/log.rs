@@ -119,7 +119,8 @@ impl Log {
     /// Copies (cheaply) the entries `from..=to`, as many as fit but at least one.
     #[must_use]
     pub fn slice(&self, from: LogIndex, to: LogIndex, count: usize, bytes: usize) -> Vec<Entry> {
-        let mut slice = Vec::new();
+        let most = usize::try_from((to.0 + 1).saturating_sub(from.0)).unwrap_or(usize::MAX);
+        let mut slice = Vec::with_capacity(most.min(count).min(SLICE_AT_ONCE));
         let mut total = 0;
         let mut index = from;
         while index <= to && slice.len() < count {
@@ -161,7 +162,7 @@ impl Log {
         assert_eq!(entry.index, self.last_index().next(), "entries are contiguous");
         assert!(entry.term >= self.last_term(), "terms never fall");
         if let EntryBody::Membership(membership) = &entry.body {
-            self.memberships.push_back((entry.index, membership.clone()));
+            self.memberships.push_back((entry.index, Membership::clone(membership)));
         }
         self.bytes += entry.body.size();
         self.entries.push_back(entry);
@@ -237,3 +238,6 @@ impl Log {
         assert!(!self.memberships.is_empty(), "a membership is always in force");
     }
 }
+
+/// Room is made for so many entries of a slice before it is known how many fit.
+const SLICE_AT_ONCE: usize = 256;

@@ -1,8 +1,12 @@
 //! What one group's replicas keep and say: entries, membership, messages.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
 
 use bytes::Bytes;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, LogIndex, MemberId, ReplicaId, SnapshotId, Term};
@@ -49,7 +53,7 @@ pub enum EntryBody {
     /// A new leader's first entry.
     Noop,
     /// A new membership, in force from the moment it stands in the log.
-    Membership(Membership),
+    Membership(Box<Membership>),
     /// Commands of the shard (an encoded [`crate::shard::command::Payload`]); opaque to Raft.
     Data(Bytes),
 }
@@ -120,7 +124,7 @@ pub enum Body {
         /// The leader's commit index.
         commit: LogIndex,
         /// Contiguous entries from `prev_index + 1` on; may be empty (a probe).
-        #[serde(deserialize_with = "bounded::list::<ENTRIES_MAX, _, _>")]
+        #[serde(deserialize_with = "entries_together")]
         entries: Vec<Entry>,
     },
     /// Answer to `Append`: my log equals yours up to `index`, durably.
@@ -217,4 +221,64 @@ pub struct BeatAnswer {
     pub round: u64,
     /// The last index of the follower's log, matching or not; lets the leader notice a lost append.
     pub last_index: LogIndex,
+}
+
+/// Decodes the entries of an append, their data copied together: one allocation for all of it, shared by the
+/// entries, which are appended together and cut together.
+fn entries_together<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+    deserializer.deserialize_seq(Entries)
+}
+
+/// An entry whose data still lies where it came.
+#[derive(Deserialize)]
+struct EntryThere<'a> {
+    index: LogIndex,
+    term: Term,
+    #[serde(borrow)]
+    body: BodyThere<'a>,
+}
+
+/// The twin of [`EntryBody`]: the same variants in the same order.
+#[derive(Deserialize)]
+enum BodyThere<'a> {
+    Noop,
+    Membership(Box<Membership>),
+    Data(#[serde(borrow)] &'a [u8]),
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<Entry>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {ENTRIES_MAX} entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<Entry>, A::Error> {
+        let count = bounded::count::<ENTRIES_MAX, _>(&elements)?;
+        let mut entries = Vec::with_capacity(bounded::reserve::<Entry>(count));
+        let mut together = Vec::new();
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(bounded::reserve::<Entry>(count));
+        while let Some(EntryThere { index, term, body }) = elements.next_element()? {
+            let begin = together.len();
+            let body = match body {
+                BodyThere::Noop => EntryBody::Noop,
+                BodyThere::Membership(membership) => EntryBody::Membership(membership),
+                BodyThere::Data(data) => {
+                    together.extend_from_slice(data);
+                    EntryBody::Data(Bytes::new())
+                }
+            };
+            ranges.push(begin..together.len());
+            entries.push(Entry { index, term, body });
+        }
+        let together = Bytes::from(together);
+        for (entry, range) in entries.iter_mut().zip(ranges) {
+            if let EntryBody::Data(data) = &mut entry.body {
+                *data = together.slice(range);
+            }
+        }
+        Ok(entries)
+    }
 }

@@ -716,14 +716,35 @@ impl Raft {
         let entry = Entry { index: self.log.last_index().next(), term: self.term, body };
         let index = entry.index;
         self.log.push(entry.clone());
-        self.record_entries(alloc::vec![entry], fx);
+        // What is proposed in one turn becomes one record.
+        if let Some(Record::Entries { group, replica, entries }) = fx.records.last_mut()
+            && (*group, *replica) == (self.group, self.id)
+            && entries.last().is_some_and(|last| last.index == index.prev())
+        {
+            entries.push(entry);
+            self.await_entries(index, self.term);
+        } else {
+            self.record_entries(alloc::vec![entry], fx);
+        }
         index
     }
 
     fn record_entries(&mut self, entries: Vec<Entry>, fx: &mut Effects) {
         let last = entries.last().expect("a record has entries");
-        let waiting = Waiting::Entries { last: last.index, term: last.term };
-        self.unstored.push_back((None, waiting));
+        self.await_entries(last.index, last.term);
         fx.records.push(Record::Entries { group: self.group, replica: self.id, entries });
+    }
+
+    fn await_entries(&mut self, last: LogIndex, term: Term) {
+        // Entries of one term never replace each other: who waits for the later one waits for both.
+        if let Some((None, Waiting::Entries { last: before, term: same })) =
+            self.unstored.back_mut()
+            && *same == term
+            && *before < last
+        {
+            *before = last;
+        } else {
+            self.unstored.push_back((None, Waiting::Entries { last, term }));
+        }
     }
 }

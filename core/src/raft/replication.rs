@@ -1,5 +1,6 @@
 //! Replication: appends (section 3.5), commit (3.6.2), beats, check-quorum (6.2), membership changes (4.3).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
@@ -61,15 +62,15 @@ impl Raft {
         if !membership.is_sound() || membership == *present {
             return Err(ProposeRefused::BadMembership);
         }
-        let index = self.append_own(EntryBody::Membership(membership), fx);
+        let index = self.append_own(EntryBody::Membership(Box::new(membership)), fx);
         self.rebuild_progress(now, fx);
         Ok(index)
     }
 
     /// Ends a turn: reads that waited begin their round, and whatever the followers lack is sent.
-    pub fn flush(&mut self, now: Instant, fx: &mut Effects) {
+    pub fn flush(&mut self, fx: &mut Effects) {
         self.start_read_round(fx);
-        self.send_appends(now, fx);
+        self.send_appends(fx);
     }
 
     /// The node's tick: a leader shows itself.
@@ -315,7 +316,7 @@ impl Raft {
         progress.mode = Mode::Probe { sent: false };
     }
 
-    fn send_appends(&mut self, _now: Instant, fx: &mut Effects) {
+    fn send_appends(&mut self, fx: &mut Effects) {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
@@ -414,7 +415,7 @@ impl Raft {
         let membership = self.membership();
         if membership.is_joint() {
             let next = Membership { outgoing: Vec::new(), ..membership.clone() };
-            self.append_own(EntryBody::Membership(next), fx);
+            self.append_own(EntryBody::Membership(Box::new(next)), fx);
             self.rebuild_progress(now, fx);
             return;
         }

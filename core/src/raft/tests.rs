@@ -1,5 +1,6 @@
 //! One test per rule: a replica's state, one input, the exact effects.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -138,11 +139,31 @@ fn leader(membership: Membership, terms: &[u64]) -> Raft {
     raft
 }
 
-fn flush(raft: &mut Raft, now: Instant) -> Effects {
+fn flush(raft: &mut Raft) -> Effects {
     let mut fx = Effects::default();
-    raft.flush(now, &mut fx);
+    raft.flush(&mut fx);
     raft.check();
     fx
+}
+
+/// One record and one wait for all that is proposed in a turn, none for what an earlier turn recorded.
+#[test]
+fn what_is_proposed_in_one_turn_is_one_record() {
+    let mut raft = leader(membership(&[1, 2, 3], &[]), &[1]);
+    let mut fx = Effects::default();
+    for _ in 0..3 {
+        raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
+    }
+    let [Record::Entries { entries, .. }] = &fx.records[..] else { panic!("{fx:?}") };
+    let indexes: Vec<u64> = entries.iter().map(|entry| entry.index.0).collect();
+    assert_eq!(indexes, [3, 4, 5]);
+
+    raft.on_recorded(LogSeq(2));
+    let mut next = Effects::default();
+    raft.propose(bytes::Bytes::from_static(b"y"), &mut next).unwrap();
+    raft.on_recorded(LogSeq(3));
+    raft.on_stored(at(0), LogSeq(2), &mut next);
+    assert_eq!(raft.log().stored(), LogIndex(5));
 }
 
 /// Section 3.6.1; TRAPS R2: the vote is a record, and the grant waits for it.
@@ -372,18 +393,18 @@ fn the_own_copy_counts_when_stored() {
 #[test]
 fn appends_are_pipelined_and_bounded() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[]);
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     step(&mut raft, at(0), from(2, 2, accepted(1)));
     let mut sent = 0;
     for _ in 0..6 {
         let mut fx = Effects::default();
         raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
-        let fx = flush(&mut raft, at(0));
+        let fx = flush(&mut raft);
         sent += fx.sends.iter().filter(|(member, _)| *member == MemberId(2)).count();
     }
     assert_eq!(sent, 4, "appends_in_flight");
     step(&mut raft, at(0), from(2, 2, accepted(3)));
-    let fx = flush(&mut raft, at(0));
+    let fx = flush(&mut raft);
     let Body::Append { prev_index, entries, .. } = &fx.sends[0].1.body else { panic!("{fx:?}") };
     assert_eq!((*prev_index, entries.len()), (LogIndex(5), 2), "the rest in one");
 }
@@ -392,29 +413,29 @@ fn appends_are_pipelined_and_bounded() {
 #[test]
 fn a_refusal_moves_the_probe_back() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[1, 1, 1]);
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     let rejected = |prev: u64, hint: u64| Body::Rejected {
         prev_index: LogIndex(prev),
         hint_index: LogIndex(hint),
         hint_term: Term(1),
     };
     step(&mut raft, at(0), from(2, 2, rejected(3, 1)));
-    let fx = flush(&mut raft, at(0));
+    let fx = flush(&mut raft);
     let Body::Append { prev_index, entries, .. } = &fx.sends[0].1.body else { panic!("{fx:?}") };
     assert_eq!((*prev_index, entries.len()), (LogIndex(1), 3));
     step(&mut raft, at(0), from(2, 2, rejected(3, 0)));
-    assert_eq!(flush(&mut raft, at(0)).sends, []);
+    assert_eq!(flush(&mut raft).sends, []);
 }
 
 /// An append or its answer was lost: the tick after next asks again, once a tick.
 #[test]
 fn what_is_unanswered_for_a_tick_is_asked_again() {
     let mut raft = leader(membership(&[1, 2], &[]), &[]);
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     step(&mut raft, at(0), from(2, 2, accepted(1)));
     let mut fx = Effects::default();
     raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     raft.on_beat_due(at(0), &mut fx);
     let answer = Body::BeatAnswer(BeatAnswer { round: 2, last_index: LogIndex(1) });
     let fx = step(&mut raft, at(1), from(2, 2, answer.clone()));
@@ -428,9 +449,9 @@ fn a_read_waits_for_the_terms_first_commit_and_a_quorum() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[1]);
     let mut fx = Effects::default();
     raft.read_index(7, &mut fx);
-    assert!(!flush(&mut raft, at(0)).sends.iter().any(|(_, m)| matches!(m.body, Body::Beat(_))));
+    assert!(!flush(&mut raft).sends.iter().any(|(_, m)| matches!(m.body, Body::Beat(_))));
     step(&mut raft, at(0), from(2, 2, accepted(2)));
-    let fx = flush(&mut raft, at(0));
+    let fx = flush(&mut raft);
     let beat = Beat { commit: LogIndex(2), round: 2 };
     assert!(fx.sends.contains(&to(2, 2, Body::Beat(beat))));
     assert_eq!(fx.reads, []);
@@ -446,7 +467,7 @@ fn a_deposed_leader_refuses_its_reads() {
     step(&mut raft, at(0), from(2, 2, accepted(1)));
     let mut fx = Effects::default();
     raft.read_index(7, &mut fx);
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     let fx = step(&mut raft, at(0), from(3, 3, append((0, 0), 0, vec![])));
     assert_eq!(fx.reads, [(7, None)]);
     assert!(fx.leader_changed);
@@ -545,7 +566,7 @@ fn a_truncated_membership_is_undone() {
     let change = Entry {
         index: LogIndex(2),
         term: Term(1),
-        body: EntryBody::Membership(membership(&[1, 2, 3, 4], &[])),
+        body: EntryBody::Membership(Box::new(membership(&[1, 2, 3, 4], &[]))),
     };
     step(&mut raft, at(0), from(2, 1, append((1, 1), 0, vec![change])));
     assert_eq!(raft.membership().voters.len(), 4);
@@ -633,7 +654,7 @@ fn a_snapshot_replaces_a_log_that_conflicts() {
     let change = Entry {
         index: LogIndex(6),
         term: Term(2),
-        body: EntryBody::Membership(membership(&[1, 9], &[])),
+        body: EntryBody::Membership(Box::new(membership(&[1, 9], &[]))),
     };
     step(&mut raft, at(0), from(3, 2, append((5, 1), 0, vec![change])));
     assert_eq!(raft.membership().voters.len(), 2);
@@ -648,7 +669,7 @@ fn a_snapshot_replaces_a_log_that_conflicts() {
 #[test]
 fn a_follower_behind_the_cut_gets_a_snapshot() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[1, 1]);
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     step(&mut raft, at(0), from(2, 2, accepted(3)));
     raft.take_committed(usize::MAX);
     let mut fx = Effects::default();
@@ -669,7 +690,7 @@ fn a_follower_behind_the_cut_gets_a_snapshot() {
     let fx = step(&mut raft, at(0), from(3, 2, accepted(3)));
     assert_eq!(fx.unloads, [id]);
     raft.propose(bytes::Bytes::new(), &mut Effects::default()).unwrap();
-    let fx = flush(&mut raft, at(0));
+    let fx = flush(&mut raft);
     assert!(fx.sends.iter().any(|(member, _)| *member == MemberId(3)));
 }
 
@@ -707,16 +728,16 @@ fn a_store_ahead_of_the_log_takes_its_place() {
 #[test]
 fn a_follower_whose_lost_appends_were_cut_gets_a_snapshot() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[]);
-    flush(&mut raft, at(0));
+    flush(&mut raft);
     step(&mut raft, at(0), from(3, 2, accepted(1)));
     let mut fx = Effects::default();
     for _ in 0..4 {
         raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
-        flush(&mut raft, at(0));
+        flush(&mut raft);
     }
     for _ in 0..2 {
         raft.propose(bytes::Bytes::from_static(b"x"), &mut fx).unwrap();
-        flush(&mut raft, at(0));
+        flush(&mut raft);
     }
     store(&mut raft, at(0));
     step(&mut raft, at(0), from(2, 2, accepted(7)));
@@ -732,11 +753,11 @@ fn a_follower_whose_lost_appends_were_cut_gets_a_snapshot() {
 #[test]
 fn an_unanswered_probe_is_repeated_without_its_entries() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[]);
-    flush(&mut raft, at(1));
+    flush(&mut raft);
     step(&mut raft, at(1), from(2, 2, accepted(1)));
     let mut fx = Effects::default();
     raft.propose(bytes::Bytes::from(vec![0; 1 << 20]), &mut fx).unwrap();
-    flush(&mut raft, at(1));
+    flush(&mut raft);
     let rejected =
         Body::Rejected { prev_index: LogIndex(2), hint_index: LogIndex(1), hint_term: Term(2) };
     step(&mut raft, at(1), from(2, 2, rejected));
@@ -748,13 +769,13 @@ fn an_unanswered_probe_is_repeated_without_its_entries() {
         });
         entries.flatten().map(|entry| entry.body.size()).sum()
     };
-    let mut bytes = size(&flush(&mut raft, at(1)));
+    let mut bytes = size(&flush(&mut raft));
     for tick in 1..=10 {
         let mut fx = Effects::default();
         raft.on_beat_due(at(tick * 100), &mut fx);
         let answer = BeatAnswer { round: tick + 1, last_index: LogIndex(1) };
         bytes += size(&step(&mut raft, at(tick * 100), from(2, 2, Body::BeatAnswer(answer))));
-        bytes += size(&flush(&mut raft, at(tick * 100)));
+        bytes += size(&flush(&mut raft));
     }
     assert_eq!(bytes, 1 << 20);
 }
@@ -762,7 +783,7 @@ fn an_unanswered_probe_is_repeated_without_its_entries() {
 #[test]
 fn a_learner_cannot_take_over() {
     let mut raft = leader(membership(&[1, 2], &[3]), &[]);
-    flush(&mut raft, at(1));
+    flush(&mut raft);
     step(&mut raft, at(2), from(2, 2, accepted(1)));
     step(&mut raft, at(2), from(3, 2, accepted(1)));
     assert!(raft.could_hand_over(ReplicaId(2)));

@@ -18,7 +18,7 @@ use super::pending::Pending;
 use super::session::Turn;
 use super::state::State;
 use crate::ids::{Revision, SessionId, len_u64};
-use crate::raft::message::{Entry, EntryBody};
+use crate::raft::message::{Entry, EntryBody, Membership};
 use crate::store::{StoreError, View};
 
 /// The version of payloads that this library applies.
@@ -100,7 +100,7 @@ impl<V: View> Applier<'_, V> {
             EntryBody::Membership(membership) => {
                 self.trail.push(1);
                 note(&mut self.trail, membership);
-                meta.membership.clone_from(membership);
+                meta.membership = Membership::clone(membership);
             }
             EntryBody::Data(data) => {
                 self.trail.push(2);

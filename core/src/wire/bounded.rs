@@ -50,14 +50,7 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for List<MAX, T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
-        // Postcard gives no hint exactly when the list says more elements than there are bytes
-        // left.
-        let Some(count) = elements.size_hint() else {
-            return Err(A::Error::custom("a list longer than its message"));
-        };
-        if count > MAX {
-            return Err(A::Error::invalid_length(count, &self));
-        }
+        let count = count::<MAX, _>(&elements)?;
         let mut list = Vec::with_capacity(reserve::<T>(count));
         while let Some(element) = elements.next_element()? {
             if list.len() == list.capacity() {
@@ -70,7 +63,26 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for List<MAX, T> {
     }
 }
 
-fn reserve<T>(count: usize) -> usize {
+/// How many elements a list says it has.
+///
+/// # Errors
+/// More than `MAX`, or more than there are bytes left.
+pub(crate) fn count<'de, const MAX: usize, A: SeqAccess<'de>>(
+    elements: &A,
+) -> Result<usize, A::Error> {
+    // Postcard gives no hint exactly when the list says more elements than there are bytes left.
+    match elements.size_hint() {
+        None => Err(A::Error::custom("a list longer than its message")),
+        Some(count) if count > MAX => {
+            let list: List<MAX, ()> = List(PhantomData);
+            Err(A::Error::invalid_length(count, &list))
+        }
+        Some(count) => Ok(count),
+    }
+}
+
+/// For how many elements memory may be reserved before the first of them is decoded.
+pub(crate) fn reserve<T>(count: usize) -> usize {
     count.min(RESERVE_BYTES_MAX / size_of::<T>().max(1))
 }
 

@@ -1,6 +1,7 @@
 //! One test a rule: sessions, commands, and what makes the worker stop.
 
 use super::*;
+use alloc::boxed::Box;
 
 #[test]
 fn a_repeated_command_changes_nothing_and_gets_its_first_reply() {
@@ -264,7 +265,7 @@ fn names_of_partitions_do_not_run_into_keys() {
 #[test]
 fn membership_is_kept_with_what_is_applied() {
     let mut shard = Shard::new();
-    let body = EntryBody::Membership(membership(5));
+    let body = EntryBody::Membership(Box::new(membership(5)));
     run(&mut shard.worker, [apply(&[entry(1, EntryBody::Noop), entry(2, body)])]);
 
     let state = shard.reopen().state();

@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -67,7 +68,7 @@ fn checkpoint() -> Checkpoint {
 fn entries() -> Vec<Entry> {
     let bodies = [
         EntryBody::Noop,
-        EntryBody::Membership(membership()),
+        EntryBody::Membership(Box::new(membership())),
         EntryBody::Data(Bytes::from_static(b"hi")),
     ];
     (6..)

@@ -1,5 +1,6 @@
 //! Any message, for proptest.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -126,7 +127,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
         Just(EntryBody::Noop),
         (replicas(), replicas(), replicas()).prop_map(|(voters, outgoing, learners)| {
-            EntryBody::Membership(Membership { voters, outgoing, learners })
+            EntryBody::Membership(Box::new(Membership { voters, outgoing, learners }))
         }),
         data().prop_map(EntryBody::Data),
     ];

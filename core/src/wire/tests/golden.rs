@@ -1,5 +1,6 @@
 //! The format is frozen: another release must read these bytes, and this one must write them.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -90,7 +91,7 @@ fn append() -> Body {
         commit: LogIndex(8),
         entries: vec![
             entry(10, EntryBody::Noop),
-            entry(11, EntryBody::Membership(membership)),
+            entry(11, EntryBody::Membership(Box::new(membership))),
             entry(12, EntryBody::Data(b(b"data"))),
         ],
     }
