@@ -1,20 +1,15 @@
 //! A store that lives in memory: for members without a directory, and for tests.
 
-use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
-use core::ops::Bound;
-
 use bytes::Bytes;
 
-use super::{Store, StoreError, View, WriteBatch};
+use super::{Map, Store, StoreError, View, WriteBatch};
 
 /// An ordered map in memory. Nothing fails and nothing is durable: `sync` has nothing to do.
 ///
-/// A snapshot shares the map until the next write, which then copies the map's skeleton once (keys
-/// and values are shared still).
+/// A snapshot shares the map; later writes copy what they change of it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    map: Arc<BTreeMap<Bytes, Bytes>>,
+    map: Map<Bytes>,
 }
 
 impl MemoryStore {
@@ -49,21 +44,9 @@ impl View for MemoryStore {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        if from >= to {
-            return Ok(()); // the map's own range would panic
-        }
-        let mut range = self.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
-        if reverse {
-            while let Some((key, value)) = range.next_back() {
-                if !visit(key, value) {
-                    break;
-                }
-            }
-        } else {
-            for (key, value) in range {
-                if !visit(key, value) {
-                    break;
-                }
+        for (key, value) in self.map.range(from, to, reverse) {
+            if !visit(key, value) {
+                break;
             }
         }
         Ok(())
@@ -74,11 +57,10 @@ impl Store for MemoryStore {
     type Snapshot = Self;
 
     fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
-        let map = Arc::make_mut(&mut self.map);
         for (key, value) in batch.writes {
             match value {
-                Some(value) => map.insert(key, value),
-                None => map.remove(&key),
+                Some(value) => self.map.insert(key, value),
+                None => self.map.remove(&key),
             };
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! touches it from its own thread: it hands out [`StoreTask`]s, and the world runs them, in order, on its store
 //! thread through [`crate::shard::Worker`].
 
+mod map;
 mod memory;
 
 use alloc::string::String;
@@ -14,6 +15,7 @@ use crate::ids::{CursorId, Epoch, GroupId, LogIndex, ReadId, SnapshotId, Term};
 use crate::raft::message::{Entry, Membership};
 use crate::shard::command::{Answer, ItemOutcome, Query};
 
+pub use map::{Map, Range};
 pub use memory::MemoryStore;
 
 /// Reading side of a store or of a snapshot of it.
