@@ -283,6 +283,7 @@ impl Process {
         let worker = self.worker.as_mut().expect("only members have tasks");
         let mut done: Vec<StoreDone> = Vec::new();
         worker.run(tasks, &mut done);
+        self.world.syncing = worker.is_syncing();
         let wait = match self.world.rng.chance(1, 2) {
             true => 0,
             false => self.world.latency(self.world.sim.pace.store),

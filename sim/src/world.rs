@@ -231,6 +231,8 @@ pub(crate) struct SimWorld {
     pub(crate) log: LogWriter,
     pub(crate) tasks: Vec<StoreTask>,
     pub(crate) store_busy: bool,
+    /// The store has a sync under way, which the store thread will hear of.
+    pub(crate) syncing: bool,
     pub(crate) promises: BTreeMap<RequestId, Promise>,
     pub(crate) halted: Option<Halt>,
 }
@@ -276,6 +278,7 @@ impl SimWorld {
             log: LogWriter::default(),
             tasks: Vec::new(),
             store_busy: false,
+            syncing: false,
             promises: BTreeMap::new(),
             halted: None,
         }
@@ -301,7 +304,7 @@ impl SimWorld {
             self.pump(conn);
         }
         self.start_log();
-        if !self.store_busy && !self.tasks.is_empty() {
+        if !self.store_busy && (self.syncing || !self.tasks.is_empty()) {
             self.store_busy = true;
             let tasks = mem::take(&mut self.tasks);
             let wait = match self.rng.chance(1, 2) {

@@ -5,7 +5,8 @@
 //! 2. Nothing is answered before what it tells of is written ([`Worker::flush`]).
 //! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an
 //!    apply or nothing.
-//! 4. No key is ever written under an epoch that was in use before; the pointer's `next` is written
+//! 4. `Persisted` tells of what was applied when its sync began, not of what was applied meanwhile.
+//! 5. No key is ever written under an epoch that was in use before; the pointer's `next` is written
 //!    in the batch that first uses it.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -24,7 +25,7 @@ use super::transfer::{self, Receiving, Sender};
 use crate::config::Limits;
 use crate::ids::{Epoch, GroupId, ReadId, SnapshotId};
 use crate::raft::message::Membership;
-use crate::store::{Store, StoreDone, StoreError, StoreState, StoreTask, WriteBatch};
+use crate::store::{Store, StoreDone, StoreError, StoreState, StoreTask, SyncNumber, WriteBatch};
 
 /// Carries out store tasks on a store. Lives on the world's store thread.
 pub struct Worker<S: Store> {
@@ -36,6 +37,8 @@ pub struct Worker<S: Store> {
     touched: Vec<GroupId>,
     /// Answers that wait for it.
     answers: Vec<StoreDone>,
+    /// Syncs under way, each with where the groups stood when it began.
+    syncing: VecDeque<(SyncNumber, Vec<StoreState>)>,
     reader: Reader<S>,
     sender: Sender<S>,
     /// Ranges of keys that no longer count.
@@ -93,6 +96,7 @@ impl<S: Store> Worker<S> {
             pending: Pending::default(),
             touched: Vec::new(),
             answers: Vec::new(),
+            syncing: VecDeque::new(),
             reader: Reader::new(limits),
             sender: Sender::new(limits.chunk_bytes),
             garbage,
@@ -119,6 +123,9 @@ impl<S: Store> Worker<S> {
     /// written when this returns; only `Persist` and the end of an `Install` make it durable. After
     /// `Failed` nothing is done, ever.
     ///
+    /// Called without tasks, when the store says that a sync is done or that something went wrong
+    /// beside its work, it answers what waited for that.
+    ///
     /// Panics when a task cannot be right: entries out of order, a group that the store does not
     /// have.
     pub fn run(&mut self, tasks: impl IntoIterator<Item = StoreTask>, done: &mut Vec<StoreDone>) {
@@ -130,8 +137,26 @@ impl<S: Store> Worker<S> {
             }
         }
         if !self.failed
-            && let Err(stop) = self.flush(done).and_then(|()| self.tidy())
+            && let Err(stop) =
+                self.flush(done).and_then(|()| self.tidy()).and_then(|()| self.settle(done))
         {
+            self.fail(stop, done);
+        }
+    }
+
+    /// True while a `Persist` waits for its sync.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        !self.syncing.is_empty()
+    }
+
+    /// Waits for the syncs under way and answers the tasks that asked for them.
+    pub fn finish(&mut self, done: &mut Vec<StoreDone>) {
+        if self.failed || !self.is_syncing() {
+            return;
+        }
+        let synced = self.store.sync().map_err(Stop::from);
+        if let Err(stop) = synced.and_then(|()| self.settle(done)) {
             self.fail(stop, done);
         }
     }
@@ -170,8 +195,9 @@ impl<S: Store> Worker<S> {
             }
             StoreTask::Persist => {
                 self.flush(done)?;
-                self.store.sync()?;
-                StoreDone::Persisted { groups: self.states() }
+                let number = self.store.start_sync()?;
+                self.syncing.push_back((number, self.states()));
+                return self.settle(done);
             }
             StoreTask::Load { group, id, chunk } => {
                 self.flush(done)?;
@@ -232,6 +258,15 @@ impl<S: Store> Worker<S> {
             self.store.write(self.pending.take())?;
         }
         done.append(&mut self.answers);
+        Ok(())
+    }
+
+    /// Answers the syncs that are done.
+    fn settle(&mut self, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
+        let synced = self.store.synced()?;
+        while let Some((_, groups)) = self.syncing.pop_front_if(|(number, _)| *number <= synced) {
+            done.push(StoreDone::Persisted { groups });
+        }
         Ok(())
     }
 
@@ -344,6 +379,7 @@ impl<S: Store> Worker<S> {
 
     fn fail(&mut self, Stop(problem): Stop, done: &mut Vec<StoreDone>) {
         self.failed = true;
+        self.syncing.clear();
         done.push(StoreDone::Failed { problem });
     }
 }

@@ -40,7 +40,7 @@ pub trait View {
     ) -> Result<(), StoreError>;
 }
 
-/// An ordered map of byte strings.
+/// An ordered map of byte strings. Keys are not empty.
 ///
 /// Its contract: `write` is atomic; batches become durable in the order in which they were written; after a power
 /// cut some prefix of them survives, at least up to the last `sync` that returned without an error. `write` itself
@@ -61,9 +61,32 @@ pub trait Store: View {
     /// Nothing is known about what is durable. The member stops using the store.
     fn sync(&mut self) -> Result<(), StoreError>;
 
+    /// Begins to make everything written so far durable. Where that takes time, a store does it beside its other
+    /// work and says in [`Store::synced`] when it is done; what is written meanwhile is no part of it. Without
+    /// more than this a store syncs at once.
+    ///
+    /// # Errors
+    /// As `sync`.
+    fn start_sync(&mut self) -> Result<SyncNumber, StoreError> {
+        self.sync()?;
+        Ok(SyncNumber(0))
+    }
+
+    /// The last sync that is done: it and all before it. Cheap; asked after each round of tasks.
+    ///
+    /// # Errors
+    /// As `sync`, also when something failed beside a sync.
+    fn synced(&mut self) -> Result<SyncNumber, StoreError> {
+        Ok(SyncNumber(0))
+    }
+
     /// The present state, kept apart from later writes.
     fn snapshot(&self) -> Self::Snapshot;
 }
+
+/// Counts the syncs that a store has begun. Numbers never fall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct SyncNumber(pub u64);
 
 /// Writes that happen together. A later one on a key wins over an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -118,7 +141,8 @@ pub enum StoreTask {
         /// The cursor.
         cursor: CursorId,
     },
-    /// Makes everything applied so far durable. Answered with [`StoreDone::Persisted`].
+    /// Makes everything applied so far durable. Answered with [`StoreDone::Persisted`], perhaps long after tasks
+    /// that came later.
     Persist,
     /// Reads a chunk of a group's state; chunk 0 opens the snapshot `id` (and forgets any other of this id), the
     /// next one after the last answered moves on, the last answered may be asked for again. Answered with
