@@ -15,6 +15,7 @@ pub(crate) struct Mailbox<T> {
 struct State<T> {
     items: Vec<T>,
     bytes: usize,
+    nudged: bool,
     closed: bool,
 }
 
@@ -35,7 +36,7 @@ pub(crate) enum Taken {
 
 impl<T> Mailbox<T> {
     pub(crate) fn new() -> Self {
-        let state = State { items: Vec::new(), bytes: 0, closed: false };
+        let state = State { items: Vec::new(), bytes: 0, nudged: false, closed: false };
         Self { state: Mutex::new(state), ready: Condvar::new() }
     }
 
@@ -72,18 +73,25 @@ impl<T> Mailbox<T> {
         self.ready.notify_one();
     }
 
+    /// Lets the taker look, even if there is nothing to take.
+    pub(crate) fn nudge(&self) {
+        self.state.lock().nudged = true;
+        self.ready.notify_one();
+    }
+
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
 
     /// Moves everything that waits into `into`, which is empty. Waits until there is something, or
-    /// until `until`.
+    /// until `until`, or until it is nudged: then there may be nothing.
     pub(crate) fn take(&self, into: &mut Vec<T>, until: Option<Instant>) -> Taken {
         debug_assert!(into.is_empty(), "what was taken before has been worked off");
         let mut state = self.state.lock();
         loop {
-            if !state.items.is_empty() {
+            let nudged = std::mem::take(&mut state.nudged);
+            if !state.items.is_empty() || (nudged && !state.closed) {
                 std::mem::swap(&mut state.items, into);
                 return Taken::Items(std::mem::take(&mut state.bytes));
             }
@@ -128,6 +136,17 @@ mod tests {
         let until = Instant::now() + Duration::from_millis(5);
         assert_eq!(mailbox.take(&mut Vec::new(), Some(until)), Taken::Late);
         assert!(Instant::now() >= until);
+    }
+
+    #[test]
+    fn a_nudge_is_told_once() {
+        let mailbox = Mailbox::<u8>::new();
+        mailbox.nudge();
+        assert_eq!(mailbox.take(&mut Vec::new(), None), Taken::Items(0));
+        assert_eq!(mailbox.take(&mut Vec::new(), Some(Instant::now())), Taken::Late);
+        mailbox.close();
+        mailbox.nudge();
+        assert_eq!(mailbox.take(&mut Vec::new(), None), Taken::Closed);
     }
 
     #[test]

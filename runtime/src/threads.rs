@@ -24,7 +24,7 @@ use crate::mailbox::Mailbox;
 use crate::net::Net;
 use crate::options::{Data, Options};
 use crate::shared::Shared;
-use crate::store::{self, FjallStore};
+use crate::store::{self, DiskStore};
 
 /// Everything that must be stopped when a node ends. Dropped, it stops it at once.
 pub(crate) struct Threads {
@@ -125,9 +125,11 @@ impl Threads {
                 let gone = format!("it has a log, but its store {} is gone", path.display());
                 return Err(torn(gone));
             }
-            directory.make_store(|aside| FjallStore::make(aside).map_err(store_error(aside)))?;
+            directory.make_store(|aside| DiskStore::make(aside).map_err(store_error(aside)))?;
         }
-        let store = FjallStore::open(&path).map_err(store_error(&path))?;
+        let tasks = Arc::clone(&self.tasks);
+        let store = DiskStore::open(&path, Box::new(move || tasks.nudge()));
+        let store = store.map_err(store_error(&path))?;
         let (worker, states) =
             Worker::new(store, &self.shared.options.limits).map_err(store_error(&path))?;
         fits(&log, &states).map_err(torn)?;

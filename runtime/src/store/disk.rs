@@ -1,0 +1,173 @@
+//! The store and its snapshots.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use ring_core::store::{Store, StoreError, SyncNumber, View, WriteBatch};
+
+use super::flusher::{Flusher, Wake};
+use super::levels::Levels;
+use super::tables::{Recent, Tables};
+
+/// An ordered store in a directory.
+///
+/// Invariants:
+/// 1. A map is frozen between two batches, and maps are written out in order, each as a whole: what is in the
+///    tables is what some number of batches left.
+/// 2. What is in a map hides what is in an older one, and in the tables.
+pub(crate) struct DiskStore {
+    recent: Recent,
+    /// About what `recent` takes in memory.
+    bytes: usize,
+    /// It is frozen when it takes so much.
+    room: usize,
+    flusher: Arc<Flusher>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DiskStore {
+    /// Makes an empty store, durably.
+    pub(crate) fn make(path: &Path) -> Result<(), StoreError> {
+        Tables::make(path)
+    }
+
+    /// Opens a store. `wake` is called, on another thread, when [`Store::synced`] should be asked.
+    pub(crate) fn open(path: &Path, wake: Wake) -> Result<Self, StoreError> {
+        let flusher = Arc::new(Flusher::new(Tables::open(path)?, wake));
+        let mut store = Self {
+            recent: Recent::new(),
+            bytes: 0,
+            room: RECENT_BYTES,
+            flusher,
+            threads: Vec::new(),
+        };
+        let began = store.begin("ring-flush", Flusher::flush_all);
+        let began = began.and_then(|()| store.begin("ring-merge", Flusher::merge_all));
+        began.map_err(|e| StoreError(format!("cannot start a thread: {e}")))?;
+        Ok(store)
+    }
+
+    /// Freezes its writes when they take so much memory.
+    #[cfg(test)]
+    pub(super) fn set_room(&mut self, bytes: usize) {
+        self.room = bytes;
+    }
+
+    fn begin(&mut self, name: &str, work: fn(&Flusher)) -> io::Result<()> {
+        let flusher = Arc::clone(&self.flusher);
+        let thread = std::thread::Builder::new().name(name.into());
+        self.threads.push(thread.spawn(move || work(&flusher))?);
+        Ok(())
+    }
+
+    /// Freezes the recent writes, if there are any; the number of the last map that was.
+    fn freeze(&mut self, most: usize) -> Result<SyncNumber, StoreError> {
+        if self.recent.is_empty() {
+            return Ok(self.flusher.frozen());
+        }
+        self.bytes = 0;
+        self.flusher.freeze(std::mem::take(&mut self.recent), most)
+    }
+}
+
+impl View for DiskStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.recent.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.flusher.levels().get(key),
+        }
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.flusher.levels().scan(&self.recent, from, to, reverse, visit)
+    }
+}
+
+impl Store for DiskStore {
+    type Snapshot = DiskSnapshot;
+
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        for (key, value) in batch.writes {
+            let (key_len, len) = (key.len(), value.as_ref().map_or(0, Bytes::len));
+            match self.recent.insert(key, value) {
+                Some(before) => self.bytes -= before.map_or(0, |before| before.len()),
+                None => self.bytes += key_len + ENTRY_BYTES,
+            }
+            self.bytes += len;
+        }
+        if self.bytes >= self.room {
+            self.freeze(FROZEN_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let number = self.start_sync()?;
+        self.flusher.wait(number)
+    }
+
+    fn start_sync(&mut self) -> Result<SyncNumber, StoreError> {
+        // One more than writes may freeze, so that a sync begins without waiting for another.
+        self.freeze(FROZEN_MAX + 1)
+    }
+
+    fn synced(&mut self) -> Result<SyncNumber, StoreError> {
+        self.flusher.flushed()
+    }
+
+    fn snapshot(&self) -> DiskSnapshot {
+        DiskSnapshot { recent: self.recent.clone(), levels: self.flusher.levels() }
+    }
+}
+
+/// What is not yet in tables is lost: the member's log has it.
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        self.flusher.stop();
+        for thread in self.threads.drain(..) {
+            // It catches its panics itself.
+            let _: std::thread::Result<()> = thread.join();
+        }
+    }
+}
+
+/// A state of the store that later writes do not change.
+pub(crate) struct DiskSnapshot {
+    recent: Recent,
+    levels: Arc<Levels>,
+}
+
+impl View for DiskSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.recent.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.levels.get(key),
+        }
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.levels.scan(&self.recent, from, to, reverse, visit)
+    }
+}
+
+/// Recent writes are frozen when they take so much memory.
+const RECENT_BYTES: usize = 16 << 20;
+/// What an entry takes beside its key and its value.
+const ENTRY_BYTES: usize = 112;
+/// Writers wait while so many frozen maps wait to be written out.
+const FROZEN_MAX: usize = 2;
