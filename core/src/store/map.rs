@@ -13,7 +13,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 use core::mem;
 
 use bytes::Bytes;
@@ -329,17 +328,13 @@ impl<T: Clone> Keyed<T> {
             Some(_) | None if key < shared => return Err(0),
             Some(_) | None => return Err(self.pairs.len()),
         };
-        let mut place = self.heads.partition_point(|other| *other < head);
-        while let Some(other) = self.heads.get(place)
-            && *other == head
-        {
-            match self.pairs[place].0[..].cmp(key) {
-                Ordering::Less => place += 1,
-                Ordering::Equal => return Ok(place),
-                Ordering::Greater => break,
-            }
+        let first = self.heads.partition_point(|other| *other < head);
+        let ties = self.heads[first..].partition_point(|other| *other == head);
+        let ties = &self.pairs[first..first + ties];
+        match ties.binary_search_by(|(other, _)| other[..].cmp(key)) {
+            Ok(place) => Ok(first + place),
+            Err(place) => Err(first + place),
         }
-        Err(place)
     }
 
     /// The child below which a key belongs.
