@@ -259,9 +259,11 @@ impl<V: View> Applier<'_, V> {
     }
 
     fn write(&mut self, partition: &[u8], key: &[u8], value: Option<&[u8]>, revision: Revision) {
-        let full = self.key(partition, key);
-        let value = value.map(|value| Bytes::from(key::value(revision, value)));
-        self.pending.push(full, value);
+        let begin = key::data_begin(partition).expect("the name was checked");
+        let key = [&self.state.prefix[..], &begin, partition, key];
+        let revision = key::value_begin(revision);
+        let value = value.map(|value| [&revision[..], value]);
+        self.pending.put(&key, value.as_ref().map(|parts| &parts[..]));
     }
 
     fn key(&self, partition: &[u8], key: &[u8]) -> Vec<u8> {

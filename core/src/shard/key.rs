@@ -112,13 +112,19 @@ pub(super) fn session_id(suffix: &[u8]) -> Option<SessionId> {
     (*kind == SESSION).then_some(SessionId(id))
 }
 
-/// The key of a partition's key. None when the name is empty or too long: no such partition can
-/// exist.
-pub(super) fn data(prefix: &[u8; PREFIX], name: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+/// What stands before the name in the suffix of a partition's key. None when the name is empty or too long: no such
+/// partition can exist.
+pub(super) fn data_begin(name: &[u8]) -> Option<[u8; 2]> {
     let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
+    Some([DATA, len])
+}
+
+/// The key of a partition's key. None when no such partition can exist.
+pub(super) fn data(prefix: &[u8; PREFIX], name: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+    let begin = data_begin(name)?;
     let mut full = Vec::with_capacity(PREFIX + 2 + name.len() + key.len());
     full.extend_from_slice(prefix);
-    full.extend_from_slice(&[DATA, len]);
+    full.extend_from_slice(&begin);
     full.extend_from_slice(name);
     full.extend_from_slice(key);
     Some(full)
@@ -132,12 +138,9 @@ pub(super) fn split_data(suffix: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(*len)).filter(|(name, _)| !name.is_empty())
 }
 
-/// A stored value: its revision, then its bytes.
-pub(super) fn value(revision: Revision, value: &[u8]) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(REVISION + value.len());
-    stored.extend_from_slice(&revision.0.to_be_bytes());
-    stored.extend_from_slice(value);
-    stored
+/// What a stored value begins with.
+pub(super) fn value_begin(revision: Revision) -> [u8; REVISION] {
+    revision.0.to_be_bytes()
 }
 
 /// Splits a stored value. None when it is damaged.
@@ -174,7 +177,7 @@ mod tests {
             data(&prefix, b"ab", b"key").expect("a valid name"),
             *b"\x02\0\0\x0a\x0b\0\0\0\x03\x02\x02abkey"
         );
-        assert_eq!(value(Revision(258), b"v"), *b"\0\0\0\0\0\0\x01\x02v");
+        assert_eq!(value_begin(Revision(258)), *b"\0\0\0\0\0\0\x01\x02");
         let pointer = Pointer { current: Epoch(1), next: Epoch(2) };
         assert_eq!(pointer.encode(), [0, 0, 0, 1, 0, 0, 0, 2]);
     }
@@ -187,7 +190,10 @@ mod tests {
         assert_eq!(split_data(&full[PREFIX..]), Some((&b"name"[..], &b"key"[..])));
         assert_eq!(session_id(&session(SessionId(9))), Some(SessionId(9)));
         assert_eq!(pointer_group(&pointer(GroupId(7))), Some(GroupId(7)));
-        assert_eq!(split_value(&value(Revision(4), b"v")), Some((Revision(4), &b"v"[..])));
+        assert_eq!(
+            split_value(&[&value_begin(Revision(4))[..], b"v"].concat()),
+            Some((Revision(4), &b"v"[..]))
+        );
     }
 
     #[test]

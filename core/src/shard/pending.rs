@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::store::{StoreError, View, WriteBatch};
 
@@ -13,6 +13,9 @@ use crate::store::{StoreError, View, WriteBatch};
 pub(super) struct Pending {
     writes: Vec<(Bytes, Option<Bytes>)>,
     bytes: usize,
+    /// Where the bytes of small writes are put, one behind the other: two allocations a write would cost more than
+    /// all else about it. Each key and value keeps the whole chunk.
+    chunk: BytesMut,
     /// By key the place of its last write, for the first `indexed` writes. Built only when somebody
     /// reads: most batches are puts, which do not.
     index: BTreeMap<Bytes, usize>,
@@ -23,6 +26,23 @@ impl Pending {
     pub(super) fn push(&mut self, key: Vec<u8>, value: Option<Bytes>) {
         self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
         self.writes.push((Bytes::from(key), value));
+    }
+
+    /// Adds a key and its value, each given in parts.
+    pub(super) fn put(&mut self, key: &[&[u8]], value: Option<&[&[u8]]>) {
+        let len = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>();
+        let (key_len, value_len) = (len(key), value.map_or(0, len));
+        let both = key_len + value_len;
+        if both > self.chunk.capacity() {
+            self.chunk = BytesMut::with_capacity(both.max(CHUNK));
+        }
+        for part in key.iter().chain(value.unwrap_or_default()) {
+            self.chunk.extend_from_slice(part);
+        }
+        let mut written = self.chunk.split().freeze();
+        let key = written.split_to(key_len);
+        self.bytes += both;
+        self.writes.push((key, value.map(|_| written)));
     }
 
     /// The value of a key as it will be once these writes are done.
@@ -57,3 +77,6 @@ impl Pending {
         WriteBatch { writes: mem::replace(&mut self.writes, Vec::with_capacity(room)) }
     }
 }
+
+/// Bytes of a chunk of small writes.
+const CHUNK: usize = 64 << 10;

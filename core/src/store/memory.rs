@@ -57,9 +57,10 @@ impl Store for MemoryStore {
     type Snapshot = Self;
 
     fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes); // what it was written with may go
         for (key, value) in batch.writes {
             match value {
-                Some(value) => self.map.insert(key, value),
+                Some(value) => self.map.insert(copy(key), copy(value)),
                 None => self.map.remove(&key),
             };
         }

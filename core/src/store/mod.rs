@@ -88,7 +88,8 @@ pub trait Store: View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SyncNumber(pub u64);
 
-/// Writes that happen together. A later one on a key wins over an earlier one.
+/// Writes that happen together. A later one on a key wins over an earlier one. The bytes of many writes may share
+/// one buffer: a store that keeps some of them for long copies them.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct WriteBatch {
     /// Keys with their new values; none removes.

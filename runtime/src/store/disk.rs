@@ -20,9 +20,12 @@ use super::tables::{Recent, Tables};
 /// 2. What is in a map hides what is in an older one, and in the tables.
 pub(crate) struct DiskStore {
     recent: Recent,
-    /// About what `recent` takes in memory.
-    bytes: usize,
-    /// It is frozen when it takes so much.
+    /// About what `recent` holds in memory...
+    held: usize,
+    /// ... and what it would hold if what was written over were gone. A write shares its memory with others of its
+    /// time, which all keep it.
+    live: usize,
+    /// It is thinned or frozen when it holds so much.
     room: usize,
     flusher: Arc<Flusher>,
     threads: Vec<JoinHandle<()>>,
@@ -39,7 +42,8 @@ impl DiskStore {
         let flusher = Arc::new(Flusher::new(Tables::open(path)?, wake));
         let mut store = Self {
             recent: Recent::new(),
-            bytes: 0,
+            held: 0,
+            live: 0,
             room: RECENT_BYTES,
             flusher,
             threads: Vec::new(),
@@ -63,12 +67,24 @@ impl DiskStore {
         Ok(())
     }
 
+    /// Gives back the memory of what was written over, by copying the rest: keys that are written again and again
+    /// need not go to the disk each time.
+    fn thin(&mut self) {
+        let mut recent = Recent::new();
+        for (key, value) in self.recent.iter() {
+            let value = value.as_ref().map(|value| Bytes::copy_from_slice(value));
+            recent.insert(Bytes::copy_from_slice(key), value);
+        }
+        self.recent = recent;
+        self.held = self.live;
+    }
+
     /// Freezes the recent writes, if there are any; the number of the last map that was.
     fn freeze(&mut self, most: usize) -> Result<SyncNumber, StoreError> {
         if self.recent.is_empty() {
             return Ok(self.flusher.frozen());
         }
-        self.bytes = 0;
+        (self.held, self.live) = (0, 0);
         self.flusher.freeze(std::mem::take(&mut self.recent), most)
     }
 }
@@ -99,13 +115,21 @@ impl Store for DiskStore {
         for (key, value) in batch.writes {
             let (key_len, len) = (key.len(), value.as_ref().map_or(0, Bytes::len));
             match self.recent.insert(key, value) {
-                Some(before) => self.bytes -= before.map_or(0, |before| before.len()),
-                None => self.bytes += key_len + ENTRY_BYTES,
+                Some(before) => self.live -= before.map_or(0, |before| before.len()),
+                None => {
+                    self.live += key_len + ENTRY_BYTES;
+                    self.held += ENTRY_BYTES;
+                }
             }
-            self.bytes += len;
+            self.live += len;
+            self.held += key_len + len;
         }
-        if self.bytes >= self.room {
-            self.freeze(FROZEN_MAX)?;
+        if self.held >= self.room {
+            if self.live <= self.room / 2 {
+                self.thin();
+            } else {
+                self.freeze(FROZEN_MAX)?;
+            }
         }
         Ok(())
     }
@@ -165,7 +189,7 @@ impl View for DiskSnapshot {
     }
 }
 
-/// Recent writes are frozen when they take so much memory.
+/// Recent writes are thinned or frozen when they hold so much memory.
 const RECENT_BYTES: usize = 16 << 20;
 /// What an entry takes beside its key and its value.
 const ENTRY_BYTES: usize = 112;

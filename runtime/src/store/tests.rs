@@ -142,6 +142,26 @@ fn more_than_memory_holds_is_read_back_whole() {
 }
 
 #[test]
+fn keys_that_are_written_over_again_and_again_stay_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.set_room(100_000);
+    for round in 0..1000_u32 {
+        let value = Bytes::from(vec![7; 1000]);
+        let writes = (0..20).map(|key| (Bytes::from(format!("key {key}")), Some(value.clone())));
+        let mut writes: Vec<_> = writes.collect();
+        writes.push((b("round"), Some(Bytes::copy_from_slice(&round.to_be_bytes()))));
+        store.write(WriteBatch { writes }).unwrap();
+    }
+    assert_eq!(store.start_sync(), Ok(SyncNumber(1)), "nothing was flushed before");
+    store.sync().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.get(b"round").unwrap().unwrap(), &999_u32.to_be_bytes()[..]);
+    assert_eq!(everything(&store).len(), 21);
+}
+
+#[test]
 fn the_longest_keys_and_values_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
