@@ -6,7 +6,6 @@
 //! | `LOCK` | locked by the member that works here; empty |
 //! | `log/` | the segments of the member's own log |
 //! | `store/` | the store; made aside as `store.new` and renamed, so that it is whole or absent |
-//! | `store.probe` | there only for the moment in which a disk that failed is tried once more |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -4,7 +4,8 @@
 //! sync is asked for, it is frozen as it is between two batches, and a thread of the store's own writes it out as
 //! one sorted run: to tables that are synced, then listed in a new version of the list of tables, which takes the
 //! old one's place. So what a crash leaves is always the state between two batches: all batches of the maps that
-//! were listed. There is no journal: what was not written out is applied again, from the member's own log.
+//! were listed. There is no journal: what was not written out is applied again, from the member's own log. Keys that
+//! are written over again and again are copied in memory from time to time and never flushed before a sync.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -15,8 +16,9 @@
 //! | `long` | keys that are too long for a table |
 //!
 //! # Limits
-//! - A snapshot keeps what was in memory when it was taken: at most the maps that a store holds at once, a set of
-//!   them for each time that a map was written out between the oldest snapshot and now.
+//! - A snapshot keeps what was in memory when it was taken, also after that was written out. Snapshots that were
+//!   taken between two flushes share it; so scans that are begun and left alone hold as many times what memory may
+//!   hold as there were flushes until they are closed.
 //! - All keys that are longer than [`long::HEAD`] bytes and begin with the same bytes are one entry of a table.
 
 mod disk;

@@ -138,12 +138,15 @@ impl<V: Clone> Map<V> {
     }
 }
 
+/// What a node holds.
+type Pairs<'a, T> = &'a [(Bytes, T)];
+
 /// What [`Map::range`] shows.
 #[derive(Clone, Debug)]
 pub struct Range<'a, V> {
     /// The inner nodes on the way to `leaf`, each with the child that was taken.
-    path: Vec<(&'a [(Bytes, Node<V>)], usize)>,
-    leaf: &'a [(Bytes, V)],
+    path: Vec<(Pairs<'a, Node<V>>, usize)>,
+    leaf: Pairs<'a, V>,
     /// Rising: of the next pair. Falling: of the one before it.
     place: usize,
     from: &'a [u8],

@@ -80,7 +80,7 @@ impl Tables {
         let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(tree)) => tree,
             Ok(Err(e)) => return Err(why_not_opened(dir, &text(&e))),
-            Err(panic) => return Err(why_not_opened(dir, &panic_text(&*panic))),
+            Err(panic) => return Err(why_not_opened(dir, panic_text(&*panic))),
         };
         let after = tree.get_highest_persisted_seqno().map_or(1, |highest| highest + 1);
         next.set(after);
@@ -391,9 +391,10 @@ fn strategy() -> Leveled {
 
 /// What an error of the crate says.
 fn text(error: &lsm_tree::Error) -> String {
-    match error {
-        lsm_tree::Error::Io(e) => e.to_string(),
-        other => format!("it is damaged: {other:?}"),
+    if let lsm_tree::Error::Io(e) = error {
+        e.to_string()
+    } else {
+        format!("it is damaged: {error:?}")
     }
 }
 

@@ -109,36 +109,33 @@ fn what_was_synced_is_there_when_it_is_opened_again() {
 fn more_than_memory_holds_is_read_back_whole() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    let value = |round: u8| Bytes::from(vec![round; 64 << 10]);
     let keys = 320_u32; // 20 MiB a round
-    let read = |view: &dyn Fn(&mut dyn FnMut(&[u8], &[u8]) -> bool), round: u8| {
-        let mut seen = 0_u32;
-        view(&mut |k, v| {
-            assert_eq!(k, seen.to_be_bytes());
-            assert_eq!(v, &*value(round));
-            seen += 1;
-            true
-        });
-        assert_eq!(seen, keys);
+    let check = |pairs: Vec<(Bytes, Bytes)>, round: u8| {
+        let value = vec![round; 64 << 10];
+        assert_eq!(pairs.len(), 320);
+        for (number, (key, found)) in (0_u32..).zip(pairs) {
+            assert_eq!(key[..], number.to_be_bytes());
+            assert!(found == value, "key {number} in round {round}");
+        }
     };
     let mut first = None;
     for round in 0..6 {
         for chunk in 0..keys / 64 {
             let writes = (0..64).map(|k| {
                 let key = (chunk * 64 + k).to_be_bytes();
-                (Bytes::copy_from_slice(&key), Some(value(round)))
+                (Bytes::copy_from_slice(&key), Some(Bytes::from(vec![round; 64 << 10])))
             });
             store.write(WriteBatch { writes: writes.collect() }).unwrap();
         }
-        read(&|visit| store.scan(&[0; 4], &[255; 5], false, visit).unwrap(), round);
+        check(everything(&store), round);
         first.get_or_insert_with(|| store.snapshot());
     }
     let first = first.unwrap();
-    read(&|visit| first.scan(&[0; 4], &[255; 5], false, visit).unwrap(), 0);
+    check(everything(&first), 0);
     store.sync().unwrap();
     drop((first, store));
     let store = open(dir.path());
-    read(&|visit| store.scan(&[0; 4], &[255; 5], false, visit).unwrap(), 5);
+    check(everything(&store), 5);
 }
 
 #[test]
@@ -182,9 +179,8 @@ fn the_longest_keys_and_values_are_kept() {
         vec![(long(most, 1), None), (long(most, 2), None), (long(long::HEAD, 0), Some(b("4")))],
     ];
     for writes in batches {
-        for store in [&mut store as &mut dyn FnMutWrite, &mut twin] {
-            store.put(WriteBatch { writes: writes.clone() });
-        }
+        store.write(WriteBatch { writes: writes.clone() }).unwrap();
+        twin.write(WriteBatch { writes: writes.clone() }).unwrap();
         assert_eq!(everything(&store), everything(&twin));
         store.sync().unwrap();
         assert_eq!(everything(&store), everything(&twin));
@@ -196,17 +192,6 @@ fn the_longest_keys_and_values_are_kept() {
             let found = shown(&store, &from, &to, reverse, 9);
             assert_eq!(found, shown(&twin, &from, &to, reverse, 9));
         }
-    }
-}
-
-/// A store, whatever its snapshots.
-trait FnMutWrite {
-    fn put(&mut self, batch: WriteBatch);
-}
-
-impl<S: Store> FnMutWrite for S {
-    fn put(&mut self, batch: WriteBatch) {
-        self.write(batch).unwrap();
     }
 }
 
