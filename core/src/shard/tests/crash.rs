@@ -1,13 +1,13 @@
 //! A power cut between any two batches, and a store that fails.
 
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 use proptest::prelude::*;
 
 use super::model::{any_history, apply_in_portions, contents};
 use super::*;
-use crate::store::{StoreError, View, WriteBatch};
+use crate::store::{StoreError, SyncNumber, View, WriteBatch};
 
 /// A store that remembers its batches and syncs, so that it can be opened as a power cut would have
 /// left it.
@@ -176,6 +176,91 @@ fn after_the_first_failure_nothing_is_done() {
         assert_eq!(kinds[..kinds.len() - 1], all[..good_for]);
         assert_eq!(kinds.last(), Some(&"failed"));
     }
+}
+
+/// A store whose syncs are done when the test says so.
+#[derive(Clone, Default)]
+struct Late {
+    now: MemoryStore,
+    begun: Rc<Cell<u64>>,
+    done: Rc<Cell<u64>>,
+    fails: Rc<Cell<bool>>,
+}
+
+impl View for Late {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.now.get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.now.scan(from, to, reverse, visit)
+    }
+}
+
+impl Store for Late {
+    type Snapshot = MemoryStore;
+
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        self.now.write(batch)
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.done.set(self.begun.get());
+        Ok(())
+    }
+
+    fn start_sync(&mut self) -> Result<SyncNumber, StoreError> {
+        self.begun.set(self.begun.get() + 1);
+        Ok(SyncNumber(self.begun.get()))
+    }
+
+    fn synced(&mut self) -> Result<SyncNumber, StoreError> {
+        match self.fails.get() {
+            true => Err(StoreError("a flush failed".into())),
+            false => Ok(SyncNumber(self.done.get())),
+        }
+    }
+
+    fn snapshot(&self) -> MemoryStore {
+        self.now.clone()
+    }
+}
+
+#[test]
+fn a_sync_that_takes_its_time_holds_up_nothing_and_tells_of_what_it_covers() {
+    let put = |index, seq| apply(&[entry(index, data(0, vec![item(1, seq, 1, &put("k", "v"))]))]);
+    let store = Late::default();
+    let (mut worker, _) = Worker::new(store.clone(), &small_limits()).unwrap();
+    run(&mut worker, [create(), apply(&[entry(1, data(0, vec![open()]))])]);
+
+    let at_first = worker.states();
+    assert_eq!(run(&mut worker, [StoreTask::Persist]), vec![]);
+    assert!(matches!(run(&mut worker, [put(2, 1)])[..], [StoreDone::Applied { .. }]));
+    let later = worker.states();
+    assert_eq!(run(&mut worker, [StoreTask::Persist]), vec![]);
+    assert!(matches!(run(&mut worker, [put(3, 2)])[..], [StoreDone::Applied { .. }]));
+    assert!(worker.is_syncing());
+
+    store.done.set(1);
+    assert_eq!(run(&mut worker, []), vec![StoreDone::Persisted { groups: at_first }]);
+    assert!(worker.is_syncing());
+    let mut done = Vec::new();
+    worker.finish(&mut done);
+    assert_eq!(done, vec![StoreDone::Persisted { groups: later }]);
+    assert!(!worker.is_syncing());
+
+    assert_eq!(run(&mut worker, [StoreTask::Persist]), vec![]);
+    store.fails.set(true);
+    let problem = "a flush failed".into();
+    assert_eq!(run(&mut worker, []), vec![StoreDone::Failed { problem }]);
+    assert!(!worker.is_syncing());
+    assert_eq!(run(&mut worker, [put(4, 3)]), vec![]);
 }
 
 #[test]
