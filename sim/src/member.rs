@@ -114,7 +114,7 @@ async fn boot(
         give_up(sim, me, error.to_string());
         return None;
     }
-    match Worker::new(machine.store.clone(), &machine.config.limits) {
+    match Worker::new(machine.store.open(), &machine.config.limits) {
         Ok((worker, store)) => {
             sim.oracle(|oracle| oracle.on_boot(me, &log, &store));
             sim.say(me, format!("starts: boot {} seen, next {}", log.boot, log.tail.next_seq));

@@ -1,7 +1,7 @@
 //! The ordered store of one member: in memory, with exactly the durability that core's contract promises.
 //!
-//! Batches since the last sync can be undone from the end: a power cut keeps a drawn prefix of them. A crash of the
-//! process does the same, since `write` need not have reached the system. A sync that the worker does not wait for is
+//! Batches since the last sync can be undone from the end: a power cut keeps a drawn prefix of them that ends with a
+//! whole one. A crash of the process does the same, since `write` need not have reached the system. A sync that the worker does not wait for is
 //! done some time after it has begun; until then a cut may undo what it covers.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,8 +32,10 @@ pub struct SimSnapshot {
 #[derive(Clone, Debug, Default)]
 struct Content {
     map: Arc<Map>,
-    /// What each batch since the last sync replaced, oldest batch first.
-    unsynced: Vec<Vec<(Bytes, Option<Bytes>)>>,
+    /// The batches since the last sync, oldest first.
+    unsynced: Vec<Undo>,
+    /// Batches written so far: draws when a whole one is wanted.
+    written: u64,
     syncing: VecDeque<Syncing>,
     /// Syncs begun, and the last of them that is done.
     begun: SyncNumber,
@@ -42,6 +44,15 @@ struct Content {
     sync_fails: bool,
     reads_fail: bool,
     syncs: u64,
+}
+
+/// What undoes a batch.
+#[derive(Clone, Debug)]
+struct Undo {
+    /// What the batch replaced.
+    replaced: Vec<(Bytes, Option<Bytes>)>,
+    /// Whether it was a whole one.
+    whole: bool,
 }
 
 /// A sync under way.
@@ -61,18 +72,30 @@ impl SimStore {
         Self::default()
     }
 
-    /// The process or the machine died: some prefix of the batches since the last sync survives.
+    /// The process or the machine died: of the batches since the last sync some prefix survives that ends with a
+    /// whole one.
     pub fn cut(&self, rng: &mut Rng) {
         let content = &mut *lock(&self.content);
-        let batches = len_u64(content.unsynced.len());
+        let batches = content.unsynced.iter().zip(1..);
+        let mut ends = vec![0];
+        ends.extend(batches.filter(|(batch, _)| batch.whole).map(|(_, end)| end));
+        let last = ends.len() - 1;
         let kept = match rng.below(4) {
             0 => 0,
-            1 => batches,
-            _ => rng.below(batches + 1),
+            1 => last,
+            _ => len_usize(rng.below(len_u64(last) + 1)),
         };
-        content.undo_after(len_usize(kept));
+        content.undo_after(ends[kept]);
+        content.unsynced.clear();
         content.syncing.clear();
         content.mend();
+    }
+
+    /// A handle for a new process. What the last one wrote after its last whole batch was in its memory only.
+    #[must_use]
+    pub fn open(&self) -> Self {
+        lock(&self.content).drop_loose();
+        self.clone()
     }
 
     /// Everything is gone.
@@ -89,6 +112,7 @@ impl SimStore {
     /// Puts an earlier state in place of this one, durable and whole.
     pub fn roll_back(&self, earlier: &Self) {
         let mut content = lock(&earlier.content).clone();
+        content.drop_loose();
         content.unsynced.clear();
         content.syncing.clear();
         content.mend();
@@ -131,17 +155,29 @@ impl SimStore {
 }
 
 impl Content {
+    /// Undoes all batches but the first `kept`.
     fn undo_after(&mut self, kept: usize) {
         let map = Arc::make_mut(&mut self.map);
         for batch in self.unsynced.drain(kept..).rev() {
-            for (key, old) in batch.into_iter().rev() {
+            for (key, old) in batch.replaced.into_iter().rev() {
                 match old {
                     Some(value) => map.insert(key, value),
                     None => map.remove(&key),
                 };
             }
         }
-        self.unsynced.clear();
+    }
+
+    /// Undoes what follows the last whole batch.
+    fn drop_loose(&mut self) {
+        let end = self.unsynced.iter().rposition(|batch| batch.whole).map_or(0, |last| last + 1);
+        self.undo_after(end);
+    }
+
+    /// A sync covers whole states only.
+    fn expect_whole(&self) {
+        let whole = self.unsynced.last().is_none_or(|batch| batch.whole);
+        assert!(whole, "a sync follows a whole batch");
     }
 
     fn mend(&mut self) {
@@ -199,7 +235,7 @@ impl Store for SimStore {
             return Err(StoreError(String::from("write failed: I/O error")));
         }
         let map = Arc::make_mut(&mut content.map);
-        let undo = batch
+        let replaced = batch
             .writes
             .into_iter()
             .map(|(key, value)| match value {
@@ -213,8 +249,14 @@ impl Store for SimStore {
                 }
             })
             .collect();
-        content.unsynced.push(undo);
+        content.unsynced.push(Undo { replaced, whole: batch.whole });
+        content.written += 1;
         Ok(())
+    }
+
+    /// Now and then: what is written meanwhile is lost together.
+    fn wants_whole(&self) -> bool {
+        Rng::new(lock(&self.content).written).chance(1, 4)
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -222,6 +264,7 @@ impl Store for SimStore {
         if mem::take(&mut content.sync_fails) {
             return Err(StoreError(String::from("sync failed: I/O error")));
         }
+        content.expect_whole();
         content.unsynced.clear();
         content.syncing.clear();
         content.done = content.begun;
@@ -231,6 +274,7 @@ impl Store for SimStore {
 
     fn start_sync(&mut self) -> Result<SyncNumber, StoreError> {
         let content = &mut *lock(&self.content);
+        content.expect_whole();
         content.begun.0 += 1;
         let number = content.begun;
         let asks = Rng::new(number.0).below(4);
@@ -292,7 +336,10 @@ mod tests {
 
     fn batch(writes: &[(&'static str, Option<&'static str>)]) -> WriteBatch {
         let bytes = |s: &'static str| Bytes::from_static(s.as_bytes());
-        WriteBatch { writes: writes.iter().map(|(k, v)| (bytes(k), v.map(bytes))).collect() }
+        WriteBatch {
+            writes: writes.iter().map(|(k, v)| (bytes(k), v.map(bytes))).collect(),
+            whole: true,
+        }
     }
 
     fn all(view: &impl View) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -69,12 +69,13 @@ impl Pending {
         self.bytes
     }
 
-    pub(super) fn take(&mut self) -> WriteBatch {
+    /// Takes the batch out; after it the state is `whole` or not.
+    pub(super) fn take(&mut self, whole: bool) -> WriteBatch {
         self.bytes = 0;
         self.index.clear();
         self.indexed = 0;
         let room = self.writes.len();
-        WriteBatch { writes: mem::replace(&mut self.writes, Vec::with_capacity(room)) }
+        WriteBatch { writes: mem::replace(&mut self.writes, Vec::with_capacity(room)), whole }
     }
 }
 

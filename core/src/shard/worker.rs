@@ -1,10 +1,13 @@
 //! The store thread's machine: carries out [`StoreTask`]s in order.
 //!
 //! Invariants:
-//! 1. What is in memory of a group is what the store holds once the pending writes are written.
+//! 1. What is in memory of a group is what the store holds once the pending writes are written, with
+//!    the sessions and metas of the touched groups.
 //! 2. Nothing is answered before what it tells of is written ([`Worker::flush`]).
-//! 3. A group's data, sessions and applied index change in one batch: a crash leaves all of an
-//!    apply or nothing.
+//! 3. Sessions and applied index change with every entry, so they stay in memory and go to the store
+//!    only when it wants a whole batch or must have one (a sync, a snapshot): a batch is whole when no
+//!    group is touched after it. Since a crash leaves the store as it was after a whole batch, it leaves
+//!    all of an apply or nothing.
 //! 4. `Persisted` tells of what was applied when its sync began, not of what was applied meanwhile.
 //! 5. No key is ever written under an epoch that was in use before; the pointer's `next` is written
 //!    in the batch that first uses it.
@@ -33,7 +36,7 @@ pub struct Worker<S: Store> {
     groups: BTreeMap<GroupId, Group>,
     /// Applied and not yet written.
     pending: Pending,
-    /// Groups whose meta is to be written with it.
+    /// Groups whose sessions and meta the store does not have as they are here.
     touched: Vec<GroupId>,
     /// Answers that wait for it.
     answers: Vec<StoreDone>,
@@ -194,13 +197,13 @@ impl<S: Store> Worker<S> {
                 return Ok(());
             }
             StoreTask::Persist => {
-                self.flush(done)?;
+                self.flush_whole(done)?;
                 let number = self.store.start_sync()?;
                 self.syncing.push_back((number, self.states()));
                 return self.settle(done);
             }
             StoreTask::Load { group, id, chunk } => {
-                self.flush(done)?;
+                self.flush_whole(done)?;
                 let state = state_of(&mut self.groups, group);
                 self.sender.load(state, &self.store, id, chunk)?
             }
@@ -209,7 +212,7 @@ impl<S: Store> Worker<S> {
                 return Ok(());
             }
             StoreTask::Install { group, id, chunk, data, last } => {
-                self.flush(done)?;
+                self.flush_whole(done)?;
                 self.install(group, id, chunk, &data, last)?
             }
         };
@@ -251,14 +254,30 @@ impl<S: Store> Worker<S> {
 
     /// Writes what is pending, then answers what waited for it.
     fn flush(&mut self, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
+        if self.store.wants_whole() {
+            return self.flush_whole(done);
+        }
+        self.write_pending()?;
+        done.append(&mut self.answers);
+        Ok(())
+    }
+
+    /// The same, and the store has everything then.
+    fn flush_whole(&mut self, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
         for group in self.touched.drain(..) {
             state_of(&mut self.groups, group).write(&mut self.pending);
         }
-        if !self.pending.writes().is_empty() {
-            self.store.write(self.pending.take())?;
-        }
+        self.write_pending()?;
         done.append(&mut self.answers);
         Ok(())
+    }
+
+    fn write_pending(&mut self) -> Result<(), StoreError> {
+        if self.pending.writes().is_empty() {
+            return Ok(());
+        }
+        let whole = self.touched.is_empty();
+        self.store.write(self.pending.take(whole))
     }
 
     /// Answers the syncs that are done.
@@ -321,7 +340,7 @@ impl<S: Store> Worker<S> {
         let receiving = match result {
             Ok(receiving) => receiving,
             Err(problem) => {
-                drop(self.pending.take());
+                drop(self.pending.take(false));
                 return Ok(StoreDone::InstallRefused { group, id, problem });
             }
         };
@@ -329,7 +348,7 @@ impl<S: Store> Worker<S> {
             slot.pointer.next = receiving.epoch.next();
             push_pointer(&mut self.pending, group, slot.pointer);
         }
-        self.store.write(self.pending.take())?;
+        self.store.write(self.pending.take(true))?; // nothing is touched
         if last {
             return self.finish_install(group, &receiving);
         }
@@ -344,7 +363,7 @@ impl<S: Store> Worker<S> {
         let slot = self.groups.entry(group).or_default();
         let before = core::mem::replace(&mut slot.pointer.current, receiving.epoch);
         push_pointer(&mut self.pending, group, slot.pointer);
-        self.store.write(self.pending.take())?;
+        self.store.write(self.pending.take(true))?; // nothing is touched
         self.store.sync()?;
         let state = State::load(&self.store, group, receiving.epoch)?;
         let id = receiving.id;
@@ -360,7 +379,7 @@ impl<S: Store> Worker<S> {
     /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large,
     /// and other groups wait for this thread.
     fn tidy(&mut self) -> Result<(), Stop> {
-        let mut batch = WriteBatch::default();
+        let mut batch = WriteBatch { writes: Vec::new(), whole: self.touched.is_empty() };
         while let Some((from, to)) = self.garbage.front() {
             self.store.scan(from, to, false, &mut |key, _| {
                 batch.writes.push((Bytes::copy_from_slice(key), None));

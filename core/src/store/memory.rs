@@ -87,6 +87,7 @@ mod tests {
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
         WriteBatch {
             writes: writes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect(),
+            whole: true,
         }
     }
 

@@ -42,9 +42,10 @@ pub trait View {
 
 /// An ordered map of byte strings. Keys are not empty.
 ///
-/// Its contract: `write` is atomic; batches become durable in the order in which they were written; after a power
-/// cut some prefix of them survives, at least up to the last `sync` that returned without an error. `write` itself
-/// need not reach the disk: the member's log holds everything that no `sync` has covered.
+/// Its contract: `write` is atomic; batches become durable in the order in which they were written; after a crash or
+/// a power cut some prefix of them survives that ends with a [whole](WriteBatch::whole) batch, at least up to the
+/// last `sync` that returned without an error. `write` itself need not reach the disk: the member's log holds
+/// everything that no `sync` has covered.
 pub trait Store: View {
     /// A view that later writes do not change.
     type Snapshot: View;
@@ -55,7 +56,13 @@ pub trait Store: View {
     /// The batch was not applied. The member stops using the store.
     fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError>;
 
-    /// Makes everything written so far durable.
+    /// Whether the next batch should be a whole one: what has been written since the last one waits in memory, and is
+    /// enough. A store that says so before every batch is one that can stop after any.
+    fn wants_whole(&self) -> bool {
+        true
+    }
+
+    /// Makes everything written so far durable. The last batch was a whole one.
     ///
     /// # Errors
     /// Nothing is known about what is durable. The member stops using the store.
@@ -94,6 +101,9 @@ pub struct SyncNumber(pub u64);
 pub struct WriteBatch {
     /// Keys with their new values; none removes.
     pub writes: Vec<(Bytes, Option<Bytes>)>,
+    /// Whether the state after this batch makes sense by itself: the store may be found so after a crash. After any
+    /// other batch it never is, since what the groups' data belongs to is not written yet.
+    pub whole: bool,
 }
 
 /// The store failed: what happened and where, in the world's words.

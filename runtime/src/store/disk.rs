@@ -15,8 +15,8 @@ use super::tables::{Recent, Tables};
 /// An ordered store in a directory.
 ///
 /// Invariants:
-/// 1. A map is frozen between two batches, and maps are written out in order, each as a whole: what is in the
-///    tables is what some number of batches left.
+/// 1. A map is frozen after a whole batch, and maps are written out in order, each in one piece: what is in the
+///    tables is what some number of batches left, the last of them a whole one.
 /// 2. What is in a map hides what is in an older one, and in the tables.
 pub(crate) struct DiskStore {
     recent: Recent,
@@ -27,6 +27,8 @@ pub(crate) struct DiskStore {
     live: usize,
     /// It is thinned or frozen when it holds so much.
     room: usize,
+    /// Whether the last batch was a whole one.
+    whole: bool,
     flusher: Arc<Flusher>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -45,6 +47,7 @@ impl DiskStore {
             held: 0,
             live: 0,
             room: RECENT_BYTES,
+            whole: true,
             flusher,
             threads: Vec::new(),
         };
@@ -81,6 +84,7 @@ impl DiskStore {
 
     /// Freezes the recent writes, if there are any; the number of the last map that was.
     fn freeze(&mut self, most: usize) -> Result<SyncNumber, StoreError> {
+        assert!(self.whole, "recent writes are frozen after a whole batch");
         if self.recent.is_empty() {
             return Ok(self.flusher.frozen());
         }
@@ -124,14 +128,19 @@ impl Store for DiskStore {
             self.live += len;
             self.held += key_len + len;
         }
+        self.whole = batch.whole;
         if self.held >= self.room {
             if self.live <= self.room / 2 {
                 self.thin();
-            } else {
+            } else if self.whole {
                 self.freeze(FROZEN_MAX)?;
             }
         }
         Ok(())
+    }
+
+    fn wants_whole(&self) -> bool {
+        self.held >= self.room
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {

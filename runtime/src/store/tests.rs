@@ -23,7 +23,7 @@ fn open(dir: &Path) -> DiskStore {
 
 fn put(store: &mut DiskStore, pairs: &[(&str, Option<&str>)]) {
     let writes = pairs.iter().map(|(k, v)| (b(k), v.map(b))).collect();
-    store.write(WriteBatch { writes }).unwrap();
+    store.write(WriteBatch { writes, whole: true }).unwrap();
 }
 
 fn shown(
@@ -95,7 +95,7 @@ fn what_was_synced_is_there_when_it_is_opened_again() {
             assert!(store.get(&old.to_be_bytes()).unwrap().is_some(), "round {round}");
         }
         let key = Bytes::copy_from_slice(&round.to_be_bytes());
-        store.write(WriteBatch { writes: vec![(key, Some(b("x")))] }).unwrap();
+        store.write(WriteBatch { writes: vec![(key, Some(b("x")))], whole: true }).unwrap();
         store.sync().unwrap();
         put(&mut store, &[("not synced", Some(""))]);
         drop(store);
@@ -125,7 +125,7 @@ fn more_than_memory_holds_is_read_back_whole() {
                 let key = (chunk * 64 + k).to_be_bytes();
                 (Bytes::copy_from_slice(&key), Some(Bytes::from(vec![round; 64 << 10])))
             });
-            store.write(WriteBatch { writes: writes.collect() }).unwrap();
+            store.write(WriteBatch { writes: writes.collect(), whole: true }).unwrap();
         }
         check(everything(&store), round);
         first.get_or_insert_with(|| store.snapshot());
@@ -148,7 +148,7 @@ fn keys_that_are_written_over_again_and_again_stay_in_memory() {
         let writes = (0..20).map(|key| (Bytes::from(format!("key {key}")), Some(value.clone())));
         let mut writes: Vec<_> = writes.collect();
         writes.push((b("round"), Some(Bytes::copy_from_slice(&round.to_be_bytes()))));
-        store.write(WriteBatch { writes }).unwrap();
+        store.write(WriteBatch { writes, whole: true }).unwrap();
     }
     assert_eq!(store.start_sync(), Ok(SyncNumber(1)), "nothing was flushed before");
     store.sync().unwrap();
@@ -179,8 +179,8 @@ fn the_longest_keys_and_values_are_kept() {
         vec![(long(most, 1), None), (long(most, 2), None), (long(long::HEAD, 0), Some(b("4")))],
     ];
     for writes in batches {
-        store.write(WriteBatch { writes: writes.clone() }).unwrap();
-        twin.write(WriteBatch { writes: writes.clone() }).unwrap();
+        store.write(WriteBatch { writes: writes.clone(), whole: true }).unwrap();
+        twin.write(WriteBatch { writes: writes.clone(), whole: true }).unwrap();
         assert_eq!(everything(&store), everything(&twin));
         store.sync().unwrap();
         assert_eq!(everything(&store), everything(&twin));
@@ -230,7 +230,7 @@ fn after_a_flush_has_failed_nothing_is_done() {
     put(&mut store, &[("a", Some("2"))]);
     assert_eq!(store.sync(), Err(StoreError(why.clone())));
     store.set_room(0);
-    let write = WriteBatch { writes: vec![(b("a"), None)] };
+    let write = WriteBatch { writes: vec![(b("a"), None)], whole: true };
     assert_eq!(store.write(write), Err(StoreError(why)));
 }
 
@@ -316,7 +316,7 @@ impl Pair {
                 Step::Write(writes) => {
                     let value = |number: u16| Bytes::from(number.to_string().repeat(40));
                     let writes = writes.into_iter().map(|(Key(key), v)| (key, v.map(value)));
-                    let batch = WriteBatch { writes: writes.collect() };
+                    let batch = WriteBatch { writes: writes.collect(), whole: true };
                     let mut next = self.now().clone();
                     next.write(batch.clone()).unwrap();
                     for (key, _) in &batch.writes {
@@ -463,7 +463,7 @@ fn batch(number: u64) -> WriteBatch {
         let value = Bytes::from(number.to_string().repeat(20));
         writes.push((key, dice.chance(3, 4).then_some(value)));
     }
-    WriteBatch { writes }
+    WriteBatch { writes, whole: true }
 }
 
 const CHILD: &str = "LIBRING_STORE_TEST_CHILD";
