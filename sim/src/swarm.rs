@@ -10,10 +10,11 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use madsim::runtime::Runtime;
+use madsim::runtime::{Handle, Runtime};
+use madsim::task::NodeId;
 use ring_core::ids::{len_u64, len_usize};
 use ring_core::rng::Rng;
 use serde_json::{Map, Value as Json};
@@ -92,6 +93,8 @@ pub enum Class {
 #[derive(Default)]
 struct Remains {
     sim: Option<Arc<Sim>>,
+    /// Where the clients run.
+    crowd: Option<NodeId>,
     recorder: Recorder,
     faults: (u64, u64),
 }
@@ -118,12 +121,19 @@ pub fn run_seed(seed: u64, options: &Options) -> Report {
 /// Runs a plan.
 #[must_use]
 pub fn run_plan(plan: &Plan, options: &Options) -> Report {
+    run_world(plan, options).0
+}
+
+/// Runs a plan; also hands out what all its machines shared, which nothing holds any more.
+fn run_world(plan: &Plan, options: &Options) -> (Report, Weak<Sim>) {
     let remains =
         Arc::new(Mutex::new(Remains { recorder: Recorder::new(meta(plan)), ..Remains::default() }));
+    let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let result = panics::catch(AssertUnwindSafe(|| {
-        let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
         runtime.block_on(live(plan.clone(), options.clone(), Arc::clone(&remains)))
     }));
+    let buried = panics::catch(AssertUnwindSafe(|| bury(&runtime, &remains)));
+    buried.expect("what is killed does nothing any more");
     let mut failure = match result {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
@@ -141,7 +151,7 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
         let groups = (1..=plan.shards).map(ring_core::ids::GroupId);
         sim.oracle(|oracle| groups.map(|group| oracle.applied(group).0).sum())
     });
-    Report {
+    let report = Report {
         plan: plan.clone(),
         trace_hash: sim.map_or(0, |sim| sim.trace(|trace| trace.hash())),
         simulated: sim.map_or(Duration::ZERO, |sim| Duration::from_nanos(sim.now())),
@@ -155,7 +165,28 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
         failure,
         unjudged,
         history,
+    };
+    (report, sim.map_or_else(Weak::new, Arc::downgrade))
+}
+
+/// Ends every task of a run. A task that waits lives as long as what may wake it, and that is often something it
+/// holds itself (its inbox, its connections, the time): without this nothing of a run would ever be freed.
+fn bury(runtime: &Runtime, remains: &Mutex<Remains>) {
+    let mut nodes: Vec<NodeId> = Vec::new();
+    {
+        let remains = lock(remains);
+        let machines = remains.sim.iter().flat_map(|sim| &sim.machines);
+        nodes.extend(machines.filter_map(|machine| machine.node.get()));
+        nodes.extend(remains.crowd);
     }
+    runtime.block_on(async move {
+        let handle = Handle::current();
+        for node in nodes {
+            handle.kill(node);
+        }
+        // The killed tasks are dropped when their turn comes, before any time passes.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+    });
 }
 
 /// The `meta` line of a run's history.
@@ -177,10 +208,12 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
 
     let end = cluster.sim.now() + nanos(plan.chaos);
     let keys = Arc::new(Mutex::new(Keys::new(plan.workload.partitions, plan.workload.keys)));
+    let crowd = Handle::current().create_node().name("clients").build();
+    lock(&remains).crowd = Some(crowd.id());
     let clients: Vec<_> = clients(&cluster, &plan)
         .map(|client| {
             let work = client.work(Arc::clone(&keys), plan.workload.clone(), end);
-            madsim::task::spawn(work)
+            crowd.spawn(work)
         })
         .collect();
     let mut chaos = Chaos::new(&plan);
@@ -413,5 +446,30 @@ impl fmt::Display for Report {
             write!(f, "\n  not judged: {why}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Fault, Loss, Scheduled};
+
+    /// However a run ends, nothing of it is left: thousands of them fit one process.
+    #[test]
+    fn a_run_leaves_nothing_behind() {
+        let passing = Plan { chaos: Duration::from_secs(5), ..Plan::of(1).calm() };
+        let mut panicking = passing.clone();
+        panicking.limits.append_entries = 0;
+        let mut stuck = passing.clone();
+        stuck.faults = (0..stuck.members)
+            .map(|m| Scheduled { at: 4_000_000_000, fault: Fault::Lose(m, Loss::Gone) })
+            .collect();
+
+        let ends = [None, Some(Class::Crash), Some(Class::Liveness)];
+        for (plan, end) in [passing, panicking, stuck].iter().zip(ends) {
+            let (report, world) = run_world(plan, &Options::default());
+            assert_eq!(report.failure.as_ref().map(|failure| failure.class), end, "{report}");
+            assert!(world.upgrade().is_none(), "{end:?}");
+        }
     }
 }
