@@ -141,6 +141,9 @@ pub enum Loss {
     Gone,
 }
 
+/// Seconds of faults: mostly a minute; in some runs long enough for sessions to be forgotten meanwhile.
+const CHAOS: [u64; 12] = [20, 20, 60, 60, 60, 60, 60, 60, 60, 60, 60, 180];
+
 const SECOND: Nanos = 1_000_000_000;
 const MS: Nanos = 1_000_000;
 
@@ -181,7 +184,7 @@ impl Plan {
             wild: rng.chance(1, 3),
             clocks,
             workload: workload(&mut root.fork(4)),
-            chaos: Duration::from_secs(60),
+            chaos: Duration::from_secs(*pick(&mut root.fork(6), &CHAOS)),
             faults: Vec::new(),
         };
         plan.faults = faults(&plan, &mut root.fork(5));
@@ -229,43 +232,66 @@ fn timers(rng: &mut Rng) -> Timers {
     timers
 }
 
-/// Limits that are reached within a minute, each on its own or all at once.
+/// Limits that are reached within a minute, each on its own or all at once; in some runs those that people use.
 fn limits(rng: &mut Rng) -> Limits {
     let mut limits = Limits::default();
-    let all = rng.chance(1, 4);
-    if all || rng.chance(1, 2) {
-        limits.segment_bytes = *pick(rng, &[4 << 10, 16 << 10, 64 << 10]);
+    let all = rng.chance(1, 5);
+    if !all && rng.chance(1, 5) {
+        return limits;
     }
-    if all || rng.chance(1, 2) {
-        limits.log_bytes = *pick(rng, &[16 << 10, 64 << 10, 256 << 10]);
-        limits.segment_bytes = limits.segment_bytes.min(limits.log_bytes / 4);
+    log_limits(rng, all, &mut limits);
+    let draws = |rng: &mut Rng, of: u64| all || rng.chance(1, of);
+    if draws(rng, 2) {
+        limits.chunk_bytes = *pick(rng, &[256, 1 << 10, 4 << 10, 32 << 10]);
     }
-    if all || rng.chance(1, 2) {
-        limits.log_tail_bytes = *pick(rng, &[1 << 10, 8 << 10, 64 << 10]);
-    }
-    if all || rng.chance(1, 2) {
-        limits.chunk_bytes = *pick(rng, &[1 << 10, 4 << 10, 32 << 10]);
-    }
-    if all || rng.chance(1, 3) {
+    if draws(rng, 3) {
         limits.append_entries = *pick(rng, &[1, 3, 16]);
-        limits.appends_in_flight = *pick(rng, &[1, 2, 8]);
     }
-    if all || rng.chance(1, 3) {
-        limits.append_bytes = *pick(rng, &[2 << 10, 64 << 10]);
+    if draws(rng, 3) {
+        limits.appends_in_flight = *pick(rng, &[1, 1, 2, 8]);
+    }
+    if draws(rng, 3) {
+        limits.append_bytes = *pick(rng, &[64, 512, 2 << 10, 64 << 10]);
+    }
+    if draws(rng, 3) {
+        limits.scan_keys = *pick(rng, &[1, 2, 5]);
+    }
+    if draws(rng, 6) {
+        limits.scan_bytes = *pick(rng, &[16, 256, 4 << 10]);
     }
     if rng.chance(1, 4) {
-        limits.session_window = *pick(rng, &[2, 8]);
-    }
-    if all || rng.chance(1, 3) {
-        limits.scan_keys = *pick(rng, &[1, 2, 5]);
+        limits.session_window = *pick(rng, &[1, 2, 8]);
     }
     if rng.chance(1, 4) {
         limits.cursors = *pick(rng, &[1, 2, 8]);
     }
     if rng.chance(1, 4) {
-        limits.proposal_bytes = 64 << 10;
+        limits.proposal_bytes = *pick(rng, &[256, 4 << 10, 64 << 10]);
+    }
+    if rng.chance(1, 8) {
+        limits.reads = *pick(rng, &[1, 4, 16]);
+    }
+    if rng.chance(1, 8) {
+        limits.calls = *pick(rng, &[2, 8, 32]);
+    }
+    if rng.chance(1, 8) {
+        limits.calls_bytes = *pick(rng, &[1 << 10, 16 << 10]);
     }
     limits
+}
+
+/// What makes the log's files turn over, be cut, and leave followers behind.
+fn log_limits(rng: &mut Rng, all: bool, limits: &mut Limits) {
+    if all || rng.chance(1, 2) {
+        limits.segment_bytes = *pick(rng, &[1 << 10, 4 << 10, 16 << 10, 64 << 10]);
+    }
+    if all || rng.chance(1, 2) {
+        limits.log_bytes = *pick(rng, &[4 << 10, 16 << 10, 64 << 10, 256 << 10]);
+        limits.segment_bytes = limits.segment_bytes.min(limits.log_bytes / 4);
+    }
+    if all || rng.chance(1, 2) {
+        limits.log_tail_bytes = *pick(rng, &[0, 1 << 10, 8 << 10, 64 << 10]);
+    }
 }
 
 fn pace(rng: &mut Rng) -> Pace {
@@ -456,7 +482,7 @@ fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
             continue;
         }
         lost = more;
-        let at = 10 * SECOND + rng.below(45 * SECOND);
+        let at = 10 * SECOND + rng.below(crate::net::nanos(plan.chaos) - 15 * SECOND);
         let loss = *pick(rng, &[Loss::Wiped, Loss::Rotten, Loss::Gone]);
         faults.push(Scheduled { at, fault: Fault::Lose(member, loss) });
     }
@@ -523,8 +549,8 @@ impl fmt::Display for Plan {
         let l = &self.limits;
         writeln!(
             f,
-            "  limits: segment {} log {} tail {} chunk {} append {}/{} flight {} window {} page {} \
-             cursors {}; drift {:?}",
+            "  limits: segment {} log {} tail {} chunk {} append {}/{} flight {} window {} page {}/{} \
+             cursors {} proposals {} reads {} calls {}/{}; drift {:?}",
             l.segment_bytes,
             l.log_bytes,
             l.log_tail_bytes,
@@ -534,7 +560,12 @@ impl fmt::Display for Plan {
             l.appends_in_flight,
             l.session_window,
             l.scan_keys,
+            l.scan_bytes,
             l.cursors,
+            l.proposal_bytes,
+            l.reads,
+            l.calls,
+            l.calls_bytes,
             self.clocks.iter().map(|c| c.0).collect::<Vec<_>>()
         )?;
         write!(f, "  {} faults:", self.faults.len())?;
