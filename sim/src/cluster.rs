@@ -252,6 +252,11 @@ impl Cluster {
         let sim = &self.sim;
         let machine = &sim.machines[m];
         let power = power || lock(&machine.disk).deceives();
+        let state = machine.state();
+        if machine.inbox.is_up() || state.starting {
+            let starting = !machine.inbox.is_up();
+            sim.lookout(|lookout| lookout.on_death(m, starting, state.founded));
+        }
         machine.inbox.close();
         lock(&machine.state).starting = false;
         self.handle.kill(*machine.node.get().expect("set when it was made"));

@@ -153,6 +153,12 @@ impl Net {
         wake_all(state);
     }
 
+    /// Whether some link is blocked.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        lock(&self.state).links.iter().any(|link| link.blocked)
+    }
+
     /// All links are well again; tame ones stay tame, wild ones wild, without faults.
     pub fn heal(&self) {
         self.change_all(|_, _, link| {

@@ -107,6 +107,12 @@ impl Oracle {
         LogIndex(self.groups.get(&group).map_or(0, |g| len_u64(g.ledger.len())))
     }
 
+    /// The term of what a member has written at an index of a group's log, if its log holds it.
+    #[must_use]
+    pub fn written(&self, member: usize, group: GroupId, index: LogIndex) -> Option<Term> {
+        self.members[member].written.get(&group)?.term_at(index)
+    }
+
     /// How many promises were looked at.
     #[must_use]
     pub fn promises(&self) -> u64 {

@@ -29,6 +29,7 @@ use crate::net::nanos;
 use crate::oracle::Violation;
 use crate::panics;
 use crate::plan::Plan;
+use crate::rare::Reached;
 use crate::world::Sim;
 
 /// How to run a seed.
@@ -59,6 +60,8 @@ pub struct Report {
     pub faults: (u64, u64),
     /// Entries applied by all groups, each counted once.
     pub applied: u64,
+    /// Rare states that were reached.
+    pub reached: Reached,
     /// Checkers that could not judge the history, and why.
     pub unjudged: Vec<String>,
     /// What the clients saw.
@@ -158,6 +161,8 @@ fn run_world(plan: &Plan, options: &Options) -> (Report, Weak<Sim>) {
         counts,
         faults: remains.faults,
         applied,
+        reached: sim
+            .map_or_else(Reached::default, |sim| sim.lookout(|lookout| lookout.reached.clone())),
         last_events: match (&failure, sim) {
             (Some(_), Some(sim)) => sim.trace(|trace| trace.last()),
             _ => String::new(),
@@ -393,6 +398,7 @@ impl Report {
             counts: Counts::default(),
             faults: (0, 0),
             applied: 0,
+            reached: Reached::default(),
             unjudged: Vec::new(),
             history: History::default(),
             last_events: String::new(),

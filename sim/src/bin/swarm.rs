@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::plan::Plan;
+use sim::rare::Table;
 use sim::swarm::{Options, Report, run_many, run_seed};
 
 /// Runs simulated clusters under faults, one for each seed, and judges them.
@@ -81,6 +82,7 @@ struct Total {
     faults: u64,
     entries: u64,
     unjudged: u64,
+    rare: Table,
     failed: Vec<Report>,
 }
 
@@ -109,6 +111,7 @@ fn many(args: &Args, options: &Options) -> io::Result<bool> {
     if let Some(report) = total.failed.last() {
         save(args, report)?;
     }
+    writeln!(out, "{}", total.rare)?;
     writeln!(out, "{total} {}", speed(total.simulated, begun.elapsed()))?;
     Ok(total.failed.is_empty())
 }
@@ -123,6 +126,7 @@ impl Total {
         }
         self.faults += report.faults.0;
         self.entries += report.applied;
+        self.rare.add(&report.reached);
         self.unjudged += u64::from(!report.unjudged.is_empty());
         if !report.passed() {
             self.failed.push(report);
