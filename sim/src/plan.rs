@@ -10,13 +10,14 @@ use ring_core::config::{Limits, Timers};
 use ring_core::genesis::{Founder, Genesis};
 use ring_core::ids::{ClusterId, GroupId, MemberId, len_u64, len_usize};
 use ring_core::rng::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::net::Link;
 use crate::world::Pace;
 
 /// Everything about a run that its seed decides.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
@@ -49,7 +50,7 @@ pub struct Plan {
 }
 
 /// What the clients do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     /// Logical clients.
     pub clients: usize,
@@ -70,7 +71,7 @@ pub struct Workload {
 }
 
 /// A fault and its moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduled {
     /// True time.
     pub at: Nanos,
@@ -79,21 +80,28 @@ pub struct Scheduled {
 }
 
 /// Whom a fault hits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Who {
     /// This machine.
     Machine(usize),
     /// Whoever leads the group then.
     Leader(GroupId),
+    /// Whoever sends a snapshot; waited for.
+    Sender,
+    /// Whoever receives a snapshot; waited for.
+    Receiver,
 }
 
 /// Something that goes wrong, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// A process dies; the system lives.
     Crash(Who, Nanos),
     /// A machine loses its power.
     PowerCut(Who, Nanos),
+    /// A machine loses its power, and again the second time after it was given back: while it recovers, if that
+    /// is short.
+    Relapse(Who, Nanos, Nanos),
     /// All members lose their power.
     Blackout(Nanos),
     /// A process stops and goes on later.
@@ -131,7 +139,7 @@ pub enum Fault {
 }
 
 /// How a disk is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
     /// It is empty.
     Wiped,
@@ -139,6 +147,8 @@ pub enum Loss {
     Rotten,
     /// It is gone for good.
     Gone,
+    /// It is as it was some seconds before.
+    RolledBack,
 }
 
 /// Seconds of faults: mostly a minute; in some runs long enough for sessions to be forgotten meanwhile.
@@ -196,6 +206,48 @@ impl Plan {
     pub fn calm(mut self) -> Self {
         self.faults.clear();
         self
+    }
+
+    /// A plan from its text.
+    ///
+    /// # Errors
+    /// The text is not that of a plan.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// Its text, for a file.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a plan has only plain data")
+    }
+
+    /// True when nobody loses more disks than the design bears.
+    #[must_use]
+    pub fn is_within_budget(&self) -> bool {
+        let lost = self.faults.iter().filter_map(|scheduled| match scheduled.fault {
+            Fault::Lose(member, _) => Some(member),
+            Fault::Crash(..)
+            | Fault::PowerCut(..)
+            | Fault::Relapse(..)
+            | Fault::Blackout(_)
+            | Fault::Pause(..)
+            | Fault::Split(..)
+            | Fault::OneWay(..)
+            | Fault::Isolate(..)
+            | Fault::Storm(..)
+            | Fault::BadLink(..)
+            | Fault::Reset(..)
+            | Fault::Slow(..)
+            | Fault::SyncFails(_)
+            | Fault::WriteFails(_)
+            | Fault::Full(..)
+            | Fault::StoreWriteFails(_)
+            | Fault::StoreSyncFails(_)
+            | Fault::Unreadable(..)
+            | Fault::Jump(..) => None,
+        });
+        within_budget(self, &lost.collect::<Vec<_>>())
     }
 
     /// Names and addresses of the members, as they are configured.
@@ -345,6 +397,8 @@ fn workload(rng: &mut Rng) -> Workload {
 enum Kind {
     Crash,
     PowerCut,
+    Relapse,
+    Snapshot,
     Blackout,
     Pause,
     Split,
@@ -362,9 +416,11 @@ enum Kind {
     Jump,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 19] = [
     Kind::Crash,
     Kind::PowerCut,
+    Kind::Relapse,
+    Kind::Snapshot,
     Kind::Blackout,
     Kind::Pause,
     Kind::Split,
@@ -386,8 +442,19 @@ fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
     let mut faults = Vec::new();
     let kinds: Vec<Kind> = KINDS.iter().copied().filter(|_| rng.chance(1, 3)).collect();
     let end = crate::net::nanos(plan.chaos);
-    // Some clusters are founded in peace.
+    // Some clusters are founded in peace, others by members that die meanwhile.
     let mut at = if rng.chance(1, 2) { 0 } else { 5 * SECOND };
+    if rng.chance(1, 6) {
+        for _ in 0..1 + rng.below(6) {
+            let who = Who::Machine(len_usize(rng.below(len_u64(plan.members))));
+            let long = 10 * MS + rng.below(SECOND);
+            let fault = match rng.chance(1, 2) {
+                true => Fault::PowerCut(who, long),
+                false => Fault::Relapse(who, long, rng.below(300 * MS)),
+            };
+            faults.push(Scheduled { at: 20 * MS + rng.below(SECOND / 2), fault });
+        }
+    }
     let gap = *pick(rng, &[SECOND / 2, SECOND, 3 * SECOND, 8 * SECOND]);
     while !kinds.is_empty() {
         at += rng.below(2 * gap) + 10 * MS;
@@ -415,6 +482,10 @@ fn draw(plan: &Plan, kind: Kind, rng: &mut Rng) -> Fault {
     let any = len_usize(rng.below(machines));
     let other = len_usize((len_u64(any) + 1 + rng.below(machines - 1)) % machines);
     let long = match rng.below(3) {
+        // Longer than groups remember an idle session.
+        2 if crate::net::nanos(plan.chaos) > 120 * SECOND && rng.chance(1, 4) => {
+            65 * SECOND + rng.below(20 * SECOND)
+        }
         0 => 50 * MS + rng.below(500 * MS),
         1 => SECOND / 2 + rng.below(4 * SECOND),
         _ => 4 * SECOND + rng.below(12 * SECOND),
@@ -422,6 +493,15 @@ fn draw(plan: &Plan, kind: Kind, rng: &mut Rng) -> Fault {
     match kind {
         Kind::Crash => Fault::Crash(who, long),
         Kind::PowerCut => Fault::PowerCut(who, long),
+        Kind::Relapse => Fault::Relapse(who, long, rng.below(150 * MS)),
+        Kind::Snapshot => {
+            let who = if rng.chance(1, 3) { Who::Sender } else { Who::Receiver };
+            match rng.below(3) {
+                0 => Fault::Crash(who, long),
+                1 => Fault::PowerCut(who, long),
+                _ => Fault::Isolate(who, long),
+            }
+        }
         Kind::Blackout => Fault::Blackout(long / 4),
         Kind::Pause => Fault::Pause(who, long / 2),
         Kind::Split => {
@@ -483,7 +563,7 @@ fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
         }
         lost = more;
         let at = 10 * SECOND + rng.below(crate::net::nanos(plan.chaos) - 15 * SECOND);
-        let loss = *pick(rng, &[Loss::Wiped, Loss::Rotten, Loss::Gone]);
+        let loss = *pick(rng, &[Loss::Wiped, Loss::Rotten, Loss::Gone, Loss::RolledBack]);
         faults.push(Scheduled { at, fault: Fault::Lose(member, loss) });
     }
 }
@@ -588,6 +668,8 @@ impl fmt::Display for Who {
         match self {
             Self::Machine(m) => write!(f, "n{}", m + 1),
             Self::Leader(group) => write!(f, "leader of {group}"),
+            Self::Sender => write!(f, "sender of a snapshot"),
+            Self::Receiver => write!(f, "receiver of a snapshot"),
         }
     }
 }
@@ -598,6 +680,9 @@ impl fmt::Display for Fault {
         match self {
             Self::Crash(who, long) => write!(f, "crash {who} for {}", s(long)),
             Self::PowerCut(who, long) => write!(f, "power cut {who} for {}", s(long)),
+            Self::Relapse(who, long, again) => {
+                write!(f, "power cut {who} for {}, again {} after", s(long), s(again))
+            }
             Self::Blackout(long) => write!(f, "power cut of all for {}", s(long)),
             Self::Pause(who, long) => write!(f, "pause {who} for {}", s(long)),
             Self::Split(side, long) => {
@@ -637,20 +722,24 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_read_as_it_was_written() {
+        for seed in 0..50 {
+            let plan = Plan::of(seed);
+            assert_eq!(Plan::parse(&plan.to_text()).unwrap(), plan);
+        }
+    }
+
+    #[test]
     fn plans_stay_within_the_budget_and_go_up_to_it() {
         let mut most = 0;
         for seed in 0..2_000 {
             let plan = Plan::of(seed);
-            let mut lost = Vec::new();
-            for scheduled in &plan.faults {
-                if let Fault::Lose(member, _) = scheduled.fault {
-                    lost.push(member);
-                }
-            }
-            assert!(within_budget(&plan, &lost), "{plan}");
+            assert!(plan.is_within_budget(), "{plan}");
+            let is_loss = |f: &&Scheduled| matches!(f.fault, Fault::Lose(..));
+            let lost = plan.faults.iter().filter(is_loss).count();
             let end = crate::net::nanos(plan.chaos);
             assert!(plan.faults.iter().all(|f| f.at <= end), "{plan}");
-            most = most.max(lost.len());
+            most = most.max(lost);
         }
         assert!(most >= 2, "five replicas bear two lost disks");
     }

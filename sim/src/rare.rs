@@ -16,7 +16,7 @@ use ring_core::store::{StoreDone, StoreState, StoreTask};
 use ring_core::wire::Message;
 use ring_core::wire::message::AskError;
 
-use crate::world::member_id;
+use crate::world::{machine_of, member_id};
 
 macro_rules! rare {
     ($($name:ident: $words:literal,)*) => {
@@ -79,7 +79,6 @@ rare! {
     RollbackNoticed: "halt: rolled-back disk noticed",
     PeerRefused: "link: peer refused",
     PeerFault: "link: message that the protocol forbids",
-    QueueOverflow: "link: queue overflowed, connection closed",
     Duplicate: "session: command proposed again after it was applied",
     Gap: "session: gap answered",
     Expired: "session: unknown to its group",
@@ -183,6 +182,7 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Life {
     batches: u64,
+    known_to: BTreeSet<usize>,
     leads: BTreeMap<GroupId, Term>,
     receiving: BTreeMap<GroupId, SnapshotId>,
     sending: BTreeMap<SnapshotId, u64>,
@@ -199,6 +199,21 @@ impl Lookout {
 
     pub(crate) fn reach(&mut self, rare: Rare) {
         self.reached.add(rare);
+    }
+
+    /// A member that sends a snapshot.
+    pub(crate) fn sender(&self) -> Option<usize> {
+        self.members.iter().position(|seen| !seen.alive.sending.is_empty())
+    }
+
+    /// A member that receives a snapshot.
+    pub(crate) fn receiver(&self) -> Option<usize> {
+        self.members.iter().position(|seen| !seen.alive.receiving.is_empty())
+    }
+
+    /// How many others have spoken with a member's present process, and will know it again.
+    pub(crate) fn known_to(&self, member: usize) -> usize {
+        self.members[member].alive.known_to.len()
     }
 
     /// What a member that was started found.
@@ -447,6 +462,10 @@ impl Lookout {
             }
             Event::PeerRefused { .. } => self.reached.add(Rare::PeerRefused),
             Event::PeerFault { .. } => self.reached.add(Rare::PeerFault),
+            Event::PeerConnected { member } if !member.is_client() && me < self.members.len() => {
+                let peer = &mut self.members[machine_of(*member)];
+                peer.alive.known_to.insert(me);
+            }
             Event::Up { .. } | Event::PeerConnected { .. } | Event::PeerDisconnected { .. } => {}
         }
     }

@@ -18,6 +18,7 @@ use ring_core::rng::Rng;
 use ring_core::storage::record::Batch;
 use ring_core::store::{StoreDone, StoreTask};
 use ring_core::wire::{Assembler, Decoder, Encoder, Message};
+use serde::{Deserialize, Serialize};
 
 use crate::call::{Ended, Promise};
 use crate::clock::{Clock, Nanos};
@@ -84,7 +85,7 @@ pub struct MachineState {
 }
 
 /// How quick machines are; drawn by the plan. Times are in nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     /// A sync of the log takes about this long.
     pub sync: Nanos,
@@ -502,7 +503,6 @@ impl World for SimWorld {
         }
         let queued = open.encoder.queued_bytes() + open.flight.load(Ordering::Relaxed);
         if queued > self.sim.pace.queue_bytes {
-            self.sim.lookout(|lookout| lookout.reach(Rare::QueueOverflow));
             self.conns.remove(&conn);
             self.at(now, Due::Delivery(Delivery::Broken { conn }));
             return;
@@ -596,4 +596,10 @@ impl Ord for Timed {
 #[must_use]
 pub fn member_id(machine: usize) -> MemberId {
     MemberId(ring_core::ids::len_u64(machine) + 1)
+}
+
+/// The machine that a member is.
+#[must_use]
+pub fn machine_of(member: MemberId) -> usize {
+    ring_core::ids::len_usize(member.0 - 1)
 }
