@@ -5,7 +5,7 @@
 //! | [`disk`], [`store`], [`clock`], [`net`] | what a machine stands on, and how it fails |
 //! | [`world`], [`member`], [`log`], [`inbox`] | one process: core's contract carried out on them |
 //! | [`oracle`], [`trace`], [`rare`] | what sees all machines at once |
-//! | [`plan`], [`swarm`] | what a seed turns into, and many seeds |
+//! | [`plan`], [`swarm`], [`mod@shrink`] | what a seed turns into, many seeds, and a failing one made smaller |
 
 #[cfg(not(any(madsim, doc, doctest)))]
 compile_error!(
@@ -29,6 +29,7 @@ pub mod oracle;
 mod panics;
 pub mod plan;
 pub mod rare;
+pub mod shrink;
 pub mod store;
 pub mod swarm;
 pub mod trace;

@@ -30,6 +30,7 @@ use crate::oracle::Violation;
 use crate::panics;
 use crate::plan::Plan;
 use crate::rare::Reached;
+use crate::shrink::{Shrunk, shrink};
 use crate::world::Sim;
 
 /// How to run a seed.
@@ -110,15 +111,49 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Runs a seed from its plan to its verdict. Must not be called inside a simulation.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
-    let mut plan = Plan::of(seed);
-    if options.calm {
-        plan = plan.calm();
+    run_plan(&options.applied_to(Plan::of(seed)), options)
+}
+
+impl Options {
+    /// The plan as it is to be run.
+    #[must_use]
+    pub fn applied_to(&self, mut plan: Plan) -> Plan {
+        if self.calm {
+            plan = plan.calm();
+        }
+        if let Some(chaos) = self.chaos {
+            plan.chaos = chaos;
+            plan.faults.retain(|fault| fault.at < nanos(chaos));
+        }
+        plan
     }
-    if let Some(chaos) = options.chaos {
-        plan.chaos = chaos;
-        plan.faults.retain(|fault| fault.at < nanos(chaos));
-    }
-    run_plan(&plan, options)
+}
+
+/// Makes a failing plan smaller, as [`shrink()`] does; `each` is told of every plan that was tried and what failed.
+/// None: the plan does not fail. A run that never ends counts as one that does not fail.
+pub fn shrink_plan(
+    plan: &Plan,
+    tries_max: usize,
+    mut each: impl FnMut(&Plan, Option<&Failure>),
+) -> Option<(Failure, Shrunk)> {
+    let found = run_bounded(plan).failure?;
+    let shrunk = shrink(plan, tries_max, |plan| {
+        let failure = run_bounded(plan).failure;
+        each(plan, failure.as_ref());
+        failure.is_some_and(|failure| failure.is_like(&found))
+    });
+    Some((found, shrunk))
+}
+
+/// Runs a plan on a thread of its own, which is left behind if it never ends.
+fn run_bounded(plan: &Plan) -> Report {
+    let (sender, receiver) = mpsc::channel();
+    let mine = plan.clone();
+    std::thread::spawn(move || {
+        // Nobody listens any more when it took too long.
+        let _ = sender.send(run_plan(&mine, &Options::default()));
+    });
+    receiver.recv_timeout(HUNG_AFTER).unwrap_or_else(|_| Report::hung(plan.clone()))
 }
 
 /// Runs a plan.
@@ -371,7 +406,7 @@ pub fn run_many(
         let hung = running.iter().find(|(_, begun)| begun.elapsed() > HUNG_AFTER);
         if let Some(seed) = hung.map(|(seed, _)| *seed) {
             running.remove(&seed);
-            if !each(Report::hung(seed)) || running.is_empty() {
+            if !each(Report::hung(options.applied_to(Plan::of(seed)))) || running.is_empty() {
                 return;
             }
         }
@@ -388,10 +423,10 @@ enum News {
 const HUNG_AFTER: Duration = Duration::from_secs(120);
 
 impl Report {
-    fn hung(seed: u64) -> Self {
-        let problem = format!("the run goes on for ever; see where with --seed {seed} --aloud");
+    fn hung(plan: Plan) -> Self {
+        let problem = String::from("the run goes on for ever; see where with --aloud");
         Self {
-            plan: Plan::of(seed),
+            plan,
             failure: Some(Failure { class: Class::Liveness, problem }),
             trace_hash: 0,
             simulated: Duration::ZERO,
@@ -409,6 +444,27 @@ impl Report {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.failure.is_none()
+    }
+}
+
+impl Failure {
+    /// True when the same check found the same kind of wrong, whatever the numbers are.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.class, self.check()) == (other.class, other.check())
+    }
+
+    /// What found it: the check's name, the place of a panic, the beginning of what did not happen; no numbers but
+    /// those of a place.
+    fn check(&self) -> String {
+        let first = self.problem.lines().next().unwrap_or_default();
+        match self.class {
+            Class::Crash => first.to_owned(),
+            Class::Safety | Class::Liveness | Class::Divergence => {
+                let name = first.split(':').next().unwrap_or_default();
+                name.chars().filter(|c| !c.is_ascii_digit()).collect()
+            }
+        }
     }
 }
 
@@ -434,7 +490,9 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", self.plan)?;
                 writeln!(f, "{}", self.last_events)?;
                 let seed = self.plan.seed;
-                writeln!(f, "replay: cargo run --release -p sim --bin swarm -- --seed {seed}")?;
+                if self.plan == Plan::of(seed) {
+                    writeln!(f, "replay: cargo run --release -p sim --bin swarm -- --seed {seed}")?;
+                }
                 write!(f, "seed {seed}")?;
             }
         }
