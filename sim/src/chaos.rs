@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use ring_core::ids::len_usize;
+use ring_core::ids::{GroupId, len_usize};
 use serde_json::Map;
 
 use crate::clock::Nanos;
@@ -24,6 +24,7 @@ pub(crate) struct Chaos {
     /// Faults that were carried out, and those that had nobody to hit.
     pub(crate) done: u64,
     pub(crate) skipped: u64,
+    shards: u32,
 }
 
 struct Step {
@@ -43,6 +44,8 @@ enum What {
     Resume(usize),
     Clear(u64),
     Quick(usize),
+    /// A group gets all its replicas as voters again.
+    Regrow(GroupId),
     NotFull(usize),
     Readable(usize),
     Patrol,
@@ -65,7 +68,8 @@ const ROLL_BACK_AFTER: Nanos = 6_000_000_000;
 
 impl Chaos {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut chaos = Self { steps: BinaryHeap::new(), count: 0, done: 0, skipped: 0 };
+        let mut chaos =
+            Self { steps: BinaryHeap::new(), count: 0, done: 0, skipped: 0, shards: plan.shards };
         for scheduled in &plan.faults {
             chaos.at(scheduled.at, What::Begin(scheduled.fault.clone(), scheduled.at + LOOK_MAX));
         }
@@ -97,6 +101,9 @@ impl Chaos {
     pub(crate) fn end(&mut self, cluster: &mut Cluster) {
         self.steps.clear();
         cluster.heal();
+        for group in (1..=self.shards).map(GroupId) {
+            cluster.regrow(group);
+        }
         for m in 0..cluster.sim.machines.len() {
             cluster.sim.machines[m].inbox.resume();
             lock(&cluster.sim.machines[m].state).slow = 1;
@@ -129,6 +136,7 @@ impl Chaos {
             What::Resume(m) => cluster.sim.machines[m].inbox.resume(),
             What::Clear(number) => cluster.clear(number),
             What::Quick(m) => lock(&cluster.sim.machines[m].state).slow = 1,
+            What::Regrow(group) => cluster.regrow(group),
             What::NotFull(m) => lock(&cluster.sim.machines[m].disk).faults().full = false,
             What::Readable(m) => {
                 lock(&cluster.sim.machines[m].disk).faults().reads_fail = false;
@@ -143,6 +151,7 @@ impl Chaos {
     /// Starts again who halted because its disk failed. Whoever stopped for another reason broke a rule, unless its
     /// disk was lost.
     fn patrol(&mut self, cluster: &mut Cluster) {
+        cluster.ask_for_shapes();
         for m in 0..cluster.sim.machines.len() {
             let state = cluster.sim.machines[m].state();
             if let Some(halt) = &state.halted
@@ -194,6 +203,10 @@ impl Chaos {
                 cluster.sim.machines[*a].inbox.push(Delivery::Reset { peer: *b });
             }
             Fault::Jump(m, ms) => lock(&cluster.sim.machines[*m].clock).jump(*ms),
+            Fault::Reshape(group, voters, learners, long) => {
+                cluster.shape(*group, voters, learners);
+                self.at(now + long, What::Regrow(*group));
+            }
             Fault::Lose(m, loss) => return self.lose(cluster, now, *m, *loss),
             Fault::Crash(who, _)
             | Fault::PowerCut(who, _)
@@ -270,6 +283,7 @@ impl Chaos {
             | Fault::BadLink(..)
             | Fault::Reset(..)
             | Fault::Jump(..)
+            | Fault::Reshape(..)
             | Fault::Lose(..) => unreachable!("not a fault of one machine"),
         }
     }

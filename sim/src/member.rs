@@ -324,6 +324,15 @@ impl Process {
                 }
             }
             Delivery::Broken { conn } => self.on_broken(conn),
+            Delivery::Reshape { group, voters, learners } => {
+                let now = lock(&self.machine().clock).now(self.world.now);
+                let changed = self.node.change_membership(now, group, &voters, &learners);
+                self.world.sim.trace(|trace| trace.mix(u64::from(changed.is_ok()) << 59));
+                if changed.is_ok() {
+                    let words = format!("{group} is to have {voters:?}, learners {learners:?}");
+                    self.world.sim.say(self.world.me, words);
+                }
+            }
             Delivery::Reset { peer } => {
                 for conn in self.world.reset(peer) {
                     self.scratch.inputs.push(Input::Disconnected { conn });

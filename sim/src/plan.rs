@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::net::Link;
-use crate::world::Pace;
+use crate::world::{Pace, machine_of};
 
 /// Everything about a run that its seed decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +134,8 @@ pub enum Fault {
     Unreadable(Who, Nanos),
     /// A wall clock jumps by so many milliseconds.
     Jump(usize, i64),
+    /// A group gets these members as voters and learners, if it has replicas on them, and later all again.
+    Reshape(GroupId, Vec<usize>, Vec<usize>, Nanos),
     /// A member's disk is lost; it may be started on what is left, and must notice.
     Lose(usize, Loss),
 }
@@ -245,9 +247,12 @@ impl Plan {
             | Fault::StoreWriteFails(_)
             | Fault::StoreSyncFails(_)
             | Fault::Unreadable(..)
+            | Fault::Reshape(..)
             | Fault::Jump(..) => None,
         });
-        within_budget(self, &lost.collect::<Vec<_>>())
+        let lost: Vec<usize> = lost.collect();
+        let reshapes = self.faults.iter().any(|f| matches!(f.fault, Fault::Reshape(..)));
+        (lost.is_empty() || !reshapes) && within_budget(self, &lost)
     }
 
     /// Names and addresses of the members, as they are configured.
@@ -414,9 +419,10 @@ enum Kind {
     Store,
     Unreadable,
     Jump,
+    Reshape,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Crash,
     Kind::PowerCut,
     Kind::Relapse,
@@ -436,6 +442,7 @@ const KINDS: [Kind; 19] = [
     Kind::Store,
     Kind::Unreadable,
     Kind::Jump,
+    Kind::Reshape,
 ];
 
 fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
@@ -465,7 +472,10 @@ fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
         let fault = draw(plan, kind, rng);
         faults.push(Scheduled { at, fault });
     }
-    lose_disks(plan, rng, &mut faults);
+    // What a smaller group holds may be on a minority of its replicas.
+    if !faults.iter().any(|scheduled| matches!(scheduled.fault, Fault::Reshape(..))) {
+        lose_disks(plan, rng, &mut faults);
+    }
     faults.sort_by_key(|f| f.at);
     faults
 }
@@ -525,7 +535,25 @@ fn draw(plan: &Plan, kind: Kind, rng: &mut Rng) -> Fault {
             let ms = i64::try_from(rng.below(2 * far)).expect("small") - far.cast_signed();
             Fault::Jump(any, ms)
         }
+        Kind::Reshape => reshape(plan, long, rng),
     }
+}
+
+/// Some of a group's replicas stay voters, at least one; of the others some become learners.
+fn reshape(plan: &Plan, long: Nanos, rng: &mut Rng) -> Fault {
+    let group = GroupId(u32::try_from(1 + rng.below(u64::from(plan.shards))).expect("at most 8"));
+    let members = genesis(plan).membership(group).voters;
+    let members: Vec<usize> = members.iter().map(|r| machine_of(r.member)).collect();
+    let one = *pick(rng, &members);
+    let (mut voters, mut learners) = (Vec::new(), Vec::new());
+    for member in members {
+        if member == one || rng.chance(1, 2) {
+            voters.push(member);
+        } else if rng.chance(1, 2) {
+            learners.push(member);
+        }
+    }
+    Fault::Reshape(group, voters, learners, long)
 }
 
 fn bad_link(plan: &Plan, rng: &mut Rng) -> Link {
@@ -570,8 +598,19 @@ fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
 
 /// Whether every group keeps a majority of its replicas without these members.
 fn within_budget(plan: &Plan, lost: &[usize]) -> bool {
+    let genesis = genesis(plan);
+    genesis.groups().all(|group| {
+        let voters = genesis.membership(group).voters;
+        let is_lost = |m: MemberId| lost.iter().any(|l| len_u64(*l) + 1 == m.0);
+        let gone = voters.iter().filter(|v| is_lost(v.member)).count();
+        gone * 2 < voters.len()
+    })
+}
+
+/// What the members of a plan will agree on, but for what they draw.
+fn genesis(plan: &Plan) -> Genesis {
     let founders = plan.founders().into_iter().enumerate();
-    let genesis = Genesis {
+    Genesis {
         cluster: ClusterId(1),
         name: String::new(),
         members: founders
@@ -584,13 +623,7 @@ fn within_budget(plan: &Plan, lost: &[usize]) -> bool {
             .collect(),
         shards: plan.shards,
         replication: plan.replication,
-    };
-    genesis.groups().all(|group| {
-        let voters = genesis.membership(group).voters;
-        let is_lost = |m: MemberId| lost.iter().any(|l| len_u64(*l) + 1 == m.0);
-        let gone = voters.iter().filter(|v| is_lost(v.member)).count();
-        gone * 2 < voters.len()
-    })
+    }
 }
 
 impl fmt::Display for Plan {
@@ -706,6 +739,15 @@ impl fmt::Display for Fault {
             Self::StoreSyncFails(who) => write!(f, "store sync fails at {who}"),
             Self::Unreadable(who, long) => write!(f, "disk of {who} unreadable for {}", s(long)),
             Self::Jump(m, ms) => write!(f, "wall clock of n{} jumps {ms} ms", m + 1),
+            Self::Reshape(group, voters, learners, long) => {
+                let names = |members: &[usize]| {
+                    let names: Vec<String> =
+                        members.iter().map(|m| format!("n{}", m + 1)).collect();
+                    names.join(" ")
+                };
+                let (voters, learners) = (names(voters), names(learners));
+                write!(f, "{group} has voters [{voters}], learners [{learners}] for {}", s(long))
+            }
             Self::Lose(m, loss) => write!(f, "disk of n{} {loss:?}", m + 1),
         }
     }

@@ -202,6 +202,8 @@ fn set_machines(plan: &mut Plan, change: impl FnOnce(&mut Plan)) {
 /// Changes how many shards there are: faults of others hit those that are left.
 fn set_shards(plan: &mut Plan, shards: u32) {
     plan.shards = shards;
+    let is_gone = |fault: &Fault| matches!(fault, Fault::Reshape(group, ..) if group.0 > shards);
+    plan.faults.retain(|scheduled| !is_gone(&scheduled.fault));
     for scheduled in &mut plan.faults {
         if let Some(Who::Leader(group)) = scheduled.fault.who() {
             *group = GroupId((group.0 - 1) % shards + 1);
@@ -235,6 +237,7 @@ impl Fault {
             | Self::BadLink(_, _, long)
             | Self::Slow(_, _, long)
             | Self::Full(_, long)
+            | Self::Reshape(_, _, _, long)
             | Self::Unreadable(_, long) => Some(long),
             Self::Reset(..)
             | Self::SyncFails(_)
@@ -268,6 +271,7 @@ impl Fault {
             | Self::BadLink(..)
             | Self::Reset(..)
             | Self::Jump(..)
+            | Self::Reshape(..)
             | Self::Lose(..) => None,
         }
     }
@@ -289,6 +293,10 @@ impl Fault {
             Self::BadLink(machine, _, _) | Self::Jump(machine, _) => {
                 *machine %= machines;
                 Some(self)
+            }
+            Self::Reshape(_, voters, learners, _) => {
+                let all = voters.iter().chain(learners.iter());
+                all.max().is_none_or(|most| *most < members).then_some(self)
             }
             Self::Lose(member, _) => (*member < members).then_some(self),
             Self::Crash(..)

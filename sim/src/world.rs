@@ -15,7 +15,7 @@ use ring_core::config::Config;
 use ring_core::ids::{ConnId, LogIndex, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, Reply};
 use ring_core::rng::Rng;
-use ring_core::storage::record::Batch;
+use ring_core::storage::record::{Batch, Record};
 use ring_core::store::{StoreDone, StoreTask};
 use ring_core::wire::{Assembler, Decoder, Encoder, Message};
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,11 @@ impl Sim {
         {
             let Watch { oracle, lookout, .. } = &mut *lock(&self.watch);
             lookout.on_append(me, batch, |group, index| oracle.written(me, group, index));
+            for record in &batch.records {
+                if let Record::Entries { group, entries, .. } = record {
+                    entries.iter().for_each(|entry| oracle.on_shape(*group, entry));
+                }
+            }
         }
         self.oracle(|oracle| oracle.on_append(me, batch));
     }
