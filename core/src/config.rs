@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The configuration of one member. Times are of the member's own monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
@@ -28,7 +30,7 @@ pub struct Config {
 }
 
 /// Times that protocols wait.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timers {
     /// A follower that hears nothing for a time drawn from `election_min..election_max` stands for election.
     pub election_min: Duration,
@@ -52,7 +54,7 @@ pub struct Timers {
 }
 
 /// Bounds of everything that grows. Bytes where bytes are held.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
     /// Longest key.
     pub key_bytes: usize,

@@ -3,16 +3,18 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use ring_core::ids::len_usize;
+use ring_core::ids::{GroupId, len_usize};
 use serde_json::Map;
 
 use crate::clock::Nanos;
 use crate::cluster::Cluster;
+use crate::disk::Disk;
 use crate::inbox::Delivery;
 use crate::lock;
 use crate::member::may_start_again;
 use crate::oracle::Violation;
 use crate::plan::{Fault, Loss, Plan, Who};
+use crate::store::SimStore;
 use crate::world::member_id;
 
 /// The faults of a run, on their way.
@@ -22,35 +24,54 @@ pub(crate) struct Chaos {
     /// Faults that were carried out, and those that had nobody to hit.
     pub(crate) done: u64,
     pub(crate) skipped: u64,
+    shards: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct Step {
     at: Nanos,
     number: u64,
     what: What,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    Begin(Fault),
+    /// It is waited for somebody to hit until then.
+    Begin(Fault, Nanos),
     Start(usize),
+    /// The power fails, whatever the machine does.
+    Strike(usize),
+    /// The disk is as it was.
+    RollBack(usize, Box<Backup>),
     Resume(usize),
     Clear(u64),
     Quick(usize),
+    /// A group gets all its replicas as voters again.
+    Regrow(GroupId),
     NotFull(usize),
     Readable(usize),
     Patrol,
 }
 
+/// A disk and a store as they were.
+struct Backup {
+    disk: Disk,
+    store: SimStore,
+}
+
+/// Somebody who sends or receives a snapshot is looked for this often...
+const LOOK_EVERY: Nanos = 5_000_000;
+/// ... and this long.
+const LOOK_MAX: Nanos = 20_000_000_000;
 /// Who halted is looked for this often, and started again.
 const PATROL_EVERY: Nanos = 1_500_000_000;
+/// A disk falls back by this long, or longer.
+const ROLL_BACK_AFTER: Nanos = 6_000_000_000;
 
 impl Chaos {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut chaos = Self { steps: BinaryHeap::new(), count: 0, done: 0, skipped: 0 };
+        let mut chaos =
+            Self { steps: BinaryHeap::new(), count: 0, done: 0, skipped: 0, shards: plan.shards };
         for scheduled in &plan.faults {
-            chaos.at(scheduled.at, What::Begin(scheduled.fault.clone()));
+            chaos.at(scheduled.at, What::Begin(scheduled.fault.clone(), scheduled.at + LOOK_MAX));
         }
         chaos.at(PATROL_EVERY, What::Patrol);
         chaos
@@ -80,6 +101,9 @@ impl Chaos {
     pub(crate) fn end(&mut self, cluster: &mut Cluster) {
         self.steps.clear();
         cluster.heal();
+        for group in (1..=self.shards).map(GroupId) {
+            cluster.regrow(group);
+        }
         for m in 0..cluster.sim.machines.len() {
             cluster.sim.machines[m].inbox.resume();
             lock(&cluster.sim.machines[m].state).slow = 1;
@@ -91,9 +115,11 @@ impl Chaos {
 
     fn carry_out(&mut self, cluster: &mut Cluster, what: What) {
         match what {
-            What::Begin(fault) => {
+            What::Begin(fault, until) => {
                 let now = cluster.sim.now();
-                if self.begin(cluster, now, &fault) {
+                if waits(cluster, &fault) && now < until {
+                    self.at(now + LOOK_EVERY, What::Begin(fault, until));
+                } else if self.begin(cluster, now, &fault) {
                     self.done += 1;
                     cluster.recorder.fault(now, fault.to_string(), Map::new());
                 } else {
@@ -105,9 +131,12 @@ impl Chaos {
                     cluster.boot(m);
                 }
             }
+            What::Strike(m) => cluster.kill(m, true),
+            What::RollBack(m, backup) => self.roll_back(cluster, m, backup),
             What::Resume(m) => cluster.sim.machines[m].inbox.resume(),
             What::Clear(number) => cluster.clear(number),
             What::Quick(m) => lock(&cluster.sim.machines[m].state).slow = 1,
+            What::Regrow(group) => cluster.regrow(group),
             What::NotFull(m) => lock(&cluster.sim.machines[m].disk).faults().full = false,
             What::Readable(m) => {
                 lock(&cluster.sim.machines[m].disk).faults().reads_fail = false;
@@ -122,6 +151,7 @@ impl Chaos {
     /// Starts again who halted because its disk failed. Whoever stopped for another reason broke a rule, unless its
     /// disk was lost.
     fn patrol(&mut self, cluster: &mut Cluster) {
+        cluster.ask_for_shapes();
         for m in 0..cluster.sim.machines.len() {
             let state = cluster.sim.machines[m].state();
             if let Some(halt) = &state.halted
@@ -173,9 +203,14 @@ impl Chaos {
                 cluster.sim.machines[*a].inbox.push(Delivery::Reset { peer: *b });
             }
             Fault::Jump(m, ms) => lock(&cluster.sim.machines[*m].clock).jump(*ms),
+            Fault::Reshape(group, voters, learners, long) => {
+                cluster.shape(*group, voters, learners);
+                self.at(now + long, What::Regrow(*group));
+            }
             Fault::Lose(m, loss) => return self.lose(cluster, now, *m, *loss),
             Fault::Crash(who, _)
             | Fault::PowerCut(who, _)
+            | Fault::Relapse(who, _, _)
             | Fault::Pause(who, _)
             | Fault::Isolate(who, _)
             | Fault::Slow(who, _, _)
@@ -205,6 +240,12 @@ impl Chaos {
             Fault::PowerCut(_, long) => {
                 cluster.kill(m, true);
                 self.at(now + long, What::Start(m));
+            }
+            Fault::Relapse(_, long, again) => {
+                cluster.kill(m, true);
+                self.at(now + long, What::Start(m));
+                self.at(now + long + again, What::Strike(m));
+                self.at(now + 2 * long + again, What::Start(m));
             }
             Fault::Pause(_, long) => {
                 machine.inbox.pause();
@@ -242,6 +283,7 @@ impl Chaos {
             | Fault::BadLink(..)
             | Fault::Reset(..)
             | Fault::Jump(..)
+            | Fault::Reshape(..)
             | Fault::Lose(..) => unreachable!("not a fault of one machine"),
         }
     }
@@ -255,6 +297,13 @@ impl Chaos {
         cluster.kill(m, true);
         let rng = &mut cluster.rng.fork(now);
         let machine = &cluster.sim.machines[m];
+        if loss == Loss::RolledBack {
+            let disk = lock(&machine.disk).clone();
+            let backup = Box::new(Backup { disk, store: machine.store.copy() });
+            self.at(now + 1_000_000_000, What::Start(m));
+            self.at(now + ROLL_BACK_AFTER, What::RollBack(m, backup));
+            return true;
+        }
         lock(&machine.state).lost = true;
         let back = now + 2_000_000_000;
         match loss {
@@ -272,8 +321,27 @@ impl Chaos {
                 lock(&machine.state).halted = None;
                 lock(&machine.state).gone = true;
             }
+            Loss::RolledBack => unreachable!("that is for later"),
         }
         true
+    }
+
+    /// A member's disk is what it was. Only what a member has said since can be missed: it is waited until every
+    /// other one has spoken with its present process, as any of them must then notice.
+    fn roll_back(&mut self, cluster: &mut Cluster, m: usize, backup: Box<Backup>) {
+        let now = cluster.sim.now();
+        let others = cluster.sim.members - 1;
+        if cluster.sim.lookout(|lookout| lookout.known_to(m)) < others {
+            return self.at(now + LOOK_EVERY, What::RollBack(m, backup));
+        }
+        cluster.kill(m, true);
+        let rng = &mut cluster.rng.fork(now);
+        let machine = &cluster.sim.machines[m];
+        lock(&machine.state).lost = true;
+        lock(&machine.disk).roll_back(&backup.disk, rng);
+        machine.store.roll_back(&backup.store);
+        cluster.sim.oracle(|oracle| oracle.on_lost(m));
+        self.at(now + 1_000_000_000, What::Start(m));
     }
 }
 
@@ -294,6 +362,14 @@ fn mend(cluster: &Cluster, m: usize) {
     cluster.sim.machines[m].store.mend();
 }
 
+/// Whether a fault is for somebody who sends or receives a snapshot, and nobody does.
+fn waits(cluster: &Cluster, fault: &Fault) -> bool {
+    let (Fault::Crash(who, _) | Fault::PowerCut(who, _) | Fault::Isolate(who, _)) = fault else {
+        return false;
+    };
+    matches!(who, Who::Sender | Who::Receiver) && find(cluster, *who).is_none()
+}
+
 /// The machine that a fault hits; none if it does not run.
 fn find(cluster: &Cluster, who: Who) -> Option<usize> {
     let m = match who {
@@ -302,9 +378,19 @@ fn find(cluster: &Cluster, who: Who) -> Option<usize> {
             let leader = cluster.sim.oracle(|oracle| oracle.leader(group))?;
             len_usize(leader.0 - 1)
         }
+        Who::Sender => cluster.sim.lookout(|lookout| lookout.sender())?,
+        Who::Receiver => cluster.sim.lookout(|lookout| lookout.receiver())?,
     };
     cluster.sim.machines[m].inbox.is_up().then_some(m)
 }
+
+impl PartialEq for Step {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Step {}
 
 impl PartialOrd for Step {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {

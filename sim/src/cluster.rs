@@ -1,5 +1,6 @@
 //! A whole cluster in the hands of a test: faults as verbs, clients as methods, waiting with a limit.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use madsim::net::NetSim;
 use madsim::runtime::Handle;
 use ring_core::config::Config;
-use ring_core::ids::{GroupId, len_u64, len_usize};
+use ring_core::ids::{GroupId, MemberId, len_u64, len_usize};
 use ring_core::io::{Action, Reply};
 use ring_core::rng::Rng;
 use ring_core::wire::message::{MemberStatus, Role};
@@ -18,6 +19,7 @@ use crate::call::{Ask, Ended};
 use crate::client::Client;
 use crate::clock::{Clock, Nanos, WALL_START_MS};
 use crate::history::{Done, History, Key, Op, Recorder, Value};
+use crate::inbox::Delivery;
 use crate::lock;
 use crate::log::recover_disk;
 use crate::member;
@@ -34,6 +36,8 @@ pub struct Cluster {
     plan: Plan,
     handle: Handle,
     weather: Vec<(u64, Weather)>,
+    /// Groups whose membership was changed: what each is to have.
+    shapes: BTreeMap<GroupId, (Vec<MemberId>, Vec<MemberId>)>,
     fronts: u64,
 }
 
@@ -105,7 +109,16 @@ impl Cluster {
                 handle.create_node().name(format!("n{}", m + 1)).ip(net::address(m).ip()).build();
             machine.node.set(node.id()).expect("each machine is made once");
         }
-        Self { sim, recorder, rng, plan, handle, weather: Vec::new(), fronts: 0 }
+        Self {
+            sim,
+            recorder,
+            rng,
+            plan,
+            handle,
+            weather: Vec::new(),
+            shapes: BTreeMap::new(),
+            fronts: 0,
+        }
     }
 
     /// Starts every machine that does not run.
@@ -252,6 +265,11 @@ impl Cluster {
         let sim = &self.sim;
         let machine = &sim.machines[m];
         let power = power || lock(&machine.disk).deceives();
+        let state = machine.state();
+        if machine.inbox.is_up() || state.starting {
+            let starting = !machine.inbox.is_up();
+            sim.lookout(|lookout| lookout.on_death(m, starting, state.founded));
+        }
         machine.inbox.close();
         lock(&machine.state).starting = false;
         self.handle.kill(*machine.node.get().expect("set when it was made"));
@@ -304,6 +322,35 @@ impl Cluster {
     pub(crate) fn clear(&mut self, number: u64) {
         self.weather.retain(|(n, _)| *n != number);
         self.apply_weather();
+    }
+
+    /// From now on the group is to have these voters and learners, counted from 0.
+    pub(crate) fn shape(&mut self, group: GroupId, voters: &[usize], learners: &[usize]) {
+        let ids = |machines: &[usize]| machines.iter().map(|m| member_id(*m)).collect();
+        self.shapes.insert(group, (ids(voters), ids(learners)));
+        self.ask_for_shapes();
+    }
+
+    /// If the group was changed, it is to have all its voters again.
+    pub(crate) fn regrow(&mut self, group: GroupId) {
+        let Some(genesis) = self.sim.oracle(|oracle| oracle.genesis().cloned()) else { return };
+        let voters = genesis.membership(group).voters;
+        if let Some(shape) = self.shapes.get_mut(&group) {
+            *shape = (voters.iter().map(|replica| replica.member).collect(), Vec::new());
+            self.ask_for_shapes();
+        }
+    }
+
+    /// Asks each leader for what its group is to have; it refuses what it cannot do yet, or has done.
+    pub(crate) fn ask_for_shapes(&self) {
+        for (group, (voters, learners)) in &self.shapes {
+            let Some(leader) = self.leader(*group) else { continue };
+            self.sim.machines[leader - 1].inbox.push(Delivery::Reshape {
+                group: *group,
+                voters: voters.clone(),
+                learners: learners.clone(),
+            });
+        }
     }
 
     fn add_weather(&mut self, weather: Weather) -> u64 {
@@ -383,6 +430,7 @@ impl Cluster {
             if self.sim.now() > end {
                 return Err(Stuck(format!("not settled in {long:?}: {problem}")));
             }
+            self.ask_for_shapes();
             self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::Waker;
 
-use ring_core::ids::ConnId;
+use ring_core::ids::{ConnId, GroupId, MemberId};
 use ring_core::io::Dial;
 
 use crate::call::{Ask, Pending, Promise, call};
@@ -28,6 +28,12 @@ pub(crate) enum Delivery {
     },
     Broken {
         conn: ConnId,
+    },
+    /// The member is asked to change who takes part in a group.
+    Reshape {
+        group: GroupId,
+        voters: Vec<MemberId>,
+        learners: Vec<MemberId>,
     },
     /// All connections to this machine are to break now.
     Reset {

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`disk`], [`store`], [`clock`], [`net`] | what a machine stands on, and how it fails |
 //! | [`world`], [`member`], [`log`], [`inbox`] | one process: core's contract carried out on them |
-//! | [`oracle`], [`trace`] | what sees all machines at once |
+//! | [`oracle`], [`trace`], [`rare`] | what sees all machines at once |
+//! | [`plan`], [`swarm`], [`mod@shrink`] | what a seed turns into, many seeds, and a failing one made smaller |
 
 #[cfg(not(any(madsim, doc, doctest)))]
 compile_error!(
@@ -27,6 +28,8 @@ pub mod net;
 pub mod oracle;
 mod panics;
 pub mod plan;
+pub mod rare;
+pub mod shrink;
 pub mod store;
 pub mod swarm;
 pub mod trace;

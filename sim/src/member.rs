@@ -17,6 +17,7 @@ use ring_core::io::{Call, Halt};
 use ring_core::node::StartError;
 use ring_core::rng::Rng;
 use ring_core::shard::Worker;
+use ring_core::storage::segment_name;
 use ring_core::store::{StoreDone, StoreTask};
 use ring_core::wire::Message;
 use ring_core::{Input, Node, Outbox, Restored, carry_out};
@@ -27,6 +28,7 @@ use crate::inbox::{Delivery, Look, Submission};
 use crate::lock;
 use crate::log::{LogAnswer, recover_disk, settle_disk};
 use crate::net;
+use crate::rare::Rare;
 use crate::store::SimStore;
 use crate::trace::{Brief, What};
 use crate::world::{Due, Sim, SimWorld, Timed, member_id};
@@ -116,6 +118,11 @@ async fn boot(
     }
     match Worker::new(machine.store.open(), &machine.config.limits) {
         Ok((worker, store)) => {
+            let torn = log.tail.last.is_some_and(|last| {
+                let len = lock(&machine.disk).len(&segment_name(last));
+                len.is_some_and(|len| len > log.tail.last_len)
+            });
+            sim.lookout(|lookout| lookout.on_boot(me, &log, &store, torn));
             sim.oracle(|oracle| oracle.on_boot(me, &log, &store));
             sim.say(me, format!("starts: boot {} seen, next {}", log.boot, log.tail.next_seq));
             Some((Restored { log, store }, Some(worker)))
@@ -129,6 +136,7 @@ async fn boot(
 
 fn give_up(sim: &Sim, me: usize, problem: String) {
     sim.say(me, format!("cannot start: {problem}"));
+    sim.lookout(|lookout| lookout.reach(Rare::Unrecoverable));
     lock(&sim.machines[me].state).unrecoverable = Some(problem);
 }
 
@@ -208,7 +216,9 @@ impl Process {
         self.trace_inputs(&inputs);
         for input in inputs.drain(..) {
             if let Input::Store(done) = &input {
-                self.world.sim.oracle(|oracle| oracle.on_done(self.world.me, done));
+                let sim = &self.world.sim;
+                sim.oracle(|oracle| oracle.on_done(self.world.me, done));
+                sim.lookout(|lookout| lookout.on_done(done, || sim.net.is_split()));
             }
             self.node.handle(now, input);
         }
@@ -315,6 +325,15 @@ impl Process {
                 }
             }
             Delivery::Broken { conn } => self.on_broken(conn),
+            Delivery::Reshape { group, voters, learners } => {
+                let now = lock(&self.machine().clock).now(self.world.now);
+                let changed = self.node.change_membership(now, group, &voters, &learners);
+                self.world.sim.trace(|trace| trace.mix(u64::from(changed.is_ok()) << 59));
+                if changed.is_ok() {
+                    let words = format!("{group} is to have {voters:?}, learners {learners:?}");
+                    self.world.sim.say(self.world.me, words);
+                }
+            }
             Delivery::Reset { peer } => {
                 for conn in self.world.reset(peer) {
                     self.scratch.inputs.push(Input::Disconnected { conn });
@@ -353,7 +372,10 @@ impl Process {
                     promise.taken();
                     self.world.promises.insert(request, promise);
                 }
-                Err(refused) => promise.end(Ended::Refused(refused)),
+                Err(refused) => {
+                    self.world.sim.lookout(|lookout| lookout.reach(Rare::CallRefused));
+                    promise.end(Ended::Refused(refused));
+                }
             }
         }
         self.scratch.calls = calls;

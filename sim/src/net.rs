@@ -24,6 +24,7 @@ use madsim::time::TimeHandle;
 use ring_core::ids::{ConnId, len_u64, len_usize};
 use ring_core::io::Dial;
 use ring_core::rng::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::inbox::Delivery;
@@ -48,7 +49,7 @@ struct State {
 }
 
 /// What one directed link does to what travels on it. Chances are in 10,000 frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// Nothing passes.
     pub blocked: bool,
@@ -151,6 +152,12 @@ impl Net {
             }
         }
         wake_all(state);
+    }
+
+    /// Whether some link is blocked.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        lock(&self.state).links.iter().any(|link| link.blocked)
     }
 
     /// All links are well again; tame ones stay tame, wild ones wild, without faults.

@@ -18,7 +18,7 @@ use std::fmt;
 
 use ring_core::genesis::Genesis;
 use ring_core::ids::{GroupId, LogIndex, LogSeq, MemberId, ReplicaId, Term, len_u64, len_usize};
-use ring_core::raft::message::{Body, Entry, EntryBody, Message as RaftMessage};
+use ring_core::raft::message::{Body, Entry, EntryBody, Membership, Message as RaftMessage};
 use ring_core::storage::Recovered;
 use ring_core::storage::record::Batch;
 use ring_core::store::{StoreDone, StoreState, StoreTask};
@@ -58,7 +58,8 @@ struct GroupFacts {
     digests: BTreeMap<LogIndex, (u64, usize)>,
     /// By index and term: hash of the entry and term of the one before.
     entries: BTreeMap<(LogIndex, Term), (u64, Term)>,
-    voters: Vec<usize>,
+    /// By index and term: the memberships that any log holds or held; at 0 that of the genesis.
+    shapes: BTreeMap<(LogIndex, Term), Membership>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +108,12 @@ impl Oracle {
         LogIndex(self.groups.get(&group).map_or(0, |g| len_u64(g.ledger.len())))
     }
 
+    /// The term of what a member has written at an index of a group's log, if its log holds it.
+    #[must_use]
+    pub fn written(&self, member: usize, group: GroupId, index: LogIndex) -> Option<Term> {
+        self.members[member].written.get(&group)?.term_at(index)
+    }
+
     /// How many promises were looked at.
     #[must_use]
     pub fn promises(&self) -> u64 {
@@ -134,9 +141,8 @@ impl Oracle {
             return;
         }
         for group in genesis.groups() {
-            let voters = genesis.membership(group).voters;
             let facts = self.groups.entry(group).or_default();
-            facts.voters = voters.iter().map(|r| len_usize(r.member.0 - 1)).collect();
+            facts.shapes.insert((LogIndex(0), Term(0)), genesis.membership(group));
         }
         self.genesis = Some(genesis.clone());
     }
@@ -519,22 +525,42 @@ impl Oracle {
     }
 
     fn on_first_applied(&mut self, member: usize, group: GroupId, entry: &Entry) {
-        let voters = &self.groups[&group].voters;
-        let holders = voters.iter().filter(|v| {
-            let mirror = self.members[**v].durable.get(&group);
+        let facts = &self.groups[&group];
+        let holds = |member: MemberId| {
+            let mirror = self.members[len_usize(member.0 - 1)].durable.get(&group);
             mirror
                 .is_some_and(|m| entry.index <= m.cut || m.term_at(entry.index) == Some(entry.term))
-        });
-        let count = holders.count();
-        if count * 2 <= voters.len() {
+        };
+        // Its leader counted by the last membership in its log: the one in force there, or one that came after.
+        let applied = |at: LogIndex, term: Term| {
+            let known = at.0.checked_sub(1).and_then(|i| facts.ledger.get(len_usize(i)));
+            at <= entry.index && known.is_none_or(|(known, _)| *known == term)
+        };
+        let in_force = facts.shapes.keys().rev().find(|(at, term)| applied(*at, *term));
+        let from = in_force.copied().unwrap_or_default();
+        let is_quorum = |shape: &Membership| {
+            let replicas = || shape.voters.iter().chain(&shape.outgoing);
+            shape.has_quorum(|id| replicas().any(|r| r.id == id && holds(r.member)))
+        };
+        if !facts.shapes.range(from..).any(|(_, shape)| is_quorum(shape)) {
+            let holders = (1..=len_u64(self.members.len())).map(MemberId).filter(|m| holds(*m));
             let problem = format!(
-                "{}: applies {group} {} {}, durable on {count} of {} voters",
+                "{}: applies {group} {} {}, durable on {:?} only, with {:?}",
                 name(member),
                 entry.index,
                 entry.term,
-                voters.len()
+                holders.collect::<Vec<_>>(),
+                facts.shapes.range(from..).collect::<Vec<_>>()
             );
             self.fail("COMMIT", problem);
+        }
+    }
+
+    /// A membership stands in some log.
+    pub fn on_shape(&mut self, group: GroupId, entry: &Entry) {
+        if let EntryBody::Membership(membership) = &entry.body {
+            let shapes = &mut self.groups.entry(group).or_default().shapes;
+            shapes.insert((entry.index, entry.term), (**membership).clone());
         }
     }
 

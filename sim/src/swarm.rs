@@ -10,10 +10,11 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use madsim::runtime::Runtime;
+use madsim::runtime::{Handle, Runtime};
+use madsim::task::NodeId;
 use ring_core::ids::{len_u64, len_usize};
 use ring_core::rng::Rng;
 use serde_json::{Map, Value as Json};
@@ -28,6 +29,8 @@ use crate::net::nanos;
 use crate::oracle::Violation;
 use crate::panics;
 use crate::plan::Plan;
+use crate::rare::Reached;
+use crate::shrink::{Shrunk, shrink};
 use crate::world::Sim;
 
 /// How to run a seed.
@@ -58,6 +61,8 @@ pub struct Report {
     pub faults: (u64, u64),
     /// Entries applied by all groups, each counted once.
     pub applied: u64,
+    /// Rare states that were reached.
+    pub reached: Reached,
     /// Checkers that could not judge the history, and why.
     pub unjudged: Vec<String>,
     /// What the clients saw.
@@ -92,6 +97,8 @@ pub enum Class {
 #[derive(Default)]
 struct Remains {
     sim: Option<Arc<Sim>>,
+    /// Where the clients run.
+    crowd: Option<NodeId>,
     recorder: Recorder,
     faults: (u64, u64),
 }
@@ -104,26 +111,67 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Runs a seed from its plan to its verdict. Must not be called inside a simulation.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
-    let mut plan = Plan::of(seed);
-    if options.calm {
-        plan = plan.calm();
+    run_plan(&options.applied_to(Plan::of(seed)), options)
+}
+
+impl Options {
+    /// The plan as it is to be run.
+    #[must_use]
+    pub fn applied_to(&self, mut plan: Plan) -> Plan {
+        if self.calm {
+            plan = plan.calm();
+        }
+        if let Some(chaos) = self.chaos {
+            plan.chaos = chaos;
+            plan.faults.retain(|fault| fault.at < nanos(chaos));
+        }
+        plan
     }
-    if let Some(chaos) = options.chaos {
-        plan.chaos = chaos;
-        plan.faults.retain(|fault| fault.at < nanos(chaos));
-    }
-    run_plan(&plan, options)
+}
+
+/// Makes a failing plan smaller, as [`shrink()`] does; `each` is told of every plan that was tried and what failed.
+/// None: the plan does not fail. A run that never ends counts as one that does not fail.
+pub fn shrink_plan(
+    plan: &Plan,
+    tries_max: usize,
+    mut each: impl FnMut(&Plan, Option<&Failure>),
+) -> Option<(Failure, Shrunk)> {
+    let found = run_bounded(plan).failure?;
+    let shrunk = shrink(plan, tries_max, |plan| {
+        let failure = run_bounded(plan).failure;
+        each(plan, failure.as_ref());
+        failure.is_some_and(|failure| failure.is_like(&found))
+    });
+    Some((found, shrunk))
+}
+
+/// Runs a plan on a thread of its own, which is left behind if it never ends.
+fn run_bounded(plan: &Plan) -> Report {
+    let (sender, receiver) = mpsc::channel();
+    let mine = plan.clone();
+    std::thread::spawn(move || {
+        // Nobody listens any more when it took too long.
+        let _ = sender.send(run_plan(&mine, &Options::default()));
+    });
+    receiver.recv_timeout(HUNG_AFTER).unwrap_or_else(|_| Report::hung(plan.clone()))
 }
 
 /// Runs a plan.
 #[must_use]
 pub fn run_plan(plan: &Plan, options: &Options) -> Report {
+    run_world(plan, options).0
+}
+
+/// Runs a plan; also hands out what all its machines shared, which nothing holds any more.
+fn run_world(plan: &Plan, options: &Options) -> (Report, Weak<Sim>) {
     let remains =
         Arc::new(Mutex::new(Remains { recorder: Recorder::new(meta(plan)), ..Remains::default() }));
+    let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let result = panics::catch(AssertUnwindSafe(|| {
-        let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
         runtime.block_on(live(plan.clone(), options.clone(), Arc::clone(&remains)))
     }));
+    let buried = panics::catch(AssertUnwindSafe(|| bury(&runtime, &remains)));
+    buried.expect("what is killed does nothing any more");
     let mut failure = match result {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
@@ -141,13 +189,15 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
         let groups = (1..=plan.shards).map(ring_core::ids::GroupId);
         sim.oracle(|oracle| groups.map(|group| oracle.applied(group).0).sum())
     });
-    Report {
+    let report = Report {
         plan: plan.clone(),
         trace_hash: sim.map_or(0, |sim| sim.trace(|trace| trace.hash())),
         simulated: sim.map_or(Duration::ZERO, |sim| Duration::from_nanos(sim.now())),
         counts,
         faults: remains.faults,
         applied,
+        reached: sim
+            .map_or_else(Reached::default, |sim| sim.lookout(|lookout| lookout.reached.clone())),
         last_events: match (&failure, sim) {
             (Some(_), Some(sim)) => sim.trace(|trace| trace.last()),
             _ => String::new(),
@@ -155,7 +205,28 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
         failure,
         unjudged,
         history,
+    };
+    (report, sim.map_or_else(Weak::new, Arc::downgrade))
+}
+
+/// Ends every task of a run. A task that waits lives as long as what may wake it, and that is often something it
+/// holds itself (its inbox, its connections, the time): without this nothing of a run would ever be freed.
+fn bury(runtime: &Runtime, remains: &Mutex<Remains>) {
+    let mut nodes: Vec<NodeId> = Vec::new();
+    {
+        let remains = lock(remains);
+        let machines = remains.sim.iter().flat_map(|sim| &sim.machines);
+        nodes.extend(machines.filter_map(|machine| machine.node.get()));
+        nodes.extend(remains.crowd);
     }
+    runtime.block_on(async move {
+        let handle = Handle::current();
+        for node in nodes {
+            handle.kill(node);
+        }
+        // The killed tasks are dropped when their turn comes, before any time passes.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+    });
 }
 
 /// The `meta` line of a run's history.
@@ -177,10 +248,12 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
 
     let end = cluster.sim.now() + nanos(plan.chaos);
     let keys = Arc::new(Mutex::new(Keys::new(plan.workload.partitions, plan.workload.keys)));
+    let crowd = Handle::current().create_node().name("clients").build();
+    lock(&remains).crowd = Some(crowd.id());
     let clients: Vec<_> = clients(&cluster, &plan)
         .map(|client| {
             let work = client.work(Arc::clone(&keys), plan.workload.clone(), end);
-            madsim::task::spawn(work)
+            crowd.spawn(work)
         })
         .collect();
     let mut chaos = Chaos::new(&plan);
@@ -333,7 +406,7 @@ pub fn run_many(
         let hung = running.iter().find(|(_, begun)| begun.elapsed() > HUNG_AFTER);
         if let Some(seed) = hung.map(|(seed, _)| *seed) {
             running.remove(&seed);
-            if !each(Report::hung(seed)) || running.is_empty() {
+            if !each(Report::hung(options.applied_to(Plan::of(seed)))) || running.is_empty() {
                 return;
             }
         }
@@ -350,16 +423,17 @@ enum News {
 const HUNG_AFTER: Duration = Duration::from_secs(120);
 
 impl Report {
-    fn hung(seed: u64) -> Self {
-        let problem = format!("the run goes on for ever; see where with --seed {seed} --aloud");
+    fn hung(plan: Plan) -> Self {
+        let problem = String::from("the run goes on for ever; see where with --aloud");
         Self {
-            plan: Plan::of(seed),
+            plan,
             failure: Some(Failure { class: Class::Liveness, problem }),
             trace_hash: 0,
             simulated: Duration::ZERO,
             counts: Counts::default(),
             faults: (0, 0),
             applied: 0,
+            reached: Reached::default(),
             unjudged: Vec::new(),
             history: History::default(),
             last_events: String::new(),
@@ -370,6 +444,27 @@ impl Report {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.failure.is_none()
+    }
+}
+
+impl Failure {
+    /// True when the same check found the same kind of wrong, whatever the numbers are.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.class, self.check()) == (other.class, other.check())
+    }
+
+    /// What found it: the check's name, the place of a panic, the beginning of what did not happen; no numbers but
+    /// those of a place.
+    fn check(&self) -> String {
+        let first = self.problem.lines().next().unwrap_or_default();
+        match self.class {
+            Class::Crash => first.to_owned(),
+            Class::Safety | Class::Liveness | Class::Divergence => {
+                let name = first.split(':').next().unwrap_or_default();
+                name.chars().filter(|c| !c.is_ascii_digit()).collect()
+            }
+        }
     }
 }
 
@@ -395,7 +490,9 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", self.plan)?;
                 writeln!(f, "{}", self.last_events)?;
                 let seed = self.plan.seed;
-                writeln!(f, "replay: cargo run --release -p sim --bin swarm -- --seed {seed}")?;
+                if self.plan == Plan::of(seed) {
+                    writeln!(f, "replay: cargo run --release -p sim --bin swarm -- --seed {seed}")?;
+                }
                 write!(f, "seed {seed}")?;
             }
         }
@@ -413,5 +510,30 @@ impl fmt::Display for Report {
             write!(f, "\n  not judged: {why}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Fault, Loss, Scheduled};
+
+    /// However a run ends, nothing of it is left: thousands of them fit one process.
+    #[test]
+    fn a_run_leaves_nothing_behind() {
+        let passing = Plan { chaos: Duration::from_secs(5), ..Plan::of(1).calm() };
+        let mut panicking = passing.clone();
+        panicking.limits.append_entries = 0;
+        let mut stuck = passing.clone();
+        stuck.faults = (0..stuck.members)
+            .map(|m| Scheduled { at: 4_000_000_000, fault: Fault::Lose(m, Loss::Gone) })
+            .collect();
+
+        let ends = [None, Some(Class::Crash), Some(Class::Liveness)];
+        for (plan, end) in [passing, panicking, stuck].iter().zip(ends) {
+            let (report, world) = run_world(plan, &Options::default());
+            assert_eq!(report.failure.as_ref().map(|failure| failure.class), end, "{report}");
+            assert!(world.upgrade().is_none(), "{end:?}");
+        }
     }
 }

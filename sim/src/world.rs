@@ -12,12 +12,13 @@ use madsim::task::NodeId;
 use madsim::time::TimeHandle;
 use ring_core::World;
 use ring_core::config::Config;
-use ring_core::ids::{ConnId, MemberId, RequestId, SegmentId};
+use ring_core::ids::{ConnId, LogIndex, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, Reply};
 use ring_core::rng::Rng;
-use ring_core::storage::record::Batch;
+use ring_core::storage::record::{Batch, Record};
 use ring_core::store::{StoreDone, StoreTask};
 use ring_core::wire::{Assembler, Decoder, Encoder, Message};
+use serde::{Deserialize, Serialize};
 
 use crate::call::{Ended, Promise};
 use crate::clock::{Clock, Nanos};
@@ -27,6 +28,7 @@ use crate::lock;
 use crate::log::{LogEvent, LogWriter};
 use crate::net::{self, Net, Parcel, Wire};
 use crate::oracle::{Oracle, Violation};
+use crate::rare::{Lookout, Rare};
 use crate::store::SimStore;
 use crate::trace::{Brief, Trace, What};
 
@@ -83,7 +85,7 @@ pub struct MachineState {
 }
 
 /// How quick machines are; drawn by the plan. Times are in nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     /// A sync of the log takes about this long.
     pub sync: Nanos,
@@ -103,6 +105,7 @@ pub struct Pace {
 struct Watch {
     oracle: Oracle,
     trace: Trace,
+    lookout: Lookout,
     supervisor: Option<Waker>,
 }
 
@@ -126,6 +129,7 @@ impl Sim {
             watch: Mutex::new(Watch {
                 oracle: Oracle::new(members),
                 trace: Trace::new(count, aloud),
+                lookout: Lookout::new(members),
                 supervisor: None,
             }),
         })
@@ -164,6 +168,44 @@ impl Sim {
     /// Adds to the trace.
     pub fn trace<T>(&self, add: impl FnOnce(&mut Trace) -> T) -> T {
         add(&mut lock(&self.watch).trace)
+    }
+
+    /// Tells the lookout.
+    pub(crate) fn lookout<T>(&self, tell: impl FnOnce(&mut Lookout) -> T) -> T {
+        tell(&mut lock(&self.watch).lookout)
+    }
+
+    /// A batch goes to a member's log.
+    fn on_append(&self, me: usize, batch: &Batch) {
+        {
+            let Watch { oracle, lookout, .. } = &mut *lock(&self.watch);
+            lookout.on_append(me, batch, |group, index| oracle.written(me, group, index));
+            for record in &batch.records {
+                if let Record::Entries { group, entries, .. } = record {
+                    entries.iter().for_each(|entry| oracle.on_shape(*group, entry));
+                }
+            }
+        }
+        self.oracle(|oracle| oracle.on_append(me, batch));
+    }
+
+    /// A task goes to a member's store.
+    fn on_task(&self, me: usize, task: &StoreTask) {
+        {
+            let Watch { oracle, lookout, .. } = &mut *lock(&self.watch);
+            let news = match task {
+                StoreTask::Apply { group, .. } => oracle.applied(*group).next(),
+                StoreTask::Create { .. }
+                | StoreTask::Read { .. }
+                | StoreTask::CloseCursor { .. }
+                | StoreTask::Persist
+                | StoreTask::Load { .. }
+                | StoreTask::CloseSnapshot { .. }
+                | StoreTask::Install { .. } => LogIndex(0),
+            };
+            lookout.on_task(me, task, news);
+        }
+        self.oracle(|oracle| oracle.on_task(me, task));
     }
 
     /// Keeps a line about a machine.
@@ -454,6 +496,7 @@ impl World for SimWorld {
     fn send(&mut self, conn: ConnId, message: Message) {
         let (me, now) = (self.me, self.now);
         let promise = self.is_member() && self.sim.oracle(|oracle| oracle.on_send(me, &message));
+        self.sim.lookout(|lookout| lookout.on_send(me, &message));
         if promise {
             self.sample_promise();
         }
@@ -482,7 +525,7 @@ impl World for SimWorld {
 
     fn append(&mut self, batch: Batch) {
         assert!(self.is_member(), "a client stores nothing");
-        self.sim.oracle(|oracle| oracle.on_append(self.me, &batch));
+        self.sim.on_append(self.me, &batch);
         self.sim.trace(|trace| trace.mix(batch.seq.0 ^ batch.len.rotate_left(40)));
         self.log.append(batch);
     }
@@ -490,17 +533,21 @@ impl World for SimWorld {
     fn discard(&mut self, below: SegmentId) {
         let machine = &self.sim.machines[self.me];
         LogWriter::discard(&mut lock(&machine.disk), below);
+        self.sim.lookout(|lookout| lookout.reach(Rare::SegmentDeleted));
         self.sim.trace(|trace| trace.mix(below.0));
     }
 
     fn store(&mut self, task: StoreTask) {
         assert!(self.is_member(), "a client stores nothing");
-        self.sim.oracle(|oracle| oracle.on_task(self.me, &task));
+        self.sim.on_task(self.me, &task);
         self.tasks.push(task);
     }
 
     fn reply(&mut self, request: RequestId, result: Result<Reply, Failure>) {
         self.sim.trace(|trace| trace.mix(request.0 ^ u64::from(result.is_ok()) << 63));
+        if let Err(failure) = &result {
+            self.sim.lookout(|lookout| lookout.on_failure(failure));
+        }
         let promise = self.promises.remove(&request);
         let promise = promise.expect("a call is answered once");
         promise.end(Ended::Answered(result));
@@ -508,6 +555,7 @@ impl World for SimWorld {
 
     fn event(&mut self, event: Event) {
         let me = self.me;
+        self.sim.lookout(|lookout| lookout.on_event(me, &event));
         match &event {
             Event::Up { genesis } => {
                 lock(&self.sim.machines[me].state).founded = true;
@@ -527,6 +575,7 @@ impl World for SimWorld {
 
     fn halt(&mut self, reason: Halt) {
         self.sim.say(self.me, format!("halts: {reason}"));
+        self.sim.lookout(|lookout| lookout.on_halt(&reason));
         self.halted = Some(reason);
     }
 }
@@ -555,4 +604,10 @@ impl Ord for Timed {
 #[must_use]
 pub fn member_id(machine: usize) -> MemberId {
     MemberId(ring_core::ids::len_u64(machine) + 1)
+}
+
+/// The machine that a member is.
+#[must_use]
+pub fn machine_of(member: MemberId) -> usize {
+    ring_core::ids::len_usize(member.0 - 1)
 }

@@ -9,11 +9,11 @@ use crate::group::Group;
 use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
 use crate::io::{Event, Halt, Output};
 use crate::raft::message::{Body, Membership, Message as RaftMessage};
-use crate::raft::{Durable, Effects, Raft, Settings};
+use crate::raft::{Durable, Effects, ProposeRefused, Raft, Settings};
 use crate::shard::command::{ItemOutcome, Query};
 use crate::storage::{Recovered, RecoveredGroup};
 use crate::store::{StoreState, StoreTask};
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 use crate::wire::message::{AskError, BeatOf, Message};
 
 /// Most apply tasks of one group that the store has not answered.
@@ -518,6 +518,38 @@ impl Node {
                 handed.expect("asked just before whether it could");
             });
         }
+    }
+
+    /// Begins to change who takes part in a group that this member leads: among the replicas that the genesis
+    /// named, with the ids they have had from then on. For the directory to come, and for tests; no call of an
+    /// application leads here.
+    ///
+    /// # Errors
+    /// See [`ProposeRefused`]: a member without a replica of the group is [`ProposeRefused::BadMembership`]. Nothing
+    /// changed.
+    pub fn change_membership(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        voters: &[MemberId],
+        learners: &[MemberId],
+    ) -> Result<(), ProposeRefused> {
+        let Some(genesis) = &self.genesis else { return Err(ProposeRefused::NotLeader) };
+        if self.halted || self.awake_at.is_some() || !self.groups.contains_key(&id) {
+            return Err(ProposeRefused::NotLeader);
+        }
+        let first = genesis.membership(id);
+        let replicas = |members: &[MemberId]| {
+            let found = members.iter().map(|&member| first.on_member(member));
+            found.collect::<Option<Vec<_>>>().ok_or(ProposeRefused::BadMembership)
+        };
+        let (voters, learners) = (replicas(voters)?, replicas(learners)?);
+        let mut result = Ok(());
+        self.with_group(now.instant, id, |group, fx| {
+            let changed = group.raft.change_membership(now.instant, voters, learners, fx);
+            result = changed.map(|_| ());
+        });
+        result
     }
 
     /// Every group that this member has a replica of.

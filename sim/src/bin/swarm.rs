@@ -1,6 +1,7 @@
-//! Runs seeds: `swarm --seeds 1000 --jobs 2`, or one: `swarm --seed 77`.
+//! Runs seeds: `swarm --seeds 1000 --jobs 2`, or one: `swarm --seed 77`; makes one that fails smaller:
+//! `swarm --seed 77 --shrink`, and runs what came of it: `swarm --plan-file seed-77.json`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::plan::Plan;
-use sim::swarm::{Options, Report, run_many, run_seed};
+use sim::rare::Table;
+use sim::swarm::{Options, Report, run_many, run_plan, shrink_plan};
 
 /// Runs simulated clusters under faults, one for each seed, and judges them.
 #[derive(Parser)]
@@ -30,12 +32,24 @@ struct Args {
     /// Stop after so many failures.
     #[arg(long, default_value_t = 5)]
     failures: usize,
-    /// Print the plan and run nothing (with --seed).
-    #[arg(long, requires = "seed")]
+    /// Run the plan in this file, as --shrink writes it.
+    #[arg(long, conflicts_with_all = ["seeds", "first", "seed"])]
+    plan_file: Option<PathBuf>,
+    /// Print the plan and run nothing (of one seed or file).
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
     plan: bool,
-    /// Print every event as it happens (with --seed).
-    #[arg(long, requires = "seed")]
+    /// Print every event as it happens (of one seed or file).
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
     aloud: bool,
+    /// Look for the smallest plan that fails as this one does (one seed or file), and write it to a file.
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    shrink: bool,
+    /// How many plans --shrink may try.
+    #[arg(long, default_value_t = 1_000)]
+    tries: usize,
+    /// Where --shrink writes the plan, instead of seed-<N>.json.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// No faults.
     #[arg(long)]
     calm: bool,
@@ -51,25 +65,58 @@ fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
     let options =
         Options { aloud: args.aloud, calm: args.calm, chaos: args.chaos.map(Duration::from_secs) };
-    let passed = match args.seed {
-        Some(seed) => one(seed, &args, &options)?,
+    let plan = match (args.seed, &args.plan_file) {
+        (Some(seed), _) => Some(Plan::of(seed)),
+        (None, Some(path)) => Some(Plan::parse(&fs::read_to_string(path)?)?),
+        (None, None) => None,
+    };
+    let passed = match plan.map(|plan| options.applied_to(plan)) {
+        Some(plan) if args.shrink => smaller(&plan, &args)?,
+        Some(plan) => one(&plan, &args, &options)?,
         None => many(&args, &options)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn one(seed: u64, args: &Args, options: &Options) -> io::Result<bool> {
+fn one(plan: &Plan, args: &Args, options: &Options) -> io::Result<bool> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", Plan::of(seed))?;
+    writeln!(out, "{plan}")?;
     if args.plan {
         return Ok(true);
     }
     let begun = Instant::now();
-    let report = run_seed(seed, options);
+    let report = run_plan(plan, options);
     writeln!(out, "{report}")?;
     writeln!(out, "{}", speed(report.simulated, begun.elapsed()))?;
     save(args, &report)?;
     Ok(report.passed())
+}
+
+/// Looks for a smaller plan that fails alike.
+fn smaller(plan: &Plan, args: &Args) -> io::Result<bool> {
+    let bar = ProgressBar::new_spinner();
+    let style = "{elapsed_precise} {pos} plans tried; the last: {msg}";
+    bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
+    let found = shrink_plan(plan, args.tries, |plan, failure| {
+        let end = failure.map_or(String::from("passed"), ToString::to_string);
+        let line = end.lines().next().unwrap_or_default();
+        bar.set_message(format!("{} faults, {line}", plan.faults.len()));
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let mut out = io::stdout().lock();
+    let Some((failure, shrunk)) = found else {
+        writeln!(out, "{plan}\npassed: there is nothing to make smaller")?;
+        return Ok(true);
+    };
+    let path = args.out.clone();
+    let path = path.unwrap_or_else(|| PathBuf::from(format!("seed-{}.json", plan.seed)));
+    fs::write(&path, shrunk.plan.to_text())?;
+    let (tries, before) = (shrunk.tries, plan.faults.len());
+    writeln!(out, "{failure}\n\n{tries} plans tried, of {before} faults left:\n{}", shrunk.plan)?;
+    let path = path.display();
+    writeln!(out, "replay: cargo run --release -p sim --bin swarm -- --plan-file {path}")?;
+    Ok(false)
 }
 
 /// What all runs together did.
@@ -81,6 +128,7 @@ struct Total {
     faults: u64,
     entries: u64,
     unjudged: u64,
+    rare: Table,
     failed: Vec<Report>,
 }
 
@@ -109,6 +157,7 @@ fn many(args: &Args, options: &Options) -> io::Result<bool> {
     if let Some(report) = total.failed.last() {
         save(args, report)?;
     }
+    writeln!(out, "{}", total.rare)?;
     writeln!(out, "{total} {}", speed(total.simulated, begun.elapsed()))?;
     Ok(total.failed.is_empty())
 }
@@ -123,6 +172,7 @@ impl Total {
         }
         self.faults += report.faults.0;
         self.entries += report.applied;
+        self.rare.add(&report.reached);
         self.unjudged += u64::from(!report.unjudged.is_empty());
         if !report.passed() {
             self.failed.push(report);
