@@ -5,7 +5,7 @@
 //! | ELECT | one leader for each group and term |
 //! | MATCH | equal index and term: equal entry, and equal term of the entry before |
 //! | LEDGER | what is applied at an index is the same everywhere; no leader is without it, nobody overwrites it |
-//! | COMMIT | what is applied is durable on a majority of the group's voters |
+//! | COMMIT | what is applied is durable on a majority of the group's voters; and a majority stored, while in some term, an entry of that very term at its index or behind it |
 //! | PROMISE | what a vote or an acceptance says is durable on its sender |
 //! | HASH | equal applied index: equal digest of the state |
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
@@ -59,6 +59,9 @@ struct GroupFacts {
     /// By index and term: hash of the entry and term of the one before.
     entries: BTreeMap<(LogIndex, Term), (u64, Term)>,
     voters: Vec<usize>,
+    /// By term and member: the last index of that term which the member has stored while in that term. A leader
+    /// commits by counting these, and nothing else.
+    stored: BTreeMap<Term, BTreeMap<usize, LogIndex>>,
 }
 
 #[derive(Debug, Default)]
@@ -163,6 +166,12 @@ impl Oracle {
             }
         }
         facts.durable = facts.written.clone();
+        for (group, mirror) in &facts.durable {
+            if mirror.term_at(mirror.last()) == Some(mirror.term) {
+                let group = self.groups.entry(*group).or_default();
+                group.on_stored(member, mirror.term, mirror.last());
+            }
+        }
         let known = facts.progress.iter_mut();
         let absent = known.filter(|(group, _)| store.iter().all(|s| s.group != **group));
         let mut forgotten = None;
@@ -308,6 +317,13 @@ impl Oracle {
                     facts.votes.insert((group, term), vote);
                 }
                 fact.apply(&mut facts.durable);
+                if let Fact::Entries { group, entries } = &fact
+                    && let Some(last) = entries.last()
+                    && facts.durable.get(group).is_some_and(|mirror| mirror.term == last.term)
+                {
+                    let group = self.groups.entry(*group).or_default();
+                    group.on_stored(member, last.term, last.index);
+                }
             }
         }
         facts.durable_upto = facts.durable_upto.max(upto);
@@ -534,6 +550,20 @@ impl Oracle {
                 entry.term,
                 voters.len()
             );
+            return self.fail("COMMIT", problem);
+        }
+        let reached = |stored: &BTreeMap<usize, LogIndex>| {
+            let reached =
+                voters.iter().filter(|v| stored.get(v).is_some_and(|i| *i >= entry.index));
+            reached.count() * 2 > voters.len()
+        };
+        if !self.groups[&group].stored.range(entry.term..).any(|(_, stored)| reached(stored)) {
+            let problem = format!(
+                "{}: applies {group} {} {}; no leader had a majority for an entry of its own term there",
+                name(member),
+                entry.index,
+                entry.term
+            );
             self.fail("COMMIT", problem);
         }
     }
@@ -591,6 +621,13 @@ impl Oracle {
             );
             self.fail("HASH", problem);
         }
+    }
+}
+
+impl GroupFacts {
+    fn on_stored(&mut self, member: usize, term: Term, index: LogIndex) {
+        let stored = self.stored.entry(term).or_default().entry(member).or_default();
+        *stored = index.max(*stored);
     }
 }
 

@@ -154,6 +154,35 @@ fn commit_sees_too_few_durable_copies() {
     assert_eq!(check(&oracle), Some("COMMIT"));
 }
 
+/// Trap R1: a majority has an entry of an older term, but nothing of its leader's own.
+#[test]
+fn commit_sees_an_old_entry_committed_by_its_copies() {
+    let mut oracle = three();
+    oracle.on_append(0, &batch(2, vec![entries(vec![entry(2, 1, "b")])]));
+    oracle.on_append(0, &batch(3, vec![vote(3, Some(1))]));
+    oracle.on_append(1, &batch(2, vec![vote(3, Some(1)), entries(vec![entry(2, 1, "b")])]));
+    oracle.on_stored(0, LogSeq(3));
+    oracle.on_stored(1, LogSeq(2));
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a"), entry(2, 1, "b")]));
+    assert_eq!(check(&oracle), Some("COMMIT"));
+}
+
+/// The same once the new leader's first entry is there too.
+#[test]
+fn commit_counts_an_entry_of_the_leaders_own_term() {
+    let mut oracle = three();
+    let old = entry(2, 1, "b");
+    oracle.on_append(0, &batch(2, vec![entries(vec![old.clone()])]));
+    let own = vec![vote(3, Some(1)), entries(vec![entry(3, 3, "c")])];
+    oracle.on_append(0, &batch(3, own));
+    let both = vec![vote(3, Some(1)), entries(vec![old.clone(), entry(3, 3, "c")])];
+    oracle.on_append(1, &batch(2, both));
+    oracle.on_stored(0, LogSeq(3));
+    oracle.on_stored(1, LogSeq(2));
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a"), old]));
+    assert_eq!(oracle.violation(), None);
+}
+
 /// Trap R2: the answer before the vote is on disk.
 #[test]
 fn promise_sees_a_vote_that_is_not_durable() {
