@@ -2,13 +2,15 @@
 //!
 //! | check | what must hold |
 //! |---|---|
-//! | ELECT | one leader for each group and term |
+//! | ELECT | one leader for each group and term; who votes for a candidate has no log that is newer than the candidate's (section 3.6.1) |
 //! | MATCH | equal index and term: equal entry, and equal term of the entry before |
 //! | LEDGER | what is applied at an index is the same everywhere; no leader is without it, nobody overwrites it |
 //! | COMMIT | what is applied is durable on a majority of the group's voters; and a majority stored, while in some term, an entry of that very term at its index or behind it |
 //! | PROMISE | what a vote or an acceptance says is durable on its sender |
+//! | READ | a leader that is asked which index a read must wait for names none before what was applied anywhere when it was asked |
 //! | HASH | equal applied index: equal digest of the state |
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
+//! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
 //! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
@@ -62,6 +64,10 @@ struct GroupFacts {
     /// By term and member: the last index of that term which the member has stored while in that term. A leader
     /// commits by counting these, and nothing else.
     stored: BTreeMap<Term, BTreeMap<usize, LogIndex>>,
+    /// By term and candidate: with which last entry it stood.
+    candidates: BTreeMap<(Term, ReplicaId), (Term, LogIndex)>,
+    /// By asker and number: what was applied when a read index was asked for.
+    asked: BTreeMap<(ReplicaId, u64), LogIndex>,
 }
 
 #[derive(Debug, Default)]
@@ -366,17 +372,75 @@ impl Oracle {
                 self.on_leads(member, group, term);
                 false
             }
-            Body::Vote { .. } => self.on_vote(member, group, term, from),
-            Body::VoteAnswer { granted: true } => self.on_vote(member, group, term, to),
+            Body::Vote { last_index, last_term, .. } => {
+                let candidates = &mut self.groups.entry(group).or_default().candidates;
+                candidates.insert((term, from), (*last_term, *last_index));
+                self.on_vote(member, group, term, from)
+            }
+            Body::VoteAnswer { granted: true } => {
+                self.on_granted(member, group, term, to);
+                self.on_vote(member, group, term, to)
+            }
             Body::Accepted { index } => self.on_accepted(member, group, term, *index),
+            Body::ReadIndex { read } => {
+                let applied = self.applied(group);
+                self.groups.entry(group).or_default().asked.insert((from, *read), applied);
+                false
+            }
+            Body::ReadIndexAnswer { read, index: Some(index) } => {
+                self.on_read_index(member, group, (to, *read), *index);
+                false
+            }
             Body::PreVote { .. }
             | Body::PreVoteAnswer { .. }
             | Body::VoteAnswer { granted: false }
             | Body::Rejected { .. }
             | Body::BeatAnswer(_)
             | Body::SnapshotNext { .. }
-            | Body::ReadIndex { .. }
-            | Body::ReadIndexAnswer { .. } => false,
+            | Body::ReadIndexAnswer { index: None, .. } => false,
+        }
+    }
+
+    fn on_read_index(
+        &mut self,
+        member: usize,
+        group: GroupId,
+        read: (ReplicaId, u64),
+        index: LogIndex,
+    ) {
+        let Some(least) = self.groups.entry(group).or_default().asked.remove(&read) else {
+            return;
+        };
+        if index < least {
+            let problem = format!(
+                "{}: {group}: lets a read of {} wait for {index}; {least} was applied when it was asked",
+                name(member),
+                read.0
+            );
+            self.fail("READ", problem);
+        }
+    }
+
+    /// A voter whose log is newer than the candidate's could be the only one that holds what is committed.
+    fn on_granted(&mut self, member: usize, group: GroupId, term: Term, candidate: ReplicaId) {
+        let stood = self.groups.get(&group).and_then(|g| g.candidates.get(&(term, candidate)));
+        let mirror = self.members[member].written.get(&group);
+        let (Some(&stood), Some(mirror)) = (stood, mirror) else {
+            return;
+        };
+        let last = mirror.last();
+        let Some(last_term) = mirror.term_at(last) else {
+            return;
+        };
+        // What is of the term itself came from the candidate, which has been elected meanwhile.
+        if last_term < term && (last_term, last) > stood {
+            let problem = format!(
+                "{} votes in {group} {term} for {candidate}, whose log ends at {} {}; its own at {last} {last_term}",
+                name(member),
+                stood.1,
+                stood.0
+            );
+            self.fail("ELECT", problem);
         }
     }
 
