@@ -44,6 +44,8 @@ struct Process {
     /// The earliest moment for which a timer is armed.
     armed: Nanos,
     requests: u64,
+    /// Since when it leads a group of which it can reach another replica.
+    leads_since: Option<Nanos>,
     scratch: Scratch,
 }
 
@@ -164,6 +166,7 @@ impl Process {
             wake_at: Nanos::MAX,
             armed: Nanos::MAX,
             requests: 0,
+            leads_since: None,
             scratch: Scratch::default(),
         })
     }
@@ -228,10 +231,32 @@ impl Process {
         self.node.check();
         carry_out(&mut self.outbox, &mut self.world);
         self.world.end_turn();
+        self.watch_beats();
         self.wake_at = self.node.wakeup().map_or(Nanos::MAX, |wakeup| {
             let at = lock(&self.machine().clock).true_time(wakeup.at);
             at.max(self.world.now + 1)
         });
+    }
+
+    /// A leader shows itself with each tick, whatever its disk, its store and its other groups do.
+    fn watch_beats(&mut self) {
+        let (now, linked) = (self.world.now, &self.world.linked);
+        let view = self.node.view();
+        let leads = view.groups().any(|(_, group)| {
+            let raft = group.raft();
+            raft.is_leader() && raft.membership().voters.iter().any(|v| linked.contains(&v.member))
+        });
+        if !leads || view.is_halted() {
+            self.leads_since = None;
+            return;
+        }
+        let since = *self.leads_since.get_or_insert(now);
+        let silent = now - since.max(self.world.beats_at);
+        if silent > BEATS_LOST_MAX * net::nanos(self.machine().config.timers.heartbeat) {
+            let me = member_id(self.world.me);
+            let problem = format!("{me}: leads and has been silent for {silent} ns");
+            self.world.sim.oracle(|oracle| oracle.fail("BEAT", problem));
+        }
     }
 
     fn machine(&self) -> &crate::world::Machine {
@@ -414,6 +439,9 @@ fn trace_done(done: &StoreDone) -> u64 {
         StoreDone::Failed { .. } => 2,
     }
 }
+
+/// So many ticks without a sign of life of a leader are a defect, and not the drift of its clock.
+const BEATS_LOST_MAX: u64 = 3;
 
 /// True when a member that stopped for this reason may be started again on the same directory.
 #[must_use]

@@ -2,13 +2,15 @@
 //!
 //! | check | what must hold |
 //! |---|---|
-//! | ELECT | one leader for each group and term |
+//! | ELECT | one leader for each group and term; who votes for a candidate has no log that is newer than the candidate's (section 3.6.1) |
 //! | MATCH | equal index and term: equal entry, and equal term of the entry before |
 //! | LEDGER | what is applied at an index is the same everywhere; no leader is without it, nobody overwrites it |
-//! | COMMIT | what is applied is durable on a majority of the group's voters |
+//! | COMMIT | what is applied is durable on a majority of the group's voters; and a majority stored, while in some term, an entry of that very term at its index or behind it |
 //! | PROMISE | what a vote or an acceptance says is durable on its sender |
+//! | READ | a leader that is asked which index a read must wait for names none before what was applied anywhere when it was asked |
 //! | HASH | equal applied index: equal digest of the state |
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
+//! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
 //! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
@@ -60,6 +62,13 @@ struct GroupFacts {
     entries: BTreeMap<(LogIndex, Term), (u64, Term)>,
     /// By index and term: the memberships that any log holds or held; at 0 that of the genesis.
     shapes: BTreeMap<(LogIndex, Term), Membership>,
+    /// By term and member: the last index of that term which the member has stored while in that term. A leader
+    /// commits by counting these, and nothing else.
+    stored: BTreeMap<Term, BTreeMap<usize, LogIndex>>,
+    /// By term and candidate: with which last entry it stood.
+    candidates: BTreeMap<(Term, ReplicaId), (Term, LogIndex)>,
+    /// By asker and number: what was applied when a read index was asked for.
+    asked: BTreeMap<(ReplicaId, u64), LogIndex>,
 }
 
 #[derive(Debug, Default)]
@@ -169,6 +178,12 @@ impl Oracle {
             }
         }
         facts.durable = facts.written.clone();
+        for (group, mirror) in &facts.durable {
+            if mirror.term_at(mirror.last()) == Some(mirror.term) {
+                let group = self.groups.entry(*group).or_default();
+                group.on_stored(member, mirror.term, mirror.last());
+            }
+        }
         let known = facts.progress.iter_mut();
         let absent = known.filter(|(group, _)| store.iter().all(|s| s.group != **group));
         let mut forgotten = None;
@@ -314,6 +329,13 @@ impl Oracle {
                     facts.votes.insert((group, term), vote);
                 }
                 fact.apply(&mut facts.durable);
+                if let Fact::Entries { group, entries } = &fact
+                    && let Some(last) = entries.last()
+                    && facts.durable.get(group).is_some_and(|mirror| mirror.term == last.term)
+                {
+                    let group = self.groups.entry(*group).or_default();
+                    group.on_stored(member, last.term, last.index);
+                }
             }
         }
         facts.durable_upto = facts.durable_upto.max(upto);
@@ -356,17 +378,75 @@ impl Oracle {
                 self.on_leads(member, group, term);
                 false
             }
-            Body::Vote { .. } => self.on_vote(member, group, term, from),
-            Body::VoteAnswer { granted: true } => self.on_vote(member, group, term, to),
+            Body::Vote { last_index, last_term, .. } => {
+                let candidates = &mut self.groups.entry(group).or_default().candidates;
+                candidates.insert((term, from), (*last_term, *last_index));
+                self.on_vote(member, group, term, from)
+            }
+            Body::VoteAnswer { granted: true } => {
+                self.on_granted(member, group, term, to);
+                self.on_vote(member, group, term, to)
+            }
             Body::Accepted { index } => self.on_accepted(member, group, term, *index),
+            Body::ReadIndex { read } => {
+                let applied = self.applied(group);
+                self.groups.entry(group).or_default().asked.insert((from, *read), applied);
+                false
+            }
+            Body::ReadIndexAnswer { read, index: Some(index) } => {
+                self.on_read_index(member, group, (to, *read), *index);
+                false
+            }
             Body::PreVote { .. }
             | Body::PreVoteAnswer { .. }
             | Body::VoteAnswer { granted: false }
             | Body::Rejected { .. }
             | Body::BeatAnswer(_)
             | Body::SnapshotNext { .. }
-            | Body::ReadIndex { .. }
-            | Body::ReadIndexAnswer { .. } => false,
+            | Body::ReadIndexAnswer { index: None, .. } => false,
+        }
+    }
+
+    fn on_read_index(
+        &mut self,
+        member: usize,
+        group: GroupId,
+        read: (ReplicaId, u64),
+        index: LogIndex,
+    ) {
+        let Some(least) = self.groups.entry(group).or_default().asked.remove(&read) else {
+            return;
+        };
+        if index < least {
+            let problem = format!(
+                "{}: {group}: lets a read of {} wait for {index}; {least} was applied when it was asked",
+                name(member),
+                read.0
+            );
+            self.fail("READ", problem);
+        }
+    }
+
+    /// A voter whose log is newer than the candidate's could be the only one that holds what is committed.
+    fn on_granted(&mut self, member: usize, group: GroupId, term: Term, candidate: ReplicaId) {
+        let stood = self.groups.get(&group).and_then(|g| g.candidates.get(&(term, candidate)));
+        let mirror = self.members[member].written.get(&group);
+        let (Some(&stood), Some(mirror)) = (stood, mirror) else {
+            return;
+        };
+        let last = mirror.last();
+        let Some(last_term) = mirror.term_at(last) else {
+            return;
+        };
+        // What is of the term itself came from the candidate, which has been elected meanwhile.
+        if last_term < term && (last_term, last) > stood {
+            let problem = format!(
+                "{} votes in {group} {term} for {candidate}, whose log ends at {} {}; its own at {last} {last_term}",
+                name(member),
+                stood.1,
+                stood.0
+            );
+            self.fail("ELECT", problem);
         }
     }
 
@@ -538,11 +618,13 @@ impl Oracle {
         };
         let in_force = facts.shapes.keys().rev().find(|(at, term)| applied(*at, *term));
         let from = in_force.copied().unwrap_or_default();
-        let is_quorum = |shape: &Membership| {
-            let replicas = || shape.voters.iter().chain(&shape.outgoing);
-            shape.has_quorum(|id| replicas().any(|r| r.id == id && holds(r.member)))
+        let has_quorum = |holds: &dyn Fn(MemberId) -> bool| {
+            facts.shapes.range(from..).any(|(_, shape)| {
+                let replicas = || shape.voters.iter().chain(&shape.outgoing);
+                shape.has_quorum(|id| replicas().any(|r| r.id == id && holds(r.member)))
+            })
         };
-        if !facts.shapes.range(from..).any(|(_, shape)| is_quorum(shape)) {
+        if !has_quorum(&holds) {
             let holders = (1..=len_u64(self.members.len())).map(MemberId).filter(|m| holds(*m));
             let problem = format!(
                 "{}: applies {group} {} {}, durable on {:?} only, with {:?}",
@@ -551,6 +633,20 @@ impl Oracle {
                 entry.term,
                 holders.collect::<Vec<_>>(),
                 facts.shapes.range(from..).collect::<Vec<_>>()
+            );
+            return self.fail("COMMIT", problem);
+        }
+        let reached = |stored: &BTreeMap<usize, LogIndex>| {
+            has_quorum(&|member| {
+                stored.get(&len_usize(member.0 - 1)).is_some_and(|index| *index >= entry.index)
+            })
+        };
+        if !facts.stored.range(entry.term..).any(|(_, stored)| reached(stored)) {
+            let problem = format!(
+                "{}: applies {group} {} {}; no leader had a majority for an entry of its own term there",
+                name(member),
+                entry.index,
+                entry.term
             );
             self.fail("COMMIT", problem);
         }
@@ -617,6 +713,13 @@ impl Oracle {
             );
             self.fail("HASH", problem);
         }
+    }
+}
+
+impl GroupFacts {
+    fn on_stored(&mut self, member: usize, term: Term, index: LogIndex) {
+        let stored = self.stored.entry(term).or_default().entry(member).or_default();
+        *stored = index.max(*stored);
     }
 }
 

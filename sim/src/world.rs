@@ -1,7 +1,7 @@
 //! The simulated world: what all machines share, and how one process carries out what its node asks for.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -277,6 +277,10 @@ pub(crate) struct SimWorld {
     pub(crate) syncing: bool,
     pub(crate) promises: BTreeMap<RequestId, Promise>,
     pub(crate) halted: Option<Halt>,
+    /// Members to which the node has a link.
+    pub(crate) linked: BTreeSet<MemberId>,
+    /// When a leader of this process last showed itself.
+    pub(crate) beats_at: Nanos,
 }
 
 /// One connection of a process.
@@ -323,6 +327,8 @@ impl SimWorld {
             syncing: false,
             promises: BTreeMap::new(),
             halted: None,
+            linked: BTreeSet::new(),
+            beats_at: 0,
         }
     }
 
@@ -495,6 +501,9 @@ impl World for SimWorld {
 
     fn send(&mut self, conn: ConnId, message: Message) {
         let (me, now) = (self.me, self.now);
+        if matches!(message, Message::Beats(_)) {
+            self.beats_at = now;
+        }
         let promise = self.is_member() && self.sim.oracle(|oracle| oracle.on_send(me, &message));
         self.sim.lookout(|lookout| lookout.on_send(me, &message));
         if promise {
@@ -564,9 +573,13 @@ impl World for SimWorld {
             Event::LeaderChanged { group, term, leader: Some(leader) } => {
                 self.sim.oracle(|oracle| oracle.on_leader(*group, *term, *leader))
             }
+            Event::PeerConnected { member } => {
+                self.linked.insert(*member);
+            }
+            Event::PeerDisconnected { member } => {
+                self.linked.remove(member);
+            }
             Event::LeaderChanged { leader: None, .. }
-            | Event::PeerConnected { .. }
-            | Event::PeerDisconnected { .. }
             | Event::PeerRefused { .. }
             | Event::PeerFault { .. } => {}
         }

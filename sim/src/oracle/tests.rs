@@ -92,6 +92,28 @@ fn elect_sees_a_second_leader() {
     assert_eq!(check(&oracle), Some("ELECT"));
 }
 
+/// Trap R4 and R17: a vote for a candidate with an older log.
+#[test]
+fn elect_sees_a_vote_for_an_older_log() {
+    for (last_term, is_older) in [(0, true), (1, false)] {
+        let mut oracle = three();
+        let (last_index, last_term) = (LogIndex(last_term), Term(last_term));
+        let ask = Body::Vote { last_index, last_term, transfer: false };
+        let (from, to, term) = (ReplicaId(3), ReplicaId(1), Term(2));
+        let request = RaftMessage { group: G, from, to, term, body: ask };
+        oracle.on_append(2, &batch(1, vec![vote(2, Some(3))]));
+        oracle.on_stored(2, LogSeq(1));
+        oracle.on_send(2, &Message::Raft(request));
+
+        oracle.on_append(0, &batch(2, vec![vote(2, Some(3))]));
+        oracle.on_stored(0, LogSeq(2));
+        let body = Body::VoteAnswer { granted: true };
+        let answer = RaftMessage { group: G, from: to, to: from, term, body };
+        oracle.on_send(0, &Message::Raft(answer));
+        assert_eq!(check(&oracle), is_older.then_some("ELECT"));
+    }
+}
+
 #[test]
 fn match_sees_another_entry_of_the_same_index_and_term() {
     let mut oracle = three();
@@ -154,6 +176,35 @@ fn commit_sees_too_few_durable_copies() {
     assert_eq!(check(&oracle), Some("COMMIT"));
 }
 
+/// Trap R1: a majority has an entry of an older term, but nothing of its leader's own.
+#[test]
+fn commit_sees_an_old_entry_committed_by_its_copies() {
+    let mut oracle = three();
+    oracle.on_append(0, &batch(2, vec![entries(vec![entry(2, 1, "b")])]));
+    oracle.on_append(0, &batch(3, vec![vote(3, Some(1))]));
+    oracle.on_append(1, &batch(2, vec![vote(3, Some(1)), entries(vec![entry(2, 1, "b")])]));
+    oracle.on_stored(0, LogSeq(3));
+    oracle.on_stored(1, LogSeq(2));
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a"), entry(2, 1, "b")]));
+    assert_eq!(check(&oracle), Some("COMMIT"));
+}
+
+/// The same once the new leader's first entry is there too.
+#[test]
+fn commit_counts_an_entry_of_the_leaders_own_term() {
+    let mut oracle = three();
+    let old = entry(2, 1, "b");
+    oracle.on_append(0, &batch(2, vec![entries(vec![old.clone()])]));
+    let own = vec![vote(3, Some(1)), entries(vec![entry(3, 3, "c")])];
+    oracle.on_append(0, &batch(3, own));
+    let both = vec![vote(3, Some(1)), entries(vec![old.clone(), entry(3, 3, "c")])];
+    oracle.on_append(1, &batch(2, both));
+    oracle.on_stored(0, LogSeq(3));
+    oracle.on_stored(1, LogSeq(2));
+    oracle.on_task(0, &apply(vec![entry(1, 1, "a"), old]));
+    assert_eq!(oracle.violation(), None);
+}
+
 /// Trap R2: the answer before the vote is on disk.
 #[test]
 fn promise_sees_a_vote_that_is_not_durable() {
@@ -190,6 +241,22 @@ fn promise_sees_a_member_on_an_empty_disk() {
     assert_eq!(oracle.violation(), None);
     oracle.on_send(0, &message(5, Body::VoteAnswer { granted: true }));
     assert_eq!(check(&oracle), Some("PROMISE"));
+}
+
+/// Trap R8: a leader that does not know what is committed tells a read to wait for too little.
+#[test]
+fn read_sees_an_index_before_what_was_applied() {
+    for (index, is_stale) in [(0, true), (1, false)] {
+        let mut oracle = three();
+        oracle.on_task(0, &apply(vec![entry(1, 1, "a")]));
+        let (from, to, term) = (ReplicaId(3), ReplicaId(1), Term(1));
+        let body = Body::ReadIndex { read: 7 };
+        oracle.on_send(2, &Message::Raft(RaftMessage { group: G, from, to, term, body }));
+        let body = Body::ReadIndexAnswer { read: 7, index: Some(LogIndex(index)) };
+        let answer = RaftMessage { group: G, from: to, to: from, term, body };
+        oracle.on_send(0, &Message::Raft(answer));
+        assert_eq!(check(&oracle), is_stale.then_some("READ"));
+    }
 }
 
 #[test]
