@@ -5,6 +5,7 @@
 //! | [`disk`], [`store`], [`clock`], [`net`] | what a machine stands on, and how it fails |
 //! | [`world`], [`member`], [`log`], [`inbox`] | one process: core's contract carried out on them |
 //! | [`oracle`], [`trace`] | what sees all machines at once |
+//! | [`explore`] | no world at all: every state of a few replicas within bounds |
 
 #[cfg(not(any(madsim, doc, doctest)))]
 compile_error!(
@@ -19,6 +20,7 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod disk;
+pub mod explore;
 pub mod history;
 pub mod inbox;
 pub mod log;
