@@ -28,6 +28,7 @@ fn logs_that_cannot_be_are_noticed() {
         term: 3,
         in_flight: 2,
         unstored: 2,
+        append_entries: 1024,
         times: Times { timeouts: 1, ..Times::CALM },
     };
     let report = explore(&bounds, usize::MAX, &mut |_, _, _| {});

@@ -21,6 +21,7 @@ use ring_core::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Member {
     raft: Raft,
+    append_entries: usize,
     disk: Disk,
     /// Batches that the disk has been given and not stored, oldest first; the first has the number 1.
     unstored: VecDeque<Vec<Record>>,
@@ -94,7 +95,12 @@ const NOW: Instant = Instant(0);
 
 impl Member {
     /// A replica that was just started on its disk.
-    pub(super) fn new(id: ReplicaId, start: &Start, membership: &Membership) -> Self {
+    pub(super) fn new(
+        id: ReplicaId,
+        start: &Start,
+        membership: &Membership,
+        append_entries: usize,
+    ) -> Self {
         let entry = |(index, &term)| {
             let data = Bytes::copy_from_slice(&u64::to_be_bytes(term));
             let body = EntryBody::Data(data);
@@ -117,10 +123,10 @@ impl Member {
             epoch: Epoch(0),
         };
         let mut fx = Effects::default();
-        let raft = restart(id, &disk, &store, &mut fx);
+        let raft = restart((id, append_entries), &disk, &store, &mut fx);
         assert_eq!(fx, Effects::default(), "the store is not ahead of the log");
         let (unstored, held) = (VecDeque::new(), Vec::new());
-        Self { raft, disk, unstored, held, applied: vec![store] }
+        Self { append_entries, raft, disk, unstored, held, applied: vec![store] }
     }
 
     /// The replica after an input, and what it does to others. None when the input is not possible.
@@ -251,7 +257,7 @@ impl Member {
         }
         self.held.clear();
         self.applied.truncate(1 + applied);
-        self.raft = restart(self.raft.id(), &self.disk, self.store(), fx);
+        self.raft = restart((self.id(), self.append_entries), &self.disk, self.store(), fx);
     }
 
     /// PROMISE: what leaves now would be true if this member's power failed now.
@@ -383,7 +389,12 @@ fn is_promise(body: &Body) -> bool {
     matches!(body, Body::VoteAnswer { granted: true } | Body::Vote { .. } | Body::Accepted { .. })
 }
 
-fn restart(id: ReplicaId, disk: &Disk, store: &StoreState, fx: &mut Effects) -> Raft {
+fn restart(
+    (id, append_entries): (ReplicaId, usize),
+    disk: &Disk,
+    store: &StoreState,
+    fx: &mut Effects,
+) -> Raft {
     let durable = Durable {
         term: disk.term,
         vote: disk.vote,
@@ -393,15 +404,15 @@ fn restart(id: ReplicaId, disk: &Disk, store: &StoreState, fx: &mut Effects) -> 
         membership: disk.log.membership.clone(),
         entries: disk.log.entries.clone(),
     };
-    Raft::new((GROUP, id), settings(), durable, store, Rng::new(id.0), NOW, fx)
+    Raft::new((GROUP, id), settings(append_entries), durable, store, Rng::new(0), NOW, fx)
 }
 
-fn settings() -> Settings {
+fn settings(append_entries: usize) -> Settings {
     Settings {
         election_min: Duration::ZERO,
         election_max: Duration::ZERO,
         append_bytes: 1 << 20,
-        append_entries: 1024,
+        append_entries,
         appends_in_flight: 4,
         log_bytes_max: 1 << 30,
     }

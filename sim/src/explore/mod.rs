@@ -56,6 +56,8 @@ pub struct Bounds {
     pub in_flight: usize,
     /// Batches that a disk has been given and not stored.
     pub unstored: usize,
+    /// Entries in one append.
+    pub append_entries: usize,
     /// How often each thing happens on one way through the states.
     pub times: Times,
 }
@@ -335,7 +337,12 @@ impl<'a> Search<'a> {
         let membership = member::membership(bounds.start.len());
         let mut members = Vec::new();
         for (replica, start) in membership.voters.iter().zip(&bounds.start) {
-            members.push(search.member(Member::new(replica.id, start, &membership)));
+            members.push(search.member(Member::new(
+                replica.id,
+                start,
+                &membership,
+                bounds.append_entries,
+            )));
         }
         let past = search.pasts.number(Past::default());
         let (left, messages) = (bounds.times.pack(), Vec::new());
