@@ -80,9 +80,39 @@ impl Lone {
         lone
     }
 
-    /// A member of a founded cluster, connected to both others.
+    /// A member of a founded cluster, connected to both others. Founded once, and copied from then on.
     #[must_use]
     pub fn founded() -> Self {
+        thread_local!(static FOUNDED: Lone = Lone::found());
+        FOUNDED.with(Self::fork)
+    }
+
+    fn fork(&self) -> Self {
+        let limits = config().limits;
+        let (worker, states) = Worker::new(self.worker.store().clone(), &limits).expect("sound");
+        assert_eq!(states, self.worker.states(), "nothing is under way in the store");
+        Self {
+            node: self.node.clone(),
+            now: self.now,
+            conns: self.conns.clone(),
+            dials: self.dials.clone(),
+            sent: self.sent.clone(),
+            identity: self.identity.clone(),
+            halt: self.halt.clone(),
+            worker,
+            tasks: self.tasks.clone(),
+            done: self.done.clone(),
+            segments: self.segments.clone(),
+            written: self.written.clone(),
+            outbox: Outbox::new(),
+            next_conn: self.next_conn,
+            next_request: self.next_request,
+            starts: self.starts,
+            boots: self.boots.clone(),
+        }
+    }
+
+    fn found() -> Self {
         let mut lone = Self::new();
         lone.meet();
         for _ in 0..3 {
