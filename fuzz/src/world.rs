@@ -143,7 +143,8 @@ impl Lone {
     /// The disk says that so many of the batches that it was given are stored.
     pub fn store(&mut self, count: usize) {
         let count = count.min(self.written.len());
-        if let Some(upto) = self.written.drain(..count).last() {
+        let upto = self.written.drain(..count).next_back();
+        if let Some(upto) = upto {
             self.input(Input::Stored { upto });
         }
     }

@@ -63,12 +63,7 @@ pub fn configurations() -> Vec<Configuration> {
             false,
             with(&fresh, Times { proposals: 1, repeats: 1, ..times }),
         ),
-        named(
-            "crossed",
-            "entries of crossed terms, two more leaders",
-            true,
-            with(&crossed, times),
-        ),
+        named("crossed", "entries of crossed terms, two more leaders", true, with(&crossed, times)),
         named("reads", "two terms, a read", false, with(&fresh, Times { reads: 1, ..times })),
         named(
             "transfer",

@@ -204,9 +204,7 @@ impl Member {
             }
         }
         for (_, message) in fx.sends {
-            if is_promise(&message.body) {
-                self.check_promise(&message)?;
-            }
+            self.check_promise(&message)?;
             sent.messages.push(message);
         }
         let answered = |(read, index): (u64, Option<LogIndex>)| index.map(|index| (read, index));
@@ -260,22 +258,34 @@ impl Member {
         self.raft = restart((self.id(), self.append_entries), &self.disk, self.store(), fx);
     }
 
-    /// PROMISE: what leaves now would be true if this member's power failed now.
+    /// PROMISE: what leaves now would be true if this member's power failed now. Every message is looked at,
+    /// whichever way it leaves: a promise among those that need not wait is a defect.
     fn check_promise(&self, message: &Message) -> Result<(), String> {
         let Disk { term, vote, log } = &self.disk;
         if *term > message.term {
             return Ok(()); // What it promised ended with its term, and that this ended is durable.
         }
-        let kept = *term == message.term
-            && match &message.body {
-                Body::VoteAnswer { granted: true } => *vote == Some(message.to),
-                Body::Vote { .. } => *vote == Some(message.from),
-                Body::Accepted { index } => {
-                    log.last_index() >= *index
-                        && (self.raft.term() > message.term || self.agrees_with_disk(*index))
-                }
-                _ => true,
-            };
+        let kept = match &message.body {
+            Body::VoteAnswer { granted: true } => *vote == Some(message.to),
+            Body::Vote { .. } => *vote == Some(message.from),
+            Body::Accepted { index } => {
+                log.last_index() >= *index
+                    && (self.raft.term() > message.term || self.agrees_with_disk(*index))
+            }
+            Body::PreVote { .. }
+            | Body::PreVoteAnswer { .. }
+            | Body::VoteAnswer { granted: false }
+            | Body::Append { .. }
+            | Body::Rejected { .. }
+            | Body::Beat(_)
+            | Body::BeatAnswer(_)
+            | Body::Snapshot { .. }
+            | Body::SnapshotNext { .. }
+            | Body::TimeoutNow
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexAnswer { .. } => return Ok(()),
+        };
+        let kept = kept && *term == message.term;
         if kept {
             Ok(())
         } else {
@@ -382,11 +392,6 @@ impl Held {
         }
         (self.cut_index, self.cut_term, self.membership) = (index, term, membership);
     }
-}
-
-/// Messages that only durable state may back.
-fn is_promise(body: &Body) -> bool {
-    matches!(body, Body::VoteAnswer { granted: true } | Body::Vote { .. } | Body::Accepted { .. })
 }
 
 fn restart(
