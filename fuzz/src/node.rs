@@ -146,9 +146,13 @@ fn raft(u: &mut Unstructured<'_>, lone: &Lone, peer: Option<MemberId>) -> Result
             Body::Vote { last_index, last_term, transfer: u.arbitrary()? }
         }
         3 | 4 => Body::VoteAnswer { granted: u.ratio(7, 8)? },
-        5 => Body::Accepted { index: place(u)?.0 },
+        5 => {
+            let index = if u.arbitrary()? { appended(lone, from).1 } else { place(u)?.0 };
+            Body::Accepted { index }
+        }
         6 => {
-            let ((prev_index, _), (hint_index, hint_term)) = (place(u)?, place(u)?);
+            let prev_index = if u.arbitrary()? { appended(lone, from).0 } else { place(u)?.0 };
+            let (hint_index, hint_term) = place(u)?;
             Body::Rejected { prev_index, hint_index, hint_term }
         }
         7 => {
@@ -169,6 +173,22 @@ fn raft(u: &mut Unstructured<'_>, lone: &Lone, peer: Option<MemberId>) -> Result
         }
     };
     Ok(RaftMessage { group, from, to, term: Term(term), body })
+}
+
+/// What the member last asked a replica to append: the index before, and the last.
+fn appended(lone: &Lone, to: ReplicaId) -> (LogIndex, LogIndex) {
+    let asked = lone.sent.iter().rev().find_map(|(_, message)| match message {
+        Message::Raft(RaftMessage {
+            to: asked,
+            body: Body::Append { prev_index, entries, .. },
+            ..
+        }) if *asked == to => {
+            let last = entries.last().map_or(*prev_index, |entry| entry.index);
+            Some((*prev_index, last))
+        }
+        _ => None,
+    });
+    asked.unwrap_or_default()
 }
 
 /// The snapshot that the member sends, or another.
