@@ -41,9 +41,9 @@ pub fn configurations() -> Vec<Configuration> {
     vec![
         named(
             "election",
-            "one term, a power cut",
+            "one term, three time-outs, a power cut",
             true,
-            Bounds { term: 1, ..with(&fresh, Times { crashes: 1, ..times }) },
+            Bounds { term: 1, ..with(&fresh, Times { timeouts: 3, crashes: 1, ..times }) },
         ),
         named(
             "elections",
