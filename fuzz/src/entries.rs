@@ -97,7 +97,7 @@ pub fn worker() -> Worker<MemoryStore> {
 pub fn body(u: &mut Unstructured<'_>) -> Result<EntryBody> {
     Ok(match u.int_in_range(0..=9)? {
         0 => EntryBody::Noop,
-        1 => EntryBody::Membership(membership(u)?),
+        1 => EntryBody::Membership(Box::new(membership(u)?)),
         2 => {
             let len = usize::from(u.arbitrary::<u8>()?).min(u.len());
             EntryBody::Data(Bytes::copy_from_slice(u.bytes(len)?))

@@ -178,7 +178,7 @@ impl Member {
                 }
             }
         }
-        self.raft.flush(NOW, &mut fx);
+        self.raft.flush(&mut fx);
         self.absorb(fx, &mut sent)?;
         self.hand_over()?;
         self.raft.check();
@@ -237,7 +237,7 @@ impl Member {
                 return Err(format!("ONCE: {entry:?} is applied after {}", store.index));
             }
             if let EntryBody::Membership(membership) = entry.body {
-                store.membership = membership;
+                store.membership = *membership;
             }
             (store.index, store.term) = (entry.index, entry.term);
             self.applied.push(store);
