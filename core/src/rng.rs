@@ -43,9 +43,12 @@ impl Rng {
         self.below(denominator) < numerator
     }
 
-    /// A duration in `low..high`, or `low` when the range is empty.
+    /// A duration in `low..high`, or `low` when the range is empty; then nothing is drawn.
     pub fn duration(&mut self, low: Duration, high: Duration) -> Duration {
         let span = high.saturating_sub(low);
+        if span.is_zero() {
+            return low;
+        }
         low + Duration::from_nanos(self.below(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
@@ -66,5 +69,13 @@ mod tests {
         let mut rng = Rng::new(7);
         assert_eq!(rng.below(0), 0);
         assert!((0..1000).all(|_| rng.below(3) < 3));
+    }
+
+    #[test]
+    fn an_empty_range_draws_nothing() {
+        let mut rng = Rng::new(7);
+        let second = Duration::from_secs(1);
+        assert_eq!(rng.duration(second, second), second);
+        assert_eq!(rng, Rng::new(7));
     }
 }

@@ -6,6 +6,7 @@
 //! | [`world`], [`member`], [`log`], [`inbox`] | one process: core's contract carried out on them |
 //! | [`oracle`], [`trace`], [`rare`] | what sees all machines at once |
 //! | [`plan`], [`swarm`], [`mod@shrink`] | what a seed turns into, many seeds, and a failing one made smaller |
+//! | [`explore`] | no world at all: every state of a few replicas within bounds |
 
 #[cfg(not(any(madsim, doc, doctest)))]
 compile_error!(
@@ -20,6 +21,7 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod disk;
+pub mod explore;
 pub mod history;
 pub mod inbox;
 pub mod log;

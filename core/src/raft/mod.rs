@@ -406,6 +406,19 @@ impl Raft {
         }
     }
 
+    /// Counts the log's batches from `by` later on: what waits for batch `n` waits for `n - by`. An exhaustive
+    /// search calls it where its disk numbers only what it has not stored, so that equal states are equal.
+    ///
+    /// # Panics
+    /// When this replica waits for one of the first `by` batches.
+    pub fn renumber_batches(&mut self, by: u64) {
+        for (seq, _) in &mut self.unstored {
+            if let Some(seq) = seq {
+                seq.0 = seq.0.checked_sub(by).expect("what is stored is not waited for");
+            }
+        }
+    }
+
     /// Committed entries that the store has not been given yet, at most about `bytes`; none while a snapshot is
     /// about to replace what they would be applied to.
     pub fn take_committed(&mut self, bytes: usize) -> Vec<Entry> {
