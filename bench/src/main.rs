@@ -1,9 +1,22 @@
-//! Benchmarks of libring: `cargo run --release -p bench -- <name>`. Each prints a table, or JSON with `--json`.
+//! Benchmarks of libring.
 
+mod cluster;
+mod machine;
+mod process;
 mod raft;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use comfy_table::Table;
+
+use crate::cluster::System;
+use crate::cluster::load::Call;
+use crate::machine::Machine;
+use crate::report::{Report, Section};
 
 /// Measures parts of libring.
 #[derive(Parser)]
@@ -11,50 +24,94 @@ use comfy_table::Table;
 struct Arguments {
     #[command(subcommand)]
     what: What,
-    /// JSON instead of a table.
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// Also write everything as JSON to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Fewer and shorter rounds.
     #[arg(long, global = true)]
-    json: bool,
+    short: bool,
+    /// Where to make data directories: on the file system to measure.
+    #[arg(long, global = true, value_name = "DIR",
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench-data"))]
+    data: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// Raft alone: three replicas in one thread, messages encoded and decoded, a log in memory.
-    Raft {
-        /// Proposals in flight.
+    /// A cluster of three processes, beside etcd and redis.
+    Cluster {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
-        in_flight: Vec<usize>,
-        /// Bytes of a proposal.
+        callers: Vec<usize>,
+        #[arg(long, value_delimiter = ',', default_values = ["ring", "etcd", "redis"])]
+        systems: Vec<System>,
+        /// Seconds of one measurement.
+        #[arg(long)]
+        seconds: Option<f64>,
+        #[arg(long)]
+        rounds: Option<usize>,
+        /// Bytes of a value.
         #[arg(long, default_value_t = 64)]
-        bytes: usize,
-        /// Proposals to commit in each measurement; the median of five counts.
-        #[arg(long, default_value_t = 400_000)]
-        proposals: u64,
+        value_bytes: usize,
+    },
+    /// Become a server of the benchmark.
+    #[command(name = process::RUN_SERVER, hide = true)]
+    RunServer {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
 }
 
-fn main() {
-    let arguments = Arguments::parse();
-    match arguments.what {
-        What::Raft { in_flight, bytes, proposals } => {
-            let rows: Vec<raft::Measured> =
-                in_flight.iter().map(|&n| raft::measure(n, bytes, proposals)).collect();
-            if arguments.json {
-                let rows: Vec<_> = rows.iter().map(raft::Measured::json).collect();
-                print(&serde_json::Value::from(rows).to_string());
-                return;
-            }
-            let mut table = Table::new();
-            table.set_header(["in flight", "proposals/s (median)", "least", "most"]);
-            for row in &rows {
-                let [least, median, most] = row.per_second.map(|rate| format!("{rate:.0}"));
-                table.add_row([row.in_flight.to_string(), median, least, most]);
-            }
-            print(&table.to_string());
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("bench: {problem}");
+            ExitCode::FAILURE
         }
     }
 }
 
+fn run(arguments: Arguments) -> Result<(), String> {
+    let common = &arguments.common;
+    let sections = match arguments.what {
+        What::RunServer { words } => return process::run_server(&words),
+        What::Cluster { callers, systems, seconds, rounds, value_bytes } => {
+            let plan = cluster::Plan {
+                systems,
+                calls: vec![Call::Put, Call::Get],
+                callers,
+                rounds: rounds.unwrap_or(if common.short { 1 } else { 3 }),
+                window: Duration::from_secs_f64(seconds.unwrap_or(if common.short { 1.0 } else { 2.5 })),
+                value_bytes,
+                keys: 10_000,
+                data: common.data.clone(),
+            };
+            vec![cluster::run(&plan)?]
+        }
+    };
+    tell(common, sections)
+}
+
+fn tell(common: &Common, sections: Vec<Section>) -> Result<(), String> {
+    let report = Report { machine: Machine::here(&common.data), sections };
+    print(&report.markdown());
+    if let Some(path) = &common.json {
+        write(path, &serde_json::to_string_pretty(&report).expect("plain data"))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
 #[expect(clippy::print_stdout, reason = "the result of a benchmark is what it prints")]
 fn print(text: &str) {
-    println!("{text}");
+    print!("{text}");
 }
