@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 use crate::cluster::System;
 use crate::cluster::load::Call;
 use crate::machine::Machine;
-use crate::report::{Report, Section};
+use crate::report::Report;
 
 /// Measures parts of libring.
 #[derive(Parser)]
@@ -44,6 +44,20 @@ struct Common {
 
 #[derive(Subcommand)]
 enum What {
+    /// Raft alone: three replicas in one thread, beside raft-rs.
+    Raft {
+        /// Proposals in flight.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+        in_flight: Vec<usize>,
+        /// Bytes of a proposal.
+        #[arg(long, default_value_t = 64)]
+        bytes: usize,
+        /// Proposals to commit in one measurement.
+        #[arg(long)]
+        proposals: Option<u64>,
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
     /// A cluster of three processes, beside etcd and redis.
     Cluster {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
@@ -79,7 +93,21 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), String> {
     let common = &arguments.common;
+    if !matches!(arguments.what, What::RunServer { .. }) {
+        let made = fs::create_dir_all(&common.data);
+        made.map_err(|e| format!("cannot make {}: {e}", common.data.display()))?;
+    }
+    let machine = Machine::here(&common.data);
     let sections = match arguments.what {
+        What::Raft { in_flight, bytes, proposals, rounds } => {
+            let plan = raft::Plan {
+                in_flight,
+                bytes,
+                proposals: proposals.unwrap_or(if common.short { 200_000 } else { 1_000_000 }),
+                rounds: rounds.unwrap_or(if common.short { 3 } else { 7 }),
+            };
+            vec![raft::run(&plan)]
+        }
         What::RunServer { words } => return process::run_server(&words),
         What::Cluster { callers, systems, seconds, rounds, value_bytes } => {
             let plan = cluster::Plan {
@@ -95,11 +123,10 @@ fn run(arguments: Arguments) -> Result<(), String> {
             vec![cluster::run(&plan)?]
         }
     };
-    tell(common, sections)
+    tell(common, Report { machine, sections })
 }
 
-fn tell(common: &Common, sections: Vec<Section>) -> Result<(), String> {
-    let report = Report { machine: Machine::here(&common.data), sections };
+fn tell(common: &Common, report: Report) -> Result<(), String> {
     print(&report.markdown());
     if let Some(path) = &common.json {
         write(path, &serde_json::to_string_pretty(&report).expect("plain data"))?;
