@@ -40,12 +40,7 @@ impl Machine {
         format!(
             "Machine: {} cores of {}, {} MiB of memory, Linux {}; data on {}; load average before \
              the run {}.\n",
-            self.cores,
-            self.cpu,
-            self.memory_mib,
-            self.kernel,
-            self.filesystem,
-            self.load_average
+            self.cores, self.cpu, self.memory_mib, self.kernel, self.filesystem, self.load_average
         )
     }
 }

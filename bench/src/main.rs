@@ -1,10 +1,14 @@
 //! Benchmarks of libring.
 
 mod cluster;
+mod idle;
+mod log;
 mod machine;
 mod process;
 mod raft;
+mod recovery;
 mod report;
+mod simulator;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +20,7 @@ use clap::{Parser, Subcommand};
 use crate::cluster::System;
 use crate::cluster::load::Call;
 use crate::machine::Machine;
-use crate::report::Report;
+use crate::report::{Report, Section};
 
 /// Measures parts of libring.
 #[derive(Parser)]
@@ -33,6 +37,9 @@ struct Common {
     /// Also write everything as JSON to this file.
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write what is printed, Markdown, to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Fewer and shorter rounds.
     #[arg(long, global = true)]
     short: bool,
@@ -44,34 +51,28 @@ struct Common {
 
 #[derive(Subcommand)]
 enum What {
+    /// Everything, one after another.
+    All,
     /// Raft alone: three replicas in one thread, beside raft-rs.
-    Raft {
-        /// Proposals in flight.
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
-        in_flight: Vec<usize>,
-        /// Bytes of a proposal.
-        #[arg(long, default_value_t = 64)]
-        bytes: usize,
-        /// Proposals to commit in one measurement.
-        #[arg(long)]
-        proposals: Option<u64>,
-        #[arg(long)]
-        rounds: Option<usize>,
-    },
+    Raft(RaftArguments),
+    /// Durable appends through the log thread, beside write and fdatasync.
+    Log,
     /// A cluster of three processes, beside etcd and redis.
-    Cluster {
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
-        callers: Vec<usize>,
-        #[arg(long, value_delimiter = ',', default_values = ["ring", "etcd", "redis"])]
-        systems: Vec<System>,
-        /// Seconds of one measurement.
+    Cluster(ClusterArguments),
+    /// How fast the simulator is.
+    Sim,
+    /// What a cluster costs that nobody calls.
+    Idle,
+    /// From a long log to a member.
+    Recovery {
+        /// MiB of the log.
         #[arg(long)]
-        seconds: Option<f64>,
-        #[arg(long)]
-        rounds: Option<usize>,
-        /// Bytes of a value.
-        #[arg(long, default_value_t = 64)]
-        value_bytes: usize,
+        mib: Option<u64>,
+    },
+    /// Print what an earlier run wrote with `--json`.
+    Report {
+        /// That file.
+        file: PathBuf,
     },
     /// Become a server of the benchmark.
     #[command(name = process::RUN_SERVER, hide = true)]
@@ -79,10 +80,62 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Time one step of `recovery`.
+    #[command(name = recovery::COMMAND, hide = true)]
+    RecoveryStep { step: recovery::Step, place: PathBuf },
+}
+
+#[derive(clap::Args)]
+struct RaftArguments {
+    /// Proposals in flight.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    in_flight: Vec<usize>,
+    /// Bytes of a proposal.
+    #[arg(long, default_value_t = 64)]
+    bytes: usize,
+    /// Proposals to commit in one measurement.
+    #[arg(long)]
+    proposals: Option<u64>,
+    #[arg(long)]
+    rounds: Option<usize>,
+}
+
+#[derive(clap::Args)]
+struct ClusterArguments {
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    callers: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_values = ["ring", "etcd", "redis"])]
+    systems: Vec<System>,
+    /// What to call.
+    #[arg(long, value_delimiter = ',', default_values = ["put", "get"])]
+    calls: Vec<Call>,
+    /// Seconds of one measurement.
+    #[arg(long)]
+    seconds: Option<f64>,
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 64)]
+    value_bytes: usize,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let result = match &arguments.what {
+        What::RunServer { words } => process::run_server(words),
+        What::RecoveryStep { step, place } => {
+            recovery::step(*step, place).map(|told| print(&told.to_string()))
+        }
+        What::Report { file } => read(file).map(|report| print(&report.markdown())),
+        What::All
+        | What::Raft(_)
+        | What::Log
+        | What::Cluster(_)
+        | What::Sim
+        | What::Idle
+        | What::Recovery { .. } => run(&arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("bench: {problem}");
@@ -91,47 +144,97 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), String> {
+fn run(arguments: &Arguments) -> Result<(), String> {
     let common = &arguments.common;
-    if !matches!(arguments.what, What::RunServer { .. }) {
-        let made = fs::create_dir_all(&common.data);
-        made.map_err(|e| format!("cannot make {}: {e}", common.data.display()))?;
-    }
+    let made = fs::create_dir_all(&common.data);
+    made.map_err(|e| format!("cannot make {}: {e}", common.data.display()))?;
     let machine = Machine::here(&common.data);
-    let sections = match arguments.what {
-        What::Raft { in_flight, bytes, proposals, rounds } => {
-            let plan = raft::Plan {
-                in_flight,
-                bytes,
-                proposals: proposals.unwrap_or(if common.short { 200_000 } else { 1_000_000 }),
-                rounds: rounds.unwrap_or(if common.short { 3 } else { 7 }),
-            };
-            vec![raft::run(&plan)]
-        }
-        What::RunServer { words } => return process::run_server(&words),
-        What::Cluster { callers, systems, seconds, rounds, value_bytes } => {
-            let plan = cluster::Plan {
-                systems,
-                calls: vec![Call::Put, Call::Get],
-                callers,
-                rounds: rounds.unwrap_or(if common.short { 1 } else { 3 }),
-                window: Duration::from_secs_f64(seconds.unwrap_or(if common.short { 1.0 } else { 2.5 })),
-                value_bytes,
-                keys: 10_000,
-                data: common.data.clone(),
-            };
-            vec![cluster::run(&plan)?]
-        }
+    let mut report = Report { machine, sections: Vec::new() };
+    let all = ["raft", "log", "cluster", "sim", "idle", "recovery"];
+    let parts: Vec<What> = match &arguments.what {
+        What::All => all.map(|part| Arguments::parse_from(["bench", part]).what).into(),
+        What::Raft(_)
+        | What::Log
+        | What::Cluster(_)
+        | What::Sim
+        | What::Idle
+        | What::Recovery { .. }
+        | What::Report { .. }
+        | What::RunServer { .. }
+        | What::RecoveryStep { .. } => Vec::new(),
     };
-    tell(common, Report { machine, sections })
+    let parts = if parts.is_empty() { vec![&arguments.what] } else { parts.iter().collect() };
+    for part in parts {
+        report.sections.extend(common.measure(part)?);
+        // Each time: what is there stays when a later part fails.
+        if let Some(path) = &common.json {
+            write(path, &serde_json::to_string_pretty(&report).expect("plain data"))?;
+        }
+        if let Some(path) = &common.markdown {
+            write(path, &report.markdown())?;
+        }
+    }
+    print(&report.markdown());
+    Ok(())
 }
 
-fn tell(common: &Common, report: Report) -> Result<(), String> {
-    print(&report.markdown());
-    if let Some(path) = &common.json {
-        write(path, &serde_json::to_string_pretty(&report).expect("plain data"))?;
+impl Common {
+    fn measure(&self, what: &What) -> Result<Option<Section>, String> {
+        let data = self.data.clone();
+        let seconds = Duration::from_secs_f64;
+        let section = match what {
+            What::Raft(given) => raft::run(&raft::Plan {
+                in_flight: given.in_flight.clone(),
+                bytes: given.bytes,
+                proposals: given.proposals.unwrap_or(self.pick(1_000_000, 200_000)),
+                rounds: given.rounds.unwrap_or(self.pick(7, 3)),
+            }),
+            What::Log => log::run(&log::Plan {
+                writers: vec![1, 64, 256],
+                bytes: 64,
+                window: seconds(self.pick(1.0, 0.5)),
+                rounds: self.pick(5, 3),
+                data,
+            })?,
+            What::Cluster(given) => cluster::run(&cluster::Plan {
+                systems: given.systems.clone(),
+                calls: given.calls.clone(),
+                callers: given.callers.clone(),
+                rounds: given.rounds.unwrap_or(self.pick(3, 1)),
+                window: seconds(given.seconds.unwrap_or(self.pick(2.5, 1.5))),
+                value_bytes: given.value_bytes,
+                keys: 10_000,
+                data,
+            })?,
+            What::Sim => simulator::run(self.pick(8, 3))?,
+            What::Idle => {
+                idle::run(&data, seconds(self.pick(10.0, 5.0)), seconds(self.pick(30.0, 10.0)))?
+            }
+            What::Recovery { mib } => recovery::run(&recovery::Plan {
+                log_bytes: mib.unwrap_or(self.pick(1024, 256)) << 20,
+                rounds: self.pick(3, 1),
+                data,
+            })?,
+            What::All
+            | What::Report { .. }
+            | What::RunServer { .. }
+            | What::RecoveryStep { .. } => {
+                return Ok(None);
+            }
+        };
+        Ok(Some(section))
     }
-    Ok(())
+
+    /// The usual amount, or that of a short run.
+    fn pick<T>(&self, usual: T, short: T) -> T {
+        if self.short { short } else { usual }
+    }
+}
+
+fn read(path: &Path) -> Result<Report, String> {
+    let text =
+        fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

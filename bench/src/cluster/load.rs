@@ -15,7 +15,7 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
 }
 
 /// One kind of call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Call {
     Put,
     Get,
@@ -58,12 +58,12 @@ impl Load {
     /// Writes every key once, so that reads find something.
     pub(crate) async fn fill(&self, client: &impl Client) -> Result<(), String> {
         let mut fillers = JoinSet::new();
-        for first in 0..FILLERS.min(self.keys) {
-            let (client, keys, value_bytes) = (client.clone(), self.keys, self.value_bytes);
+        for first in (0..self.keys).take(self.callers) {
+            let client = client.clone();
+            let Self { callers, keys, value_bytes, .. } = *self;
             fillers.spawn(async move {
                 let mut dice = Dice::new(first);
-                let step = usize::try_from(FILLERS).expect("few");
-                for key in (first..keys).step_by(step) {
+                for key in (first..keys).step_by(callers) {
                     client.put(key, dice.value(value_bytes)).await?;
                 }
                 Ok(())
@@ -181,8 +181,6 @@ impl Dice {
         Bytes::from(value)
     }
 }
-
-const FILLERS: u64 = 256;
 
 #[cfg(test)]
 mod tests {

@@ -97,7 +97,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Section, String> {
 }
 
 impl System {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ring => "libring",
             Self::Etcd => "etcd",
@@ -122,7 +122,7 @@ impl System {
 }
 
 /// The systems that can be measured; the notes say what is left out.
-fn available(systems: &[System], notes: &mut Vec<String>) -> Vec<System> {
+pub(crate) fn available(systems: &[System], notes: &mut Vec<String>) -> Vec<System> {
     let mut found = Vec::new();
     for system in systems {
         match system.missing() {
@@ -141,34 +141,52 @@ fn run_round(
     round: usize,
 ) -> Result<(Vec<(Place, Measured)>, Vec<String>), String> {
     let dir = Directory::new(&plan.data, system.name())?;
-    let mut servers = match system {
-        System::Ring => ring::start(ring, dir.path())?,
-        #[cfg(feature = "peers")]
-        System::Etcd => etcd::start(dir.path())?,
-        #[cfg(feature = "peers")]
-        System::Redis => redis::start(dir.path())?,
-        #[cfg(not(feature = "peers"))]
-        System::Etcd | System::Redis => unreachable!("left out by `available`"),
-    };
+    with_client(system, ring, dir.path(), Measure { plan, round }).map(|(_, measured)| measured)
+}
+
+/// Something to do with a client of any system.
+pub(crate) trait Use {
+    type Output;
+    fn call(
+        self,
+        client: &impl Client,
+        servers: &Servers,
+    ) -> impl Future<Output = Result<Self::Output, String>>;
+}
+
+/// Starts a system and uses it through a client, which is closed then; the servers go on.
+pub(crate) fn with_client<U: Use>(
+    system: System,
+    ring: &Path,
+    dir: &Path,
+    task: U,
+) -> Result<(Servers, U::Output), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("no runtime: {e}"))?;
-    let addresses = servers.addresses.clone();
     runtime.block_on(async {
         match system {
             System::Ring => {
+                let mut servers = ring::start(ring, dir)?;
+                let addresses = servers.addresses.clone();
                 let client = connect(&mut servers, || ring::Ring::connect(&addresses)).await?;
-                let measured = measure(plan, &client, &servers, round).await;
+                let output = task.call(&client, &servers).await?;
                 client.close().await?;
-                measured
+                Ok((servers, output))
             }
             #[cfg(feature = "peers")]
             System::Etcd => {
+                let mut servers = etcd::start(dir)?;
+                let addresses = servers.addresses.clone();
                 let client = connect(&mut servers, || etcd::Etcd::connect(&addresses)).await?;
-                measure(plan, &client, &servers, round).await
+                let output = task.call(&client, &servers).await?;
+                Ok((servers, output))
             }
             #[cfg(feature = "peers")]
             System::Redis => {
+                let mut servers = redis::start(dir)?;
+                let addresses = servers.addresses.clone();
                 let client = connect(&mut servers, || redis::Redis::connect(&addresses)).await?;
-                measure(plan, &client, &servers, round).await
+                let output = task.call(&client, &servers).await?;
+                Ok((servers, output))
             }
             #[cfg(not(feature = "peers"))]
             System::Etcd | System::Redis => unreachable!("left out by `available`"),
@@ -177,7 +195,7 @@ fn run_round(
 }
 
 /// Tries until the servers answer a write.
-pub(crate) async fn connect<C: Client, F: Future<Output = Result<C, String>>>(
+async fn connect<C: Client, F: Future<Output = Result<C, String>>>(
     servers: &mut Servers,
     open: impl Fn() -> F,
 ) -> Result<C, String> {
@@ -198,43 +216,54 @@ pub(crate) async fn connect<C: Client, F: Future<Output = Result<C, String>>>(
     }
 }
 
-async fn measure(
-    plan: &Plan,
-    client: &impl Client,
-    servers: &Servers,
+/// Everything of one round.
+struct Measure<'a> {
+    plan: &'a Plan,
     round: usize,
-) -> Result<(Vec<(Place, Measured)>, Vec<String>), String> {
-    let load = |call, callers| Load {
-        call,
-        callers,
-        keys: plan.keys,
-        value_bytes: plan.value_bytes,
-        warmup: WARMUP,
-        window: plan.window,
-    };
-    load(Call::Put, 0).fill(client).await?;
-    let (mut all, mut problems) = (Vec::new(), Vec::new());
-    for &call in &plan.calls {
-        for &callers in &plan.callers {
-            let mut times: Vec<Vec<Duration>> = Vec::new();
-            let look = || {
-                let mut used: Vec<Duration> = servers.servers.iter().map(Server::cpu).collect();
-                used.push(own_cpu());
-                times.push(used);
-            };
-            let outcome = load(call, callers).run(client, look).await;
-            if let Some(error) = &outcome.error {
-                problems.push(format!(
-                    "round {}, {} by {callers}: {} errors, one of them: {error}",
-                    round + 1,
-                    call.name(),
-                    outcome.errors
-                ));
+}
+
+impl Use for Measure<'_> {
+    type Output = (Vec<(Place, Measured)>, Vec<String>);
+
+    async fn call(self, client: &impl Client, servers: &Servers) -> Result<Self::Output, String> {
+        let Self { plan, round } = self;
+        plan.load(Call::Put, FILLERS).fill(client).await?;
+        let (mut all, mut problems) = (Vec::new(), Vec::new());
+        for &call in &plan.calls {
+            for &callers in &plan.callers {
+                let mut times: Vec<Vec<Duration>> = Vec::new();
+                let look = || {
+                    let mut used: Vec<Duration> = servers.servers.iter().map(Server::cpu).collect();
+                    used.push(own_cpu());
+                    times.push(used);
+                };
+                let outcome = plan.load(call, callers).run(client, look).await;
+                if let Some(error) = &outcome.error {
+                    problems.push(format!(
+                        "round {}, {} by {callers}: {} errors, one of them: {error}",
+                        round + 1,
+                        call.name(),
+                        outcome.errors
+                    ));
+                }
+                all.push(((call.name(), callers), Measured::new(round, plan, &outcome, &times)));
             }
-            all.push(((call.name(), callers), Measured::new(round, plan, &outcome, &times)));
+        }
+        Ok((all, problems))
+    }
+}
+
+impl Plan {
+    fn load(&self, call: Call, callers: usize) -> Load {
+        Load {
+            call,
+            callers,
+            keys: self.keys,
+            value_bytes: self.value_bytes,
+            warmup: WARMUP,
+            window: self.window,
         }
     }
-    Ok((all, problems))
 }
 
 impl Measured {
@@ -269,8 +298,18 @@ fn section(
     notes: Vec<String>,
 ) -> Section {
     let mut rates = Columns::new(&[
-        "call", "callers", "system", "calls/s", "least", "most", "p50 ms", "p99 ms",
-        "CPU µs/call", "servers", "client", "errors",
+        "call",
+        "callers",
+        "system",
+        "calls/s",
+        "least",
+        "most",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs/call",
+        "servers",
+        "client",
+        "errors",
     ]);
     let mut ratios =
         Columns::new(&["call", "callers", "libring beside", "calls/s", "p50", "p99", "CPU/call"]);
@@ -356,6 +395,8 @@ pub(crate) fn key_name(key: u64) -> Bytes {
     Bytes::from(format!("bench-key-{key:010}"))
 }
 
+/// How many callers write every key before it is measured.
+const FILLERS: usize = 256;
 const WARMUP: Duration = Duration::from_millis(500);
 /// How long a system may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);

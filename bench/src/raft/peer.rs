@@ -31,7 +31,8 @@ impl Commits for Group {
                 ..Config::default()
             };
             let store = MemStorage::new_with_conf_state((voters.clone(), Vec::new()));
-            RawNode::new(&config, store, &Logger::root(Discard, o!())).expect("a good configuration")
+            RawNode::new(&config, store, &Logger::root(Discard, o!()))
+                .expect("a good configuration")
         };
         let row = || voters.iter().map(|_| Vec::new()).collect();
         let mut group = Self {
