@@ -37,9 +37,16 @@ impl Machine {
     }
 
     pub(crate) fn markdown(&self) -> String {
+        let load = self.load_average.parse().unwrap_or(0.0);
+        let busy = if load < BUSY {
+            ""
+        } else {
+            "\nThe machine was busy with other work: only ratios mean something, and waits for a \
+             disk are waits for the scheduler too.\n"
+        };
         format!(
             "Machine: {} cores of {}, {} MiB of memory, Linux {}; data on {}; load average before \
-             the run {}.\n",
+             the run {}.\n{busy}",
             self.cores, self.cpu, self.memory_mib, self.kernel, self.filesystem, self.load_average
         )
     }
@@ -68,6 +75,9 @@ fn filesystem(path: &Path, mounts: &str) -> String {
     // Of two mounts on one place the later one is seen.
     holding.max_by_key(|(len, _)| *len).map_or_else(|| String::from("?"), |(_, text)| text)
 }
+
+/// From this load on the figures say so.
+const BUSY: f64 = 1.0;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Benchmarks of libring.
+//! Benchmarks of libring: `cargo run --release -p bench -- <name>`. Each module says what it measures, and what not.
 
 mod cluster;
 mod idle;
@@ -148,6 +148,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let common = &arguments.common;
     let made = fs::create_dir_all(&common.data);
     made.map_err(|e| format!("cannot make {}: {e}", common.data.display()))?;
+    process::Directory::remove_orphans(&common.data)?;
     let machine = Machine::here(&common.data);
     let mut report = Report { machine, sections: Vec::new() };
     let all = ["raft", "log", "cluster", "sim", "idle", "recovery"];
@@ -206,7 +207,7 @@ impl Common {
                 keys: 10_000,
                 data,
             })?,
-            What::Sim => simulator::run(self.pick(8, 3))?,
+            What::Sim => simulator::run(self.pick(40, 10))?,
             What::Idle => {
                 idle::run(&data, seconds(self.pick(10.0, 5.0)), seconds(self.pick(30.0, 10.0)))?
             }

@@ -1,6 +1,7 @@
 //! Servers as processes that do not outlive the benchmark, and what they use.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
@@ -113,6 +114,20 @@ impl Directory {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Removes what a benchmark left in `place` that was killed.
+    pub(crate) fn remove_orphans(place: &Path) -> Result<(), String> {
+        let problem = |e| format!("cannot clear {}: {e}", place.display());
+        for entry in fs::read_dir(place).map_err(problem)? {
+            let path = entry.map_err(problem)?.path();
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let pid = name.rsplit_once('-').and_then(|(_, pid)| pid.parse::<u32>().ok());
+            if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                fs::remove_dir_all(&path).map_err(problem)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Directory {
@@ -168,6 +183,21 @@ mod tests {
         let stat = "12 (a b) c) S 1 2 3 4 5 6 7 8 9 10 70 30 0 0 20";
         assert_eq!(ticks(stat), Some(100));
         assert_eq!(ticks("12 (a"), None);
+    }
+
+    #[test]
+    fn only_what_the_dead_left_is_removed() {
+        let place = tempfile::tempdir().expect("the temporary directory can be written");
+        let own = Directory::new(place.path(), "own").expect("a new directory");
+        let [orphan, other] = ["dead-4294967295", "other"].map(|name| place.path().join(name));
+        fs::create_dir(&orphan).expect("a new directory");
+        fs::create_dir(&other).expect("a new directory");
+
+        Directory::remove_orphans(place.path()).expect("all of it is ours");
+        assert!(own.path().exists() && other.exists() && !orphan.exists());
+        let path = own.path().to_path_buf();
+        drop(own);
+        assert!(!path.exists());
     }
 
     #[test]
