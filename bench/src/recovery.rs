@@ -135,7 +135,7 @@ fn section(timed: &[(&str, bool, Vec<Value>)], plan: &Plan) -> Section {
         }
         let entries = values.iter().find_map(|v| v["entries"].as_u64());
         if let Some(entries) = entries.filter(|_| *cold) {
-            notes.push(format!("The log held {entries} entries of Raft, none of them cut."));
+            notes.push(format!("The log held {entries} entries of Raft that were needed."));
         }
     }
     let figure = |(name, cold, values): &(&str, bool, Vec<Value>)| json!({ "step": name, "cold": cold, "rounds": values });

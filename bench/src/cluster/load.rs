@@ -98,35 +98,33 @@ impl Load {
         total
     }
 
-    fn call_until_end(
+    async fn call_until_end(
         self,
         number: usize,
         client: impl Client,
         from: Instant,
         to: Instant,
-    ) -> impl Future<Output = Outcome> + Send + 'static {
-        async move {
-            let mut dice = Dice::new(u64::try_from(number).unwrap_or(0));
-            let mut outcome = Outcome::default();
-            while Instant::now() < to {
-                let key = dice.next() % self.keys;
-                let value = dice.value(self.value_bytes);
-                let began = Instant::now();
-                let result = match self.call {
-                    Call::Put => client.put(key, value).await,
-                    Call::Get => client.get(key).await,
-                };
-                let ended = Instant::now();
-                if ended < from {
-                    continue;
-                }
-                match result {
-                    Ok(()) => outcome.note(ended - began, ended < to),
-                    Err(error) => outcome.fail(error),
-                }
+    ) -> Outcome {
+        let mut dice = Dice::new(u64::try_from(number).unwrap_or(0));
+        let mut outcome = Outcome::default();
+        while Instant::now() < to {
+            let key = dice.next() % self.keys;
+            let value = dice.value(self.value_bytes);
+            let began = Instant::now();
+            let result = match self.call {
+                Call::Put => client.put(key, value).await,
+                Call::Get => client.get(key).await,
+            };
+            let ended = Instant::now();
+            if ended < from {
+                continue;
             }
-            outcome
+            match result {
+                Ok(()) => outcome.note(ended - began, ended < to),
+                Err(error) => outcome.fail(error),
+            }
         }
+        outcome
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct Servers {
 /// Which measurement: what was called by how many.
 type Place = (&'static str, usize);
 
+/// What one system did in one round, and what went wrong.
+type Round = (Vec<(Place, Measured)>, Vec<String>);
+
 /// One measurement of one round.
 #[derive(Debug)]
 struct Measured {
@@ -134,12 +137,7 @@ pub(crate) fn available(systems: &[System], notes: &mut Vec<String>) -> Vec<Syst
 }
 
 /// Everything of one system, in one round, in a runtime of its own.
-fn run_round(
-    plan: &Plan,
-    system: System,
-    ring: &Path,
-    round: usize,
-) -> Result<(Vec<(Place, Measured)>, Vec<String>), String> {
+fn run_round(plan: &Plan, system: System, ring: &Path, round: usize) -> Result<Round, String> {
     let dir = Directory::new(&plan.data, system.name())?;
     with_client(system, ring, dir.path(), Measure { plan, round }).map(|(_, measured)| measured)
 }
@@ -223,7 +221,7 @@ struct Measure<'a> {
 }
 
 impl Use for Measure<'_> {
-    type Output = (Vec<(Place, Measured)>, Vec<String>);
+    type Output = Round;
 
     async fn call(self, client: &impl Client, servers: &Servers) -> Result<Self::Output, String> {
         let Self { plan, round } = self;
