@@ -63,6 +63,8 @@ pub struct Report {
     pub applied: u64,
     /// Rare states that were reached.
     pub reached: Reached,
+    /// Messages that members sent.
+    pub messages: u64,
     /// Checkers that could not judge the history, and why.
     pub unjudged: Vec<String>,
     /// What the clients saw.
@@ -198,6 +200,7 @@ fn run_world(plan: &Plan, options: &Options) -> (Report, Weak<Sim>) {
         applied,
         reached: sim
             .map_or_else(Reached::default, |sim| sim.lookout(|lookout| lookout.reached.clone())),
+        messages: sim.map_or(0, |sim| sim.oracle(|oracle| oracle.messages())),
         last_events: match (&failure, sim) {
             (Some(_), Some(sim)) => sim.trace(|trace| trace.last()),
             _ => String::new(),
@@ -434,6 +437,7 @@ impl Report {
             faults: (0, 0),
             applied: 0,
             reached: Reached::default(),
+            messages: 0,
             unjudged: Vec::new(),
             history: History::default(),
             last_events: String::new(),
