@@ -163,6 +163,24 @@ impl Journal {
         self.lock().tally.clone()
     }
 
+    /// Waits until so many more puts are acknowledged.
+    ///
+    /// # Panics
+    /// When [`PATIENCE`] ends first.
+    pub fn wait_acknowledged(&self, more: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut inner = self.lock();
+        let wanted = inner.tally.acknowledged.len() + more;
+        while inner.tally.acknowledged.len() < wanted {
+            let left = deadline.checked_duration_since(Instant::now());
+            let left = left.unwrap_or_else(|| {
+                panic!("{more} more puts are not acknowledged within {PATIENCE:?}")
+            });
+            let woken = self.changed.wait_timeout(inner, left);
+            inner = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Number of acknowledged puts so far.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
@@ -233,6 +251,22 @@ impl Drop for Journal {
     fn drop(&mut self) {
         // The history of a test that failed is what one wants to read.
         drop(self.lock().file.flush());
+    }
+}
+
+impl Tally {
+    /// Compares what was promised with everything that is there.
+    ///
+    /// # Panics
+    /// When a write that was acknowledged is not there, or one that certainly did not happen is.
+    pub fn judge(&self, found: &BTreeMap<(String, String), String>) {
+        for put in &self.acknowledged {
+            let key = (put.partition.clone(), put.key.clone());
+            assert_eq!(found.get(&key), Some(&put.value), "{put:?} was acknowledged");
+        }
+        for key in &self.failed {
+            assert_eq!(found.get(key), None, "{key:?} certainly did not happen");
+        }
     }
 }
 

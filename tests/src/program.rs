@@ -105,22 +105,22 @@ impl Program {
         Self { what, pid: pid.expect("process ids are positive"), state }
     }
 
+    /// Waits for a line that contains `needle` or for the end, and says whether the line came.
+    ///
+    /// # Panics
+    /// When [`PATIENCE`] ends first.
+    #[must_use]
+    pub fn says_before_its_end(&self, needle: &str) -> bool {
+        self.wait_for_line(needle).is_some()
+    }
+
     /// Waits for a line that contains `needle`, on stdout or stderr, and gives it.
     ///
     /// # Panics
     /// When the process ends first, or [`PATIENCE`] does.
     #[must_use]
     pub fn wait_line(&self, needle: &str) -> String {
-        let found = self.wait(PATIENCE, |seen| {
-            let line =
-                [&seen.stdout, &seen.stderr].into_iter().find_map(|text| find_line(text, needle));
-            match line {
-                None if seen.is_over() => Some(None),
-                None => None,
-                Some(line) => Some(Some(line)),
-            }
-        });
-        found.flatten().unwrap_or_else(|| {
+        self.wait_for_line(needle).unwrap_or_else(|| {
             panic!("{}: no line with \"{needle}\":\n{}", self.what, self.output())
         })
     }
@@ -163,6 +163,13 @@ impl Program {
         );
     }
 
+    /// As [`Self::kill`], of a process that may have ended before by itself. Tells how it ended.
+    #[must_use]
+    pub fn kill_if_running(&self) -> Exit {
+        self.signal(Signal::KILL);
+        self.wait_exit()
+    }
+
     /// Asks the process to stop.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
@@ -185,6 +192,22 @@ impl Program {
         if seen.exit.is_none() {
             kill_process(self.pid, signal).expect("the process is ours");
         }
+    }
+
+    /// None if the process ends without it.
+    fn wait_for_line(&self, needle: &str) -> Option<String> {
+        let found = self.wait(PATIENCE, |seen| {
+            let line =
+                [&seen.stdout, &seen.stderr].into_iter().find_map(|text| find_line(text, needle));
+            match line {
+                None if seen.is_over() => Some(None),
+                None => None,
+                Some(line) => Some(Some(line)),
+            }
+        });
+        found.unwrap_or_else(|| {
+            panic!("{}: neither \"{needle}\" nor the end:\n{}", self.what, self.output())
+        })
     }
 
     fn wait<T>(&self, patience: Duration, mut look: impl FnMut(&Seen) -> Option<T>) -> Option<T> {
