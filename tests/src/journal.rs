@@ -2,6 +2,7 @@
 //! adds up to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -44,7 +45,7 @@ pub struct Tally {
 }
 
 /// A put of a key that no other put of the run names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Put {
     /// The partition.
     pub partition: String,
@@ -267,6 +268,14 @@ impl Tally {
         for key in &self.failed {
             assert_eq!(found.get(key), None, "{key:?} certainly did not happen");
         }
+    }
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values can be long; their beginnings tell them apart.
+        let begin: String = self.value.chars().take(40).collect();
+        write!(f, "put {}/{} = {begin:?}", self.partition, self.key)
     }
 }
 

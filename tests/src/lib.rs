@@ -8,6 +8,7 @@
 //! | [`disks`] | disks of their own for members, whose power can be cut |
 //! | [`native`] | what safe Rust cannot do: system calls that fail, power cuts |
 //! | [`load`] | clients that write, and what must be found of it |
+//! | [`one`] | a cluster of one with a tiny log, and a fixed workload |
 //! | [`journal`] | what clients saw, written as a history |
 //! | [`skip`] | tests that this machine cannot run |
 //!
@@ -19,6 +20,7 @@ pub mod journal;
 pub mod load;
 pub mod members;
 pub mod native;
+pub mod one;
 pub mod ports;
 pub mod program;
 pub mod skip;

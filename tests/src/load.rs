@@ -99,10 +99,13 @@ pub async fn all_there(client: &Node, journal: &Arc<Journal>, puts: &[Put]) {
             let process = journal.process();
             for put in part {
                 let found = client.partition(&put.partition).get(put.key.clone()).await;
-                let found = found.unwrap_or_else(|e| panic!("{put:?} cannot be read: {e}"));
+                let found = match found {
+                    Ok(found) => found,
+                    Err(e) => panic!("{put:?} cannot be read: {e}; {}", describe(&client).await),
+                };
                 let found = found.map(|found| String::from_utf8_lossy(&found.value).into_owned());
                 journal.got(&process, &put, found.as_deref());
-                assert_eq!(found.as_ref(), Some(&put.value), "{put:?} was acknowledged");
+                assert!(found.as_ref() == Some(&put.value), "{put:?} was acknowledged: {found:?}");
             }
         });
     }
@@ -111,6 +114,16 @@ pub async fn all_there(client: &Node, journal: &Arc<Journal>, puts: &[Put]) {
             std::panic::resume_unwind(e.into_panic());
         }
     }
+}
+
+/// What the members say of themselves, for messages.
+async fn describe(client: &Node) -> String {
+    let mut text = String::from("the members say:");
+    for member in client.members() {
+        let status = client.status(member.id).await;
+        text.push_str(&format!("\n{}: {status:?}", member.name));
+    }
+    text
 }
 
 /// Everything that stands in a load's partitions.
