@@ -174,9 +174,10 @@ fn cuts() -> usize {
 const MEMBERS: usize = 3;
 const MAJORITY: usize = 2;
 const SHARDS: u32 = 8;
-const LOAD: Shape = Shape { partitions: 8, writers: 16, bytes_max: 12_000 };
+const LOAD: Shape = Shape { partitions: 8, writers: 16, bytes_max: 9_000 };
 /// Acknowledged between two cuts, at least.
 const PUTS: usize = 1_000;
 /// Whose power is cut, one after the other.
 const WHO: [&[usize]; 7] = [&[0, 1, 2], &[0], &[1, 2], &[1], &[0, 1], &[2], &[0, 2]];
-const DISK_BYTES: u64 = 1 << 30;
+/// Blocks that are never written take no room.
+const DISK_BYTES: u64 = 8 << 30;
