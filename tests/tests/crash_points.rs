@@ -93,6 +93,36 @@ fn all_calls_on_data_files_are_counted() {
     eprintln!("{counted:?}");
 }
 
+/// A directory that was made is synced in the one above, up to where something was there before:
+/// a power cut takes what hangs on an unsynced name.
+#[test]
+fn new_directories_are_made_durable() {
+    const NAME: &str = "new_directories_are_made_durable";
+    let Some(faults) = native::faults() else {
+        return skip(NAME, "there is no C compiler");
+    };
+    let life = Scenario { count: 1, ..Scenario::life() };
+    let run = Run::of(&life);
+    let deep = run.data().join("some").join("where");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_one"));
+    command.arg(&deep).args(["0", "1"]).envs(
+        run.command(&faults, None)
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))),
+    );
+    Program::spawn(command).wait_exit().ok();
+    let calls = run.calls();
+    let place = |name: &str, path: &str| {
+        let found = calls.iter().position(|call| call.name == name && call.path == path);
+        found.unwrap_or_else(|| panic!("no {name} of \"{path}\": {calls:?}"))
+    };
+    let first_promise = place("fdatasync", "/some/where/log/0000000000000001.log");
+    for above in ["", "/some"] {
+        assert!(place("fsync", above) > place("mkdir", "/some/where"));
+        assert!(place("fsync", above) < first_promise);
+    }
+}
+
 /// What happens at a call; `native/faults.c` says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
