@@ -8,7 +8,6 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -309,27 +308,27 @@ fn run_all(faults: &Path, kinds: &[Kind]) -> BTreeMap<&'static str, usize> {
     let total = points.len();
     let sample = sample(total);
     let next = AtomicUsize::new(0);
-    let wrong = Mutex::new(Vec::new());
-    let report = Mutex::new(BTreeMap::from([("killed", 0), ("halted", 0), ("went on", 0)]));
-    thread::scope(|scope| {
-        for _worker in 0..WORKERS {
-            scope.spawn(|| {
-                let runtime = Runtime::new().expect("worker threads can be started");
-                while let Some(k) = sample.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (scenario, kind, at) = points[*k];
-                    let ended = run_one(&runtime, faults, scenario, kind, at);
-                    match ended {
-                        Ok(how) => *report.lock().unwrap().entry(how).or_default() += 1,
-                        Err(what) => wrong.lock().unwrap().push(what),
-                    }
-                }
-            });
+    let work = || {
+        let runtime = Runtime::new().expect("worker threads can be started");
+        let mut ended = Vec::new();
+        while let Some(k) = sample.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (scenario, kind, at) = points[*k];
+            ended.push(run_one(&runtime, faults, scenario, kind, at));
         }
+        ended
+    };
+    let ended: Vec<Result<&str, String>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("no run panics")).collect()
     });
     eprintln!("{} of {total} points", sample.len());
-    let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), sample.len(), wrong.join("\n\n"));
-    report.into_inner().unwrap()
+    let wrong: Vec<&String> = ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
+    assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), sample.len());
+    let mut report = BTreeMap::from([("killed", 0), ("halted", 0), ("went on", 0)]);
+    for how in ended.into_iter().flatten() {
+        *report.entry(how).or_default() += 1;
+    }
+    report
 }
 
 /// Tells how the run ended, or what is wrong with it.
