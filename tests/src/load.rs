@@ -98,7 +98,8 @@ pub async fn all_there(client: &Node, journal: &Arc<Journal>, puts: &[Put]) {
         readers.spawn(async move {
             let process = journal.process();
             for put in part {
-                let found = client.partition(&put.partition).get(put.key.clone()).await;
+                let partition = client.partition(&put.partition).with_deadline(PATIENCE);
+                let found = partition.get(put.key.clone()).await;
                 let found = match found {
                     Ok(found) => found,
                     Err(e) => panic!("{put:?} cannot be read: {e}; {}", describe(&client).await),

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::disks::{Disk, cut_power};
@@ -49,10 +49,13 @@ fn no_acknowledged_write_is_lost_to_power_cuts() {
             members.wait_up(*k);
         }
         let acknowledged = journal.tally().acknowledged;
+        let began = Instant::now();
         runtime.block_on(load::all_there(&client, &journal, &acknowledged[checked..]));
         eprintln!(
-            "cut {cut}: the power of {hit:?}, with {away:?} away; {} acknowledged writes read back",
-            acknowledged.len() - checked
+            "cut {cut}: the power of {hit:?}, with {away:?} away; {} acknowledged writes read back \
+             in {:?}",
+            acknowledged.len() - checked,
+            began.elapsed(),
         );
         checked = acknowledged.len();
         members.start_all();
