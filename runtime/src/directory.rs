@@ -8,7 +8,7 @@
 //! | `store/` | the store; made aside as `store.new` and renamed, so that it is whole or absent |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -39,6 +39,7 @@ impl Directory {
         if path.join(MARKER).exists() {
             check_marker(&path.join(MARKER))?;
         } else {
+            sync_above(&path)?;
             write_marker(&path)?;
         }
         let log = path.join(LOG);
@@ -83,6 +84,22 @@ impl Directory {
 /// without this.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Makes the names of a directory and of all above it durable, which may be as new as the directory
+/// itself: a power cut would take everything with them.
+fn sync_above(path: &Path) -> Result<(), OpenError> {
+    for above in path.ancestors().skip(1) {
+        match sync_directory(above) {
+            Ok(()) => {}
+            // Not ours to read, or of a kind that has nothing to sync: not made by us either.
+            Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {
+                break;
+            }
+            Err(e) => return Err(OpenError::directory(above, "sync")(e)),
+        }
+    }
+    Ok(())
 }
 
 /// The segments in a log's directory, oldest first.

@@ -2,6 +2,7 @@
 //! adds up to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -44,7 +45,7 @@ pub struct Tally {
 }
 
 /// A put of a key that no other put of the run names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Put {
     /// The partition.
     pub partition: String,
@@ -163,6 +164,24 @@ impl Journal {
         self.lock().tally.clone()
     }
 
+    /// Waits until so many more puts are acknowledged.
+    ///
+    /// # Panics
+    /// When [`PATIENCE`] ends first.
+    pub fn wait_acknowledged(&self, more: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut inner = self.lock();
+        let wanted = inner.tally.acknowledged.len() + more;
+        while inner.tally.acknowledged.len() < wanted {
+            let left = deadline.checked_duration_since(Instant::now());
+            let left = left.unwrap_or_else(|| {
+                panic!("{more} more puts are not acknowledged within {PATIENCE:?}")
+            });
+            let woken = self.changed.wait_timeout(inner, left);
+            inner = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Number of acknowledged puts so far.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
@@ -233,6 +252,30 @@ impl Drop for Journal {
     fn drop(&mut self) {
         // The history of a test that failed is what one wants to read.
         drop(self.lock().file.flush());
+    }
+}
+
+impl Tally {
+    /// Compares what was promised with everything that is there.
+    ///
+    /// # Panics
+    /// When a write that was acknowledged is not there, or one that certainly did not happen is.
+    pub fn judge(&self, found: &BTreeMap<(String, String), String>) {
+        for put in &self.acknowledged {
+            let key = (put.partition.clone(), put.key.clone());
+            assert_eq!(found.get(&key), Some(&put.value), "{put:?} was acknowledged");
+        }
+        for key in &self.failed {
+            assert_eq!(found.get(key), None, "{key:?} certainly did not happen");
+        }
+    }
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values can be long; their beginnings tell them apart.
+        let begin: String = self.value.chars().take(40).collect();
+        write!(f, "put {}/{} = {begin:?}", self.partition, self.key)
     }
 }
 

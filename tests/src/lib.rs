@@ -5,14 +5,22 @@
 //! | [`program`] | a process, its output, its end |
 //! | [`members`] | a cluster of `ring serve` processes |
 //! | [`ports`] | ports that no other test uses |
+//! | [`disks`] | disks of their own for members, whose power can be cut |
+//! | [`native`] | what safe Rust cannot do: system calls that fail, power cuts |
+//! | [`load`] | clients that write, and what must be found of it |
+//! | [`one`] | a cluster of one with a tiny log, and a fixed workload |
 //! | [`journal`] | what clients saw, written as a history |
 //! | [`skip`] | tests that this machine cannot run |
 //!
 //! Nothing here sleeps: every wait is for a condition, with a deadline, and says what it waited for
 //! when that passes.
 
+pub mod disks;
 pub mod journal;
+pub mod load;
 pub mod members;
+pub mod native;
+pub mod one;
 pub mod ports;
 pub mod program;
 pub mod skip;

@@ -1,5 +1,6 @@
 //! A cluster of `ring serve` processes.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub struct Members {
     dir: TempDir,
     ports: Ports,
     shards: u32,
+    env: Vec<(String, OsString)>,
     running: Vec<Option<Program>>,
 }
 
@@ -31,6 +33,7 @@ impl Members {
             dir: tempfile::tempdir().expect("the temporary directory can be written"),
             ports: Ports::reserve(count),
             shards,
+            env: Vec::new(),
             running: (0..count).map(|_| None).collect(),
         }
     }
@@ -42,10 +45,26 @@ impl Members {
         format!("member-{}", k + 1)
     }
 
+    /// What holds a member's data directory and nothing else: a disk may be mounted there.
+    #[must_use]
+    pub fn disk(&self, k: usize) -> PathBuf {
+        self.dir.path().join(self.name(k))
+    }
+
     /// A member's data directory.
     #[must_use]
     pub fn data(&self, k: usize) -> PathBuf {
-        self.dir.path().join(self.name(k))
+        self.disk(k).join("data")
+    }
+
+    /// Sets a variable of the environment for all members started from now on.
+    pub fn set_env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.into(), value.into()));
+    }
+
+    /// The members start without the variables that were set.
+    pub fn clear_env(&mut self) {
+        self.env.clear();
     }
 
     /// Where all of it is.
@@ -78,6 +97,7 @@ impl Members {
             let member = format!("{}={}", self.name(other), self.address(other));
             command.args(["--member", &member]);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -1,6 +1,7 @@
 //! A process, its output, its end.
 
 use std::env;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -105,22 +106,22 @@ impl Program {
         Self { what, pid: pid.expect("process ids are positive"), state }
     }
 
+    /// Waits for a line that contains `needle` or for the end, and says whether the line came.
+    ///
+    /// # Panics
+    /// When [`PATIENCE`] ends first.
+    #[must_use]
+    pub fn says_before_its_end(&self, needle: &str) -> bool {
+        self.wait_for_line(needle).is_some()
+    }
+
     /// Waits for a line that contains `needle`, on stdout or stderr, and gives it.
     ///
     /// # Panics
     /// When the process ends first, or [`PATIENCE`] does.
     #[must_use]
     pub fn wait_line(&self, needle: &str) -> String {
-        let found = self.wait(PATIENCE, |seen| {
-            let line =
-                [&seen.stdout, &seen.stderr].into_iter().find_map(|text| find_line(text, needle));
-            match line {
-                None if seen.is_over() => Some(None),
-                None => None,
-                Some(line) => Some(Some(line)),
-            }
-        });
-        found.flatten().unwrap_or_else(|| {
+        self.wait_for_line(needle).unwrap_or_else(|| {
             panic!("{}: no line with \"{needle}\":\n{}", self.what, self.output())
         })
     }
@@ -131,7 +132,14 @@ impl Program {
     /// When [`PATIENCE`] ends first.
     #[must_use]
     pub fn wait_exit(&self) -> Exit {
-        let exit = self.wait(PATIENCE, |seen| {
+        let exit = self.exit_within(PATIENCE);
+        exit.unwrap_or_else(|| panic!("{} does not end:\n{}", self.what, self.output()))
+    }
+
+    /// Waits for the end; none if it does not come in time.
+    #[must_use]
+    pub fn exit_within(&self, patience: Duration) -> Option<Exit> {
+        self.wait(patience, |seen| {
             let status = seen.exit.filter(|_| seen.is_over())?;
             Some(Exit {
                 what: self.what.clone(),
@@ -139,8 +147,7 @@ impl Program {
                 stdout: String::from_utf8_lossy(&seen.stdout).into_owned(),
                 stderr: String::from_utf8_lossy(&seen.stderr).into_owned(),
             })
-        });
-        exit.unwrap_or_else(|| panic!("{} does not end:\n{}", self.what, self.output()))
+        })
     }
 
     /// Whether the process has ended.
@@ -161,6 +168,35 @@ impl Program {
             self.what,
             self.output()
         );
+    }
+
+    /// Stops the process where it is. When this returns, none of its threads runs, or will return
+    /// from a system call that it is in, until the process is killed.
+    ///
+    /// # Panics
+    /// When it does not stop for [`PATIENCE`].
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(thread) = self.running_thread() {
+            assert!(Instant::now() < deadline, "{} does not stop: {thread}", self.what);
+            thread::yield_now();
+        }
+    }
+
+    /// A thread that may still do something: that neither stopped nor is deep in a system call,
+    /// at whose end it stops.
+    fn running_thread(&self) -> Option<String> {
+        let threads = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        // It may have ended and be gone; whoever kills it then will see that.
+        let threads = fs::read_dir(threads).ok()?;
+        // A thread that ends meanwhile has no state.
+        let states =
+            threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        states.into_iter().find(|line| {
+            let (_, state) = line.rsplit_once(") ").expect("the name of a thread is in brackets");
+            !state.starts_with(['T', 'D', 'Z', 'X'])
+        })
     }
 
     /// Asks the process to stop.
@@ -185,6 +221,22 @@ impl Program {
         if seen.exit.is_none() {
             kill_process(self.pid, signal).expect("the process is ours");
         }
+    }
+
+    /// None if the process ends without it.
+    fn wait_for_line(&self, needle: &str) -> Option<String> {
+        let found = self.wait(PATIENCE, |seen| {
+            let line =
+                [&seen.stdout, &seen.stderr].into_iter().find_map(|text| find_line(text, needle));
+            match line {
+                None if seen.is_over() => Some(None),
+                None => None,
+                Some(line) => Some(Some(line)),
+            }
+        });
+        found.unwrap_or_else(|| {
+            panic!("{}: neither \"{needle}\" nor the end:\n{}", self.what, self.output())
+        })
     }
 
     fn wait<T>(&self, patience: Duration, mut look: impl FnMut(&Seen) -> Option<T>) -> Option<T> {
@@ -296,8 +348,9 @@ fn find_line(text: &[u8], needle: &str) -> Option<String> {
 }
 
 fn describe(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = command.get_args().map(|word| word.to_string_lossy());
-    format!("ring {}", words.collect::<Vec<_>>().join(" "))
+    format!("{} {}", program.display(), words.collect::<Vec<_>>().join(" "))
 }
 
 /// The binary `ring`, built as these tests were: in the same target directory, with the same

@@ -397,7 +397,7 @@ fn mentions_place(line: &str, damaged: usize) -> bool {
 #[test]
 fn a_member_with_a_full_disk_halts_and_the_others_go_on() {
     let mut members = Members::new(3, 4);
-    let disk = members.data(2);
+    let disk = members.disk(2);
     fs::create_dir(&disk).expect("the directory is ours");
     let Some(_mounted) = Mounted::tmpfs(&disk, "48m") else {
         return skip(

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use libring::{GroupId, MemberId, Node, Range, Role, Term};
+use libring::{GroupId, MemberId, Node, Role, Term};
 use serde_json::json;
 use tests::PATIENCE;
-use tests::journal::{Journal, Put};
+use tests::journal::Journal;
+use tests::load::{self, Load, Shape};
 use tests::members::Members;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
 /// Kill -9 of the leader of a loaded shard, again and again (`RING_CYCLES` times, 10 without it),
 /// then of all members at once. After each kill every acknowledged write is read back while the
@@ -29,14 +28,14 @@ fn no_acknowledged_write_is_lost_when_leaders_are_killed() {
     let history = history(&members);
     let journal =
         Arc::new(Journal::create(&history, json!({ "cycles": cycles, "shards": SHARDS })));
-    let load = Load::start(&runtime, &client, &journal);
+    let load = Load::start(&runtime, &client, &journal, LOAD);
 
     let shards = runtime.block_on(shards_of(&client));
 
     let mut outages = Vec::new();
     let mut checked = 0;
     for cycle in 0..cycles {
-        journal.await_puts(&partitions());
+        journal.await_puts(&load::partitions(PARTITIONS));
         let _: Duration = journal.wait_puts();
         let target = format!("load-{}", cycle % PARTITIONS);
         let leaders = runtime.block_on(leaders(&client));
@@ -55,7 +54,7 @@ fn no_acknowledged_write_is_lost_when_leaders_are_killed() {
         outages.push(outage);
 
         let acknowledged = journal.tally().acknowledged;
-        runtime.block_on(all_there(&client, &journal, &acknowledged[checked..]));
+        runtime.block_on(load::all_there(&client, &journal, &acknowledged[checked..]));
         eprintln!(
             "cycle {cycle}: {} killed, it led {} of {PARTITIONS} partitions; writes again after \
              {outage:?}; {} acknowledged writes read back",
@@ -76,20 +75,14 @@ fn no_acknowledged_write_is_lost_when_leaders_are_killed() {
         members.kill(k);
     }
     members.start_all();
-    let found = runtime.block_on(scan_all(&client));
+    let found = runtime.block_on(load::scan_all(&client, PARTITIONS));
     journal.flush();
     judge(&journal, &found, &outages);
 }
 
-fn judge(journal: &Journal, found: &BTreeMap<(String, String), String>, outages: &[Duration]) {
+fn judge(journal: &Journal, found: &load::Found, outages: &[Duration]) {
     let tally = journal.tally();
-    for put in &tally.acknowledged {
-        let key = (put.partition.clone(), put.key.clone());
-        assert_eq!(found.get(&key), Some(&put.value), "{put:?} was acknowledged");
-    }
-    for key in &tally.failed {
-        assert_eq!(found.get(key), None, "{key:?} certainly did not happen");
-    }
+    tally.judge(found);
     let worst = outages.iter().max().copied().unwrap_or_default();
     let sum: Duration = outages.iter().sum();
     let count = u32::try_from(outages.len()).expect("few").max(1);
@@ -105,93 +98,10 @@ fn judge(journal: &Journal, found: &BTreeMap<(String, String), String>, outages:
     assert!(worst <= OUTAGE_MOST, "writes again only after {worst:?}: {outages:?}");
 }
 
-/// Clients that write unique values to unique keys, one call after another.
-struct Load {
-    stop: Arc<AtomicBool>,
-    writers: JoinSet<()>,
-}
-
-impl Load {
-    fn start(runtime: &Runtime, client: &Node, journal: &Arc<Journal>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut writers = JoinSet::new();
-        for number in 0..WRITERS {
-            let writer = write(number, client.clone(), Arc::clone(journal), Arc::clone(&stop));
-            writers.spawn_on(writer, runtime.handle());
-        }
-        Self { stop, writers }
-    }
-
-    fn stop(mut self, runtime: &Runtime) {
-        self.stop.store(true, Ordering::Relaxed);
-        runtime.block_on(async {
-            while let Some(ended) = self.writers.join_next().await {
-                ended.expect("a writer does not panic");
-            }
-        });
-    }
-}
-
-async fn write(number: usize, client: Node, journal: Arc<Journal>, stop: Arc<AtomicBool>) {
-    let name = format!("load-{}", number % PARTITIONS);
-    let partition = client.partition(&name);
-    let mut process = journal.process();
-    for count in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let put = Put {
-            partition: name.clone(),
-            key: format!("{number}-{count:08}"),
-            value: format!("value {count} of writer {number}"),
-        };
-        journal.invoke_put(&process, &put);
-        let began = Instant::now();
-        let result = partition.put(put.key.clone(), put.value.clone()).await;
-        process = journal.end_put(process, put, began, &result);
-    }
-}
-
-/// Reads writes back, each with a linearizable get.
-async fn all_there(client: &Node, journal: &Arc<Journal>, puts: &[Put]) {
-    let mut readers = JoinSet::new();
-    for part in puts.chunks(puts.len().div_ceil(READERS).max(1)) {
-        let (client, journal, part) = (client.clone(), Arc::clone(journal), part.to_vec());
-        readers.spawn(async move {
-            let process = journal.process();
-            for put in part {
-                let found = client.partition(&put.partition).get(put.key.clone()).await;
-                let found = found.unwrap_or_else(|e| panic!("{put:?} cannot be read: {e}"));
-                let found = found.map(|found| String::from_utf8_lossy(&found.value).into_owned());
-                journal.got(&process, &put, found.as_deref());
-                assert_eq!(found.as_ref(), Some(&put.value), "{put:?} was acknowledged");
-            }
-        });
-    }
-    while let Some(read) = readers.join_next().await {
-        if let Err(e) = read {
-            std::panic::resume_unwind(e.into_panic());
-        }
-    }
-}
-
-async fn scan_all(client: &Node) -> BTreeMap<(String, String), String> {
-    let mut found = BTreeMap::new();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    for name in partitions() {
-        let partition = client.partition(&name).with_deadline(PATIENCE);
-        let mut scan = partition.scan(Range::all());
-        while let Some(item) = scan.next().await.unwrap_or_else(|e| panic!("{name}: {e}")) {
-            found.insert((name.clone(), text(&item.key)), text(&item.value));
-        }
-    }
-    found
-}
-
 /// The shard that holds each partition.
 async fn shards_of(client: &Node) -> BTreeMap<String, GroupId> {
     let mut shards = BTreeMap::new();
-    for name in partitions() {
+    for name in load::partitions(PARTITIONS) {
         let info = client.partition(&name).info().await;
         let info = info.unwrap_or_else(|e| panic!("{name}: {e}"));
         shards.insert(name, info.shard);
@@ -249,10 +159,6 @@ async fn caught_up(client: &Node, member: MemberId) {
     }
 }
 
-fn partitions() -> Vec<String> {
-    (0..PARTITIONS).map(|number| format!("load-{number}")).collect()
-}
-
 fn cycles() -> usize {
     let text = env::var("RING_CYCLES").unwrap_or_else(|_| String::from("10"));
     text.parse().expect("RING_CYCLES is a number")
@@ -266,8 +172,7 @@ fn history(members: &Members) -> PathBuf {
 
 const SHARDS: u32 = 8;
 const PARTITIONS: usize = 8;
-const WRITERS: usize = 16;
-const READERS: usize = 64;
+const LOAD: Shape = Shape { partitions: PARTITIONS, writers: 16, bytes_max: 0 };
 /// From the kill to the first acknowledged write that began after it, in the slowest of the dead
 /// leader's shards.
 const OUTAGE_MOST: Duration = Duration::from_secs(2);

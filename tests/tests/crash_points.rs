@@ -1,0 +1,395 @@
+//! Every system call on a data file as a place to crash at, and as one that fails: a cluster of one
+//! loses nothing that it acknowledged, stops with a line that says why, and starts again.
+//!
+//! `RING_CRASH_POINTS` says how many points each test draws, or `all`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tempfile::TempDir;
+use tests::program::{Exit, Program};
+use tests::skip::skip;
+use tests::{PATIENCE, native, one};
+use tokio::runtime::Runtime;
+
+/// The process is killed before a call, or after it, or in the middle of a write.
+#[test]
+fn a_crash_at_any_call_loses_nothing() {
+    const NAME: &str = "a_crash_at_any_call_loses_nothing";
+    let Some(faults) = native::faults() else {
+        return skip(NAME, "there is no C compiler");
+    };
+    let report = run_all(&faults, &[Kind::Kill, Kind::Torn]);
+    eprintln!("{report:?}");
+    assert!(report["killed"] > 0, "no crash was met: {report:?}");
+}
+
+/// A call fails, a write falls short, the disk is full from there on, or a sync fails and what it
+/// should have made durable is gone.
+#[test]
+fn an_error_at_any_call_loses_nothing() {
+    const NAME: &str = "an_error_at_any_call_loses_nothing";
+    let Some(faults) = native::faults() else {
+        return skip(NAME, "there is no C compiler");
+    };
+    let report = run_all(&faults, &[Kind::Eio, Kind::Enospc, Kind::Short, Kind::Lost]);
+    eprintln!("{report:?}");
+    assert!(report["halted"] > 0, "no error was met: {report:?}");
+}
+
+/// The library that lets calls fail sees every one that a tracer sees: otherwise the tests above
+/// would leave some out.
+#[test]
+fn all_calls_on_data_files_are_counted() {
+    const NAME: &str = "all_calls_on_data_files_are_counted";
+    let Some(faults) = native::faults() else {
+        return skip(NAME, "there is no C compiler");
+    };
+    let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    if !traced.is_ok_and(|ended| ended.status.success()) {
+        return skip(NAME, "strace is not there, or may not trace");
+    }
+    let life = Scenario::life();
+    let run = Run::of(&life);
+    let member = run.command(&faults, None);
+    let trace = run.dir.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-s", "0", "-e", "signal=none", "-e"]);
+    strace.arg(format!("trace={CALLS}")).arg("-o").arg(&trace);
+    for (name, value) in member.get_envs() {
+        let value = value.expect("nothing is removed from the environment").to_string_lossy();
+        strace.arg("-E").arg(format!("{}={value}", name.to_string_lossy()));
+    }
+    strace.arg(member.get_program()).args(member.get_args());
+    Program::spawn(strace).wait_exit().ok();
+
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for call in run.calls() {
+        *counted.entry(call.name).or_default() += 1;
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let data = run.data().display().to_string();
+    let trace = fs::read_to_string(&trace).expect("the trace was written");
+    for line in trace.lines().filter(|line| line.contains(&data)) {
+        let (_, line) = line.split_once(' ').expect("a line begins with a process id");
+        let name = line.trim_start().split('(').next().unwrap_or_default();
+        let name = match name.trim_end_matches("64") {
+            "openat" | "open" if line.contains("O_CREAT") => "create",
+            "openat" => "open",
+            "renameat" | "renameat2" => "rename",
+            "unlinkat" => "unlink",
+            "mkdirat" => "mkdir",
+            other => other,
+        };
+        *seen.entry(name.to_owned()).or_default() += 1;
+    }
+    assert_eq!(counted, seen);
+    eprintln!("{counted:?}");
+}
+
+/// A directory that was made is synced in the one above, up to where something was there before:
+/// a power cut takes what hangs on an unsynced name.
+#[test]
+fn new_directories_are_made_durable() {
+    const NAME: &str = "new_directories_are_made_durable";
+    let Some(faults) = native::faults() else {
+        return skip(NAME, "there is no C compiler");
+    };
+    let life = Scenario { count: 1, ..Scenario::life() };
+    let run = Run::of(&life);
+    let deep = run.data().join("some").join("where");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_one"));
+    command.arg(&deep).args(["0", "1"]).envs(
+        run.command(&faults, None)
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))),
+    );
+    Program::spawn(command).wait_exit().ok();
+    let calls = run.calls();
+    let place = |name: &str, path: &str| {
+        let found = calls.iter().position(|call| call.name == name && call.path == path);
+        found.unwrap_or_else(|| panic!("no {name} of \"{path}\": {calls:?}"))
+    };
+    let first_promise = place("fdatasync", "/some/where/log/0000000000000001.log");
+    for above in ["", "/some"] {
+        assert!(place("fsync", above) > place("mkdir", "/some/where"));
+        assert!(place("fsync", above) < first_promise);
+    }
+}
+
+/// What happens at a call; `native/faults.c` says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Torn,
+    Eio,
+    Enospc,
+    Short,
+    Lost,
+}
+
+impl Kind {
+    /// As the library is told.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Torn => "torn",
+            Self::Eio => "eio",
+            Self::Enospc => "enospc",
+            Self::Short => "short",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Whether it can happen at a call and is another thing there than a simpler kind.
+    fn hits(self, call: &Call) -> bool {
+        let name = call.name.as_str();
+        let writes = name.contains("write");
+        match self {
+            Self::Kill | Self::Torn | Self::Eio => true,
+            Self::Enospc => writes || ["create", "mkdir", "ftruncate", "fallocate"].contains(&name),
+            Self::Short => writes,
+            Self::Lost => name.contains("sync"),
+        }
+    }
+
+    /// What a line about it must say.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Enospc => "No space left on device",
+            Self::Kill | Self::Torn | Self::Eio | Self::Short | Self::Lost => "Input/output error",
+        }
+    }
+}
+
+/// A system call on a data file.
+#[derive(Clone, Debug)]
+struct Call {
+    name: String,
+    /// Below the data directory.
+    path: String,
+}
+
+/// A run of the workload on a certain directory.
+struct Scenario {
+    name: &'static str,
+    base: Option<TempDir>,
+    /// What is in `base`: acknowledged, and tried.
+    acknowledged: BTreeSet<u64>,
+    tried: BTreeSet<u64>,
+    from: u64,
+    count: u64,
+}
+
+impl Scenario {
+    /// A cluster is created, its log turns over several times, and is cut.
+    fn life() -> Self {
+        Self {
+            name: "life",
+            base: None,
+            acknowledged: BTreeSet::new(),
+            tried: BTreeSet::new(),
+            from: 0,
+            count: 80,
+        }
+    }
+
+    /// A member that was killed in the middle of a write to its log starts again and goes on.
+    fn again(faults: &Path) -> Self {
+        let life = Self::life();
+        let clean = Run::of(&life);
+        clean.go(faults, None).expect("it ends").ok();
+        let calls = clean.calls();
+        let last = calls.iter().rposition(|call| call.name == "write" && call.in_log());
+        let last = last.expect("a life writes to its log") - 20;
+        let torn = calls[..last].iter().rposition(|call| call.name == "write" && call.in_log());
+        let torn = torn.expect("a life writes to its log often") + 1;
+        let run = Run::of(&life);
+        let exit = run.go(faults, Some((Kind::Torn, torn))).expect("it ends");
+        assert_eq!(exit.code, None, "{exit:?}");
+        let acknowledged = acknowledged(&exit);
+        assert!(acknowledged.len() > 20, "{exit:?}");
+        Self {
+            name: "again",
+            base: Some(run.dir),
+            acknowledged,
+            tried: (0..life.count).collect(),
+            from: life.count,
+            count: 30,
+        }
+    }
+}
+
+impl Call {
+    fn in_log(&self) -> bool {
+        self.path.starts_with("/log/")
+    }
+}
+
+/// One run of a scenario, on a copy of its directory.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    dir: TempDir,
+}
+
+impl<'a> Run<'a> {
+    fn of(scenario: &'a Scenario) -> Self {
+        let dir = tempfile::tempdir().expect("the temporary directory can be written");
+        let run = Self { scenario, dir };
+        match &scenario.base {
+            Some(base) => copy(&base.path().join("data"), &run.data()),
+            None => fs::create_dir(run.data()).expect("the directory is ours"),
+        }
+        run
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().canonicalize().expect("it is there").join("data")
+    }
+
+    fn command(&self, faults: &Path, fault: Option<(Kind, usize)>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_one"));
+        command.arg(self.data());
+        command.args([self.scenario.from.to_string(), self.scenario.count.to_string()]);
+        command.env("LD_PRELOAD", faults).env("RING_FAULT_DIR", self.data());
+        command.env("RING_FAULT_LOG", self.dir.path().join("calls"));
+        if let Some((kind, at)) = fault {
+            command.env("RING_FAULT", format!("{}@{at}", kind.name()));
+        }
+        command
+    }
+
+    /// None if it hangs.
+    fn go(&self, faults: &Path, fault: Option<(Kind, usize)>) -> Option<Exit> {
+        Program::spawn(self.command(faults, fault)).exit_within(PATIENCE)
+    }
+
+    /// The calls that it made, the one at which it ended included.
+    fn calls(&self) -> Vec<Call> {
+        let text = fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default();
+        let mut calls: Vec<(usize, Call)> = text
+            .lines()
+            .map(|line| {
+                let words: Vec<&str> = line.splitn(3, ' ').collect();
+                let [number, name, path] = words[..] else { panic!("{line}") };
+                let number = number.parse().expect("calls are numbered");
+                (number, Call { name: name.to_owned(), path: path.to_owned() })
+            })
+            .collect();
+        // Threads count first and write the line then.
+        calls.sort_by_key(|(number, _)| *number);
+        calls.into_iter().map(|(_, call)| call).collect()
+    }
+}
+
+fn acknowledged(exit: &Exit) -> BTreeSet<u64> {
+    let said = exit.stdout.lines().filter_map(|line| line.strip_prefix("acknowledged "));
+    said.map(|k| k.parse().expect("writes are numbered")).collect()
+}
+
+/// Runs both scenarios with each fault at each call, or at a sample of them. Tells how they ended.
+fn run_all(faults: &Path, kinds: &[Kind]) -> BTreeMap<&'static str, usize> {
+    let scenarios = [Scenario::life(), Scenario::again(faults)];
+    let mut points = Vec::new();
+    for scenario in &scenarios {
+        let clean = Run::of(scenario);
+        clean.go(faults, None).expect("it ends").ok();
+        let calls = clean.calls();
+        for kind in kinds {
+            let hit = (1..).zip(&calls).filter(|(_, call)| kind.hits(call));
+            points.extend(hit.map(|(at, _)| (scenario, *kind, at)));
+        }
+    }
+    let total = points.len();
+    let sample = sample(total);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let runtime = Runtime::new().expect("worker threads can be started");
+        let mut ended = Vec::new();
+        while let Some(k) = sample.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (scenario, kind, at) = points[*k];
+            ended.push(run_one(&runtime, faults, scenario, kind, at));
+        }
+        ended
+    };
+    let ended: Vec<Result<&str, String>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("no run panics")).collect()
+    });
+    eprintln!("{} of {total} points", sample.len());
+    let wrong: Vec<&String> = ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
+    assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), sample.len());
+    let mut report = BTreeMap::from([("killed", 0), ("halted", 0), ("went on", 0)]);
+    for how in ended.into_iter().flatten() {
+        *report.entry(how).or_default() += 1;
+    }
+    report
+}
+
+/// Tells how the run ended, or what is wrong with it.
+fn run_one(
+    runtime: &Runtime,
+    faults: &Path,
+    scenario: &Scenario,
+    kind: Kind,
+    at: usize,
+) -> Result<&'static str, String> {
+    let run = Run::of(scenario);
+    let exit = run.go(faults, Some((kind, at)));
+    let calls = run.calls();
+    let call = calls.get(at - 1).map(|call| format!("{} {}", call.name, call.path));
+    let what = format!("{} {}@{at} ({})", scenario.name, kind.name(), call.unwrap_or_default());
+    let exit = exit.ok_or_else(|| format!("{what}: hangs"))?;
+    let how = judge_end(kind, &exit).map_err(|e| format!("{what}: {e}: {exit:?}"))?;
+
+    let mut kept = scenario.acknowledged.clone();
+    kept.append(&mut acknowledged(&exit));
+    let mut tried = scenario.tried.clone();
+    tried.extend(scenario.from..scenario.from + scenario.count);
+    let checked = runtime.block_on(one::check(&run.data(), &kept, &tried));
+    checked.map_err(|e| format!("{what}: {e}; the run before: {exit:?}"))?;
+    Ok(how)
+}
+
+fn judge_end(kind: Kind, exit: &Exit) -> Result<&'static str, &'static str> {
+    if exit.stderr.contains("panicked") || exit.stderr.contains("a defect of libring") {
+        return Err("panics");
+    }
+    match exit.code {
+        None if matches!(kind, Kind::Kill | Kind::Torn) => Ok("killed"),
+        None => Err("was killed by a signal"),
+        Some(0) if exit.stderr.is_empty() => Ok("went on"),
+        Some(0) => Err("says something and succeeds"),
+        Some(6) if exit.stderr.lines().count() != 1 => Err("does not say why in one line"),
+        Some(6) if !exit.stderr.contains(kind.reason()) => Err("does not say what failed"),
+        Some(6) => Ok("halted"),
+        Some(_) => Err("ends with a strange exit code"),
+    }
+}
+
+/// Which points are tried: all, or as many as asked for, evenly spread.
+fn sample(total: usize) -> Vec<usize> {
+    let wanted = env::var("RING_CRASH_POINTS").unwrap_or_else(|_| String::from("40"));
+    if wanted == "all" {
+        return (0..total).collect();
+    }
+    let wanted: usize = wanted.parse().expect("RING_CRASH_POINTS is a number or `all`");
+    (0..wanted.min(total)).map(|k| k * total / wanted.min(total)).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cannot copy {}", from.display());
+}
+
+/// What the library counts.
+const CALLS: &str = "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,read,pread64,readv,\
+                     preadv,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,unlink,\
+                     unlinkat,rmdir,mkdir,mkdirat,ftruncate,truncate,fallocate,link,linkat,\
+                     copy_file_range,sendfile,msync";
+const WORKERS: usize = 2;
