@@ -194,4 +194,4 @@ impl State {
 }
 
 /// With so many sorted runs unmerged no further one is written: reads go through all of them.
-const UNMERGED_MAX: usize = 12;
+const UNMERGED_MAX: usize = 24;

@@ -465,8 +465,8 @@ const TABLES: &str = "tables";
 const CACHE_BYTES: u64 = 4 << 20;
 const FILES: usize = 256;
 /// So many sorted runs are merged into the levels at once.
-const L0_RUNS: u8 = 4;
-const TABLE_BYTES: u64 = 32 << 20;
+const L0_RUNS: u8 = 8;
+const TABLE_BYTES: u64 = 16 << 20;
 /// How long is looked for a damaged file.
 const BLAME_TIME: Duration = Duration::from_secs(2);
 

@@ -57,8 +57,9 @@ fn a_pinned_point_stays_readable_and_merged_tables_go_when_it_is_given_up() {
     let empty = tables.pin();
     tables.add(&run(&[("a", Some("0"))])).unwrap();
     let first = tables.pin();
-    for round in ["1", "2", "3", "4", "5", "6"] {
-        tables.add(&run(&[("a", Some(round)), (round, Some(round))])).unwrap();
+    for round in 1..=12 {
+        let round = format!("{round}");
+        tables.add(&run(&[("a", Some(&round)), (&round, Some(&round))])).unwrap();
         while tables.merge().unwrap() {}
     }
     tables.add(&run(&[("a", None)])).unwrap();
@@ -66,7 +67,7 @@ fn a_pinned_point_stays_readable_and_merged_tables_go_when_it_is_given_up() {
     assert_eq!(tables.get(first, b"a").unwrap().unwrap(), "0");
     assert_eq!(tables.get(first, b"1").unwrap(), None);
     let keys = all(&tables).unwrap();
-    assert_eq!(pairs(&keys).len(), 6, "{keys:?}");
+    assert_eq!(pairs(&keys).len(), 12, "{keys:?}");
 
     let files = || fs::read_dir(dir.path().join(TABLES)).unwrap().count();
     let before = files();
