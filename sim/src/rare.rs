@@ -8,7 +8,7 @@ use std::fmt;
 
 use ring_core::ids::{GroupId, LogIndex, MemberId, Seq, SessionId, SnapshotId, Term};
 use ring_core::io::{Event, Failure, Halt};
-use ring_core::raft::message::{Body, Entry, EntryBody, Message as RaftMessage};
+use ring_core::raft::message::{Body, Entry, EntryBody, Membership, Message as RaftMessage};
 use ring_core::shard::command::{Answer, Item, ItemOutcome, Payload, Query};
 use ring_core::storage::Recovered;
 use ring_core::storage::record::{Batch, Record};
@@ -168,6 +168,8 @@ pub(crate) struct Lookout {
     /// Who stood for election.
     candidates: BTreeMap<(GroupId, Term), MemberId>,
     applied: BTreeSet<(GroupId, SessionId, Seq)>,
+    /// The last membership that was committed, of groups that had another than the first.
+    shapes: BTreeMap<GroupId, Membership>,
 }
 
 /// What was seen of one member.
@@ -287,7 +289,9 @@ impl Lookout {
         let reached = &mut self.reached;
         match body {
             Body::PreVote { .. } => {
-                reached.add_if(Rare::RemovedStands, life.outside.contains(&group));
+                let shape = self.shapes.get(&group);
+                let removed = shape.is_some_and(|shape| !has_vote(shape, me));
+                reached.add_if(Rare::RemovedStands, removed);
             }
             Body::PreVoteAnswer { granted } => reached.add_if(Rare::PreVoteRefused, !granted),
             Body::VoteAnswer { granted } => reached.add_if(Rare::VoteRefused, !granted),
@@ -362,9 +366,7 @@ impl Lookout {
         }
         for entry in entries {
             let EntryBody::Membership(membership) = &entry.body else { continue };
-            let votes = membership.voters.iter().any(|voter| voter.member == member_id(me));
-            let inside = votes || membership.outgoing.iter().any(|v| v.member == member_id(me));
-            if inside {
+            if has_vote(membership, me) {
                 life.outside.remove(&group);
             } else {
                 life.outside.insert(group);
@@ -415,6 +417,9 @@ impl Lookout {
     }
 
     fn on_first_applied(&mut self, group: GroupId, entry: &Entry) {
+        if let EntryBody::Membership(membership) = &entry.body {
+            self.shapes.insert(group, (**membership).clone());
+        }
         let EntryBody::Data(data) = &entry.body else { return };
         let Ok(payload) = postcard::from_bytes::<Payload<&[u8]>>(data) else { return };
         for item in payload.items {
@@ -507,5 +512,33 @@ impl Lookout {
             Halt::OtherCluster { .. } | Halt::Agreement | Halt::Contradiction { .. } => return,
         };
         self.reached.add(rare);
+    }
+}
+
+fn has_vote(membership: &Membership, machine: usize) -> bool {
+    let mut voters = membership.voters.iter().chain(&membership.outgoing);
+    voters.any(|voter| voter.member == member_id(machine))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no run reached stands out, and runs are counted apart from times.
+    #[test]
+    fn the_table_counts_runs_and_times() {
+        let mut reached = Reached::default();
+        reached.add(Rare::Gap);
+        reached.add(Rare::Gap);
+        let mut table = Table::default();
+        table.add(&reached);
+        table.add(&Reached::default());
+
+        let text = table.to_string();
+        assert!(text.contains("of 2 seeds"), "{text}");
+        let line = text.lines().find(|line| line.ends_with(Rare::Gap.words()));
+        let words: Vec<&str> = line.expect("every state has a line").split_whitespace().collect();
+        assert_eq!(words[..2], ["1", "2"], "{text}");
+        assert_eq!(table.missed().count(), Rare::ALL.len() - 1);
     }
 }
