@@ -73,12 +73,12 @@ pub fn configurations() -> Vec<Configuration> {
         ),
         named(
             "appends",
-            "one leader, two entries one by one, a repeated message, a power cut",
+            "one leader, two entries one by one, a repeated message",
             false,
             Bounds {
                 term: 1,
                 append_entries: 1,
-                ..with(&fresh, Times { timeouts: 1, proposals: 2, repeats: 1, crashes: 1, ..times })
+                ..with(&fresh, Times { timeouts: 1, proposals: 2, repeats: 1, ..times })
             },
         ),
     ]
