@@ -16,6 +16,8 @@
  * | short | a write writes half, and says so |
  * | lost | a sync fails with EIO and what was written since the last sync is gone, as a kernel may drop dirty pages
  *          that it could not write; any other call fails as with `eio` |
+ * | lie | a sync says that it succeeded although what was written since the last one is gone; the process is killed
+ *         before the next write |
  * | nosync | every sync says that it succeeded and does nothing: a disk that lies |
  *
  * Only calls that go through the C library are seen. A test compares the count with that of a tracer.
@@ -38,7 +40,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { NONE, KILL, TORN, EIO_, ENOSPC_, SHORT, LOST, NOSYNC };
+enum kind { NONE, KILL, TORN, EIO_, ENOSPC_, SHORT, LOST, LIE, NOSYNC };
 /* What a call is, as far as faults tell calls apart. */
 enum call { READ, WRITE, SYNC, ROOM, OTHER };
 
@@ -53,7 +55,7 @@ enum { FDS = 4096 };
 static atomic_long durable[FDS];
 
 __attribute__((constructor)) static void begin(void) {
-    static const char *const names[] = {"", "kill", "torn", "eio", "enospc", "short", "lost", "nosync"};
+    static const char *const names[] = {"", "kill", "torn", "eio", "enospc", "short", "lost", "lie", "nosync"};
     dir = getenv("RING_FAULT_DIR");
     dir_len = dir ? strlen(dir) : 0;
     const char *log = getenv("RING_FAULT_LOG");
@@ -130,7 +132,10 @@ static enum kind meet(enum call call, const char *name, const char *path) {
         errno = ENOSPC;
         return ENOSPC_;
     }
-    if (number != at || kind == ENOSPC_) {
+    if (kind == LIE && number > at && call == WRITE) {
+        die();
+    }
+    if (number != at || kind == ENOSPC_ || (kind == LIE && call != SYNC)) {
         return NONE;
     }
     if (kind == KILL) {
@@ -307,13 +312,13 @@ static int sync_with(long number, const char *name, int fd) {
     if (what == NOSYNC) {
         return 0;
     }
-    if (what == LOST && fd < FDS) {
+    if ((what == LOST || what == LIE) && fd < FDS) {
         long lost_from = atomic_load(&durable[fd]);
         if (size_of(fd) > lost_from) {
             (void)syscall(SYS_ftruncate, fd, lost_from);
         }
         errno = EIO;
-        return -1;
+        return what == LIE ? 0 : -1;
     }
     long size = size_of(fd);
     if (what != NONE && what != TORN) {

@@ -177,7 +177,7 @@ fn cuts() -> usize {
 const MEMBERS: usize = 3;
 const MAJORITY: usize = 2;
 const SHARDS: u32 = 8;
-const LOAD: Shape = Shape { partitions: 8, writers: 16, bytes_max: 9_000 };
+const LOAD: Shape = Shape { partitions: 8, writers: 8, bytes_max: 6_000 };
 /// Acknowledged between two cuts, at least.
 const PUTS: usize = 1_000;
 /// Whose power is cut, one after the other.
