@@ -79,6 +79,7 @@ impl Engine {
         let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
         if let Err(panic) = worked {
             let what = format!("a defect of libring: {}", panic_text(&*panic));
+            self.world.shared.panicked.store(true, Ordering::Release);
             self.world.halt = Some(Halt::Contradiction { what });
         }
         self.world.end();

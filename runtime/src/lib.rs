@@ -69,6 +69,7 @@ mod options;
 mod partition;
 mod shared;
 mod store;
+mod submit;
 mod threads;
 
 pub use bytes::Bytes;
@@ -78,8 +79,10 @@ pub use options::{Data, Options};
 pub use partition::{Compared, Info, Item, Partition, Range, Scan, Value};
 pub use ring_core::config::{ConfigError, Limits, Timers};
 pub use ring_core::genesis::Founder;
-pub use ring_core::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Revision, Term};
-pub use ring_core::io::{Consistency, Event, Failure, Halt, Refused};
+pub use ring_core::ids::{
+    Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, RequestId, Revision, Term,
+};
+pub use ring_core::io::{Action, Consistency, Event, Failure, Halt, Refused, Reply};
 pub use ring_core::shard::command::{Change, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use shared::explain;

@@ -25,14 +25,14 @@ use crate::threads::{self, Threads};
 /// lost. [`Node::close`] ends it in good order.
 #[derive(Clone, Debug)]
 pub struct Node {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// A node and what stops it.
 pub(crate) struct Inner {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     address: Option<SocketAddr>,
-    threads: Mutex<Option<Threads>>,
+    pub(crate) threads: Mutex<Option<Threads>>,
 }
 
 /// Numbers about a node's connections since it was opened.

@@ -243,8 +243,17 @@ impl Range {
     #[must_use]
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let from = prefix.into();
-        let to = after_prefix(&from);
+        let to = Self::after_prefix(&from);
         Self { from, to, ..Self::default() }
+    }
+
+    /// The first key behind all that begin with `prefix`; none: there is no key behind them.
+    #[must_use]
+    pub fn after_prefix(prefix: &[u8]) -> Option<Bytes> {
+        let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+        let mut next = prefix.get(..=last)?.to_vec();
+        *next.last_mut()? += 1;
+        Some(next.into())
     }
 
     /// From this key on (inclusive).
@@ -276,14 +285,6 @@ impl Range {
     pub fn consistency(self, consistency: Consistency) -> Self {
         Self { consistency, ..self }
     }
-}
-
-/// The first key behind all that begin with `prefix`; none: there is no key behind them.
-fn after_prefix(prefix: &[u8]) -> Option<Bytes> {
-    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
-    let mut next = prefix.get(..=last)?.to_vec();
-    *next.last_mut()? += 1;
-    Some(next.into())
 }
 
 /// A scan under way. Reads page by page; a future of [`Scan::next`] may be dropped and called again
@@ -458,10 +459,10 @@ mod tests {
 
     #[test]
     fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(after_prefix(b"ab"), Some(Bytes::from_static(b"ac")));
-        assert_eq!(after_prefix(b"a\xff\xff"), Some(Bytes::from_static(b"b")));
-        assert_eq!(after_prefix(b"\xff"), None);
-        assert_eq!(after_prefix(b""), None);
+        assert_eq!(Range::after_prefix(b"ab"), Some(Bytes::from_static(b"ac")));
+        assert_eq!(Range::after_prefix(b"a\xff\xff"), Some(Bytes::from_static(b"b")));
+        assert_eq!(Range::after_prefix(b"\xff"), None);
+        assert_eq!(Range::after_prefix(b""), None);
     }
 
     #[test]

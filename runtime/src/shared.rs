@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     phase: watch::Sender<Phase>,
     /// Set when nothing may be written to the data directory any more.
     sealed: AtomicBool,
+    /// Set when core's thread met a defect of ours.
+    pub(crate) panicked: AtomicBool,
 }
 
 /// What reaches core's thread.
@@ -67,6 +69,10 @@ pub(crate) enum Phase {
 /// A call's end.
 pub(crate) type Answer = Result<Reply, Error>;
 
+/// Told how a call ended. Runs on the thread that found out, mostly core's, which it must not hold
+/// up; no lock is held.
+pub(crate) type Completion = Box<dyn FnOnce(RequestId, Answer) + Send>;
+
 #[derive(Default)]
 struct Calls {
     waiting: HashMap<RequestId, Waiting>,
@@ -78,7 +84,8 @@ struct Calls {
 }
 
 struct Waiting {
-    answer: oneshot::Sender<Answer>,
+    /// None: nobody waits any more, but core still works on it, and its place stays taken.
+    answer: Option<Completion>,
     write: bool,
     bytes: usize,
     /// When to give up if core's thread does not answer.
@@ -99,6 +106,7 @@ impl Shared {
             events: Mutex::new(Some(broadcast::Sender::new(EVENTS))),
             phase: watch::Sender::new(Phase::Opening { refused: None }),
             sealed: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
         }
     }
 
@@ -168,13 +176,29 @@ impl Shared {
         action: Action,
         deadline: Duration,
     ) -> Result<oneshot::Receiver<Answer>, Error> {
+        let (answer, receiver) = oneshot::channel();
+        let done = move |_, result| {
+            let _: Result<(), Answer> = answer.send(result);
+        };
+        self.begin(partition, action, deadline, Box::new(done))?;
+        Ok(receiver)
+    }
+
+    /// As `call`, for an answer that is told to `answer`, exactly once. After an error it is never
+    /// told.
+    pub(crate) fn begin(
+        &self,
+        partition: &str,
+        action: Action,
+        deadline: Duration,
+        answer: Completion,
+    ) -> Result<RequestId, Error> {
         let limits = &self.options.limits;
         let deadline = self.clock.instant() + deadline;
         let (write, mut bytes) = weigh(&action);
         if bytes > limits.calls_bytes {
             bytes = 0; // Core refuses it and says which part of it is too long.
         }
-        let (answer, receiver) = oneshot::channel();
         let mut calls = self.calls.lock();
         if let Some(error) = &calls.ended {
             return Err(error.clone());
@@ -191,12 +215,22 @@ impl Shared {
         calls.bytes += bytes;
         let request = calls.last;
         let guard = deadline + GUARD;
+        let answer = Some(answer);
         calls.waiting.insert(request, Waiting { answer, write, bytes, guard });
         drop(calls);
         let call = Call { deadline, partition: partition.to_owned(), action };
         // When the node has just ended its last act is to answer all calls, this one too.
         let _: Result<(), Closed> = self.inbox.push(Item::Call { request, call }, 0);
-        Ok(receiver)
+        Ok(request)
+    }
+
+    /// Nobody waits for a call any more: ends it for its caller, not for core. None: it has ended.
+    /// Its completion is handed back, with whether the call is a write.
+    pub(crate) fn abandon(&self, request: RequestId) -> Option<(Completion, bool)> {
+        let mut calls = self.calls.lock();
+        let waiting = calls.waiting.get_mut(&request)?;
+        let write = waiting.write;
+        Some((waiting.answer.take()?, write))
     }
 
     /// Answers calls, and leaves `answers` empty.
@@ -209,12 +243,14 @@ impl Shared {
         for (request, answer) in answers.drain(..) {
             if let Some(waiting) = calls.waiting.remove(&request) {
                 calls.bytes -= waiting.bytes;
-                ready.push((waiting.answer, answer));
+                ready.push((waiting.answer, request, answer));
             }
         }
         drop(calls); // A waker may do anything.
-        for (caller, answer) in ready {
-            let _: Result<(), Answer> = caller.send(answer);
+        for (caller, request, answer) in ready {
+            if let Some(caller) = caller {
+                caller(request, answer);
+            }
         }
     }
 
@@ -222,18 +258,20 @@ impl Shared {
     pub(crate) fn give_up_late_calls(&self) {
         let now = self.clock.instant();
         let mut calls = self.calls.lock();
-        let late: Vec<Waiting> =
-            calls.waiting.extract_if(|_, waiting| waiting.guard < now).map(|(_, w)| w).collect();
-        for waiting in &late {
+        let late: Vec<(RequestId, Waiting)> =
+            calls.waiting.extract_if(|_, waiting| waiting.guard < now).collect();
+        for (_, waiting) in &late {
             calls.bytes -= waiting.bytes;
         }
         drop(calls);
         if !late.is_empty() {
             tracing::error!(calls = late.len(), "the core thread does not answer: calls given up");
         }
-        for Waiting { answer, write, .. } in late {
+        for (request, Waiting { answer, write, .. }) in late {
             let failure = if write { Failure::OutcomeUnknown } else { Failure::Deadline };
-            let _: Result<(), Answer> = answer.send(Err(failure.into()));
+            if let Some(answer) = answer {
+                answer(request, Err(failure.into()));
+            }
         }
     }
 
@@ -244,8 +282,10 @@ impl Shared {
         calls.bytes = 0;
         let waiting = std::mem::take(&mut calls.waiting);
         drop(calls);
-        for Waiting { answer, write, .. } in waiting.into_values() {
-            let _: Result<(), Answer> = answer.send(Err(Failure::Closed { maybe: write }.into()));
+        for (request, Waiting { answer, write, .. }) in waiting {
+            if let Some(answer) = answer {
+                answer(request, Err(Failure::Closed { maybe: write }.into()));
+            }
         }
     }
 }

@@ -5,7 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use ring_core::ConfigError;
 use ring_core::node::{Node, Restored};
@@ -34,6 +37,8 @@ pub(crate) struct Threads {
     /// Cloned into each thread; its other end is told when all are gone.
     running: Option<mpsc::Sender<()>>,
     gone: mpsc::Receiver<()>,
+    /// To be joined then, so that nothing of them is left when the node is.
+    handles: Mutex<Vec<JoinHandle<()>>>,
     sockets: Option<Runtime>,
     listening: Option<AbortHandle>,
     /// Ends when all connections have.
@@ -82,6 +87,7 @@ pub(crate) fn start(
         tasks: Arc::new(Mailbox::new()),
         running: Some(running),
         gone,
+        handles: Mutex::default(),
         sockets: Some(sockets),
         listening: None,
         connections,
@@ -167,7 +173,8 @@ impl Threads {
             body();
             drop(running);
         });
-        started.map(drop).map_err(OpenError::System)
+        self.handles.lock().push(started.map_err(OpenError::System)?);
+        Ok(())
     }
 
     /// Runs something beside the sockets.
@@ -202,9 +209,18 @@ impl Threads {
         });
         // A waker that drops the last handle runs on a thread that is to be stopped: it cannot wait
         // for itself.
-        if started.is_ok() && !OWN.get() {
-            let _: Result<(), mpsc::RecvTimeoutError> = stopped.recv_timeout(STOP_TIME);
+        if let Ok(thread) = started
+            && !OWN.get()
+            && stopped.recv_timeout(STOP_TIME).is_ok()
+        {
+            let _: Result<(), _> = thread.join();
         }
+    }
+
+    /// As `close` or `stop`, on the caller's thread, which must be none of a node's and outside of
+    /// any executor; says whether all threads are gone.
+    pub(crate) fn stop_here(mut self, in_order: bool) -> bool {
+        self.shut(in_order)
     }
 
     /// Waits for the threads, then for the connections; says whether the threads are gone.
@@ -226,6 +242,10 @@ impl Threads {
         if !ended {
             tracing::error!("a thread of this node does not end; its directory stays locked");
             std::mem::forget(self.directory.take());
+        } else if !OWN.get() {
+            for thread in self.handles.get_mut().drain(..) {
+                let _: Result<(), _> = thread.join(); // It is at its very end, or it has panicked.
+            }
         }
         if let Some(sockets) = self.sockets.take() {
             if in_order {

@@ -1,0 +1,88 @@
+//! The node for a binding to another language: calls that end in a completion instead of a future,
+//! and an end that blocks. A program in Rust wants [`crate::Partition`].
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ring_core::ids::RequestId;
+use ring_core::io::{Action, Event, Failure, Halt, Reply};
+
+use crate::error::Error;
+use crate::node::Node;
+use crate::shared::Phase;
+
+impl Node {
+    /// Begins a call on a partition and gives its number, which no other call of this node ever
+    /// has. `done` is told exactly once how it ended, possibly before this returns; after an error
+    /// it never is. It runs on a thread of the node, which it must not hold up, and no lock is
+    /// held. Calls keep their order. Without `deadline` the node's own counts.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no room or the node has ended: nothing happened.
+    pub fn submit(
+        &self,
+        partition: &str,
+        action: Action,
+        deadline: Option<Duration>,
+        done: impl FnOnce(RequestId, Result<Reply, Error>) + Send + 'static,
+    ) -> Result<RequestId, Error> {
+        let shared = &self.inner.shared;
+        let deadline = deadline.unwrap_or(shared.options.deadline);
+        shared.begin(partition, action, deadline, Box::new(done))
+    }
+
+    /// Ends a call for its caller, on the caller's thread: its completion is told
+    /// [`Failure::OutcomeUnknown`] if it may have changed something, else [`Failure::Deadline`]. It
+    /// goes on inside, and its room is free when it has ended there. False: it has ended before.
+    pub fn abandon(&self, request: RequestId) -> bool {
+        let Some((done, write)) = self.inner.shared.abandon(request) else {
+            return false;
+        };
+        let failure = if write { Failure::OutcomeUnknown } else { Failure::Deadline };
+        done(request, Err(failure.into()));
+        true
+    }
+
+    /// Ends the node, for all who hold a clone of it, and waits for that: in good order as
+    /// [`Node::close`], or at once, as if the process had been killed. Only for a thread that is
+    /// none of a node's and outside of any executor. False: a disk that does not answer keeps a
+    /// thread from ending.
+    pub fn shut_down(&self, in_order: bool) -> bool {
+        let threads = self.inner.threads.lock().take();
+        threads.is_none_or(|threads| threads.stop_here(in_order))
+    }
+
+    /// Stops the node without waiting for it: from now on nothing is written to its directory, and
+    /// its calls end with [`Failure::Closed`]. For who has found a defect.
+    pub fn fail_stop(&self) {
+        self.inner.shared.seal();
+        self.inner.shared.end();
+    }
+
+    /// Tells `listener` what happens, on a thread of the node, until the node ends.
+    pub fn listen(&self, mut listener: impl FnMut(Event) + Send + 'static) {
+        let mut events = self.events();
+        if let Some(threads) = &*self.inner.threads.lock() {
+            threads.spawn(async move {
+                while let Some(event) = events.next().await {
+                    listener(event);
+                }
+            });
+        }
+    }
+
+    /// Why the node has halted, if it has.
+    #[must_use]
+    pub fn halt(&self) -> Option<Halt> {
+        match &*self.inner.shared.phase().borrow() {
+            Phase::Halted(halt) => Some(halt.clone()),
+            Phase::Opening { .. } | Phase::Up | Phase::Closed => None,
+        }
+    }
+
+    /// True when the node has halted because of a defect of this library.
+    #[must_use]
+    pub fn has_panicked(&self) -> bool {
+        self.inner.shared.panicked.load(Ordering::Acquire)
+    }
+}
