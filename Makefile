@@ -3,7 +3,7 @@
 SEED ?= 1
 N ?= 100
 
-.PHONY: verify fix sim swarm
+.PHONY: verify fix sim swarm header
 
 verify:
 	.ci/run
@@ -20,3 +20,7 @@ sim:
 # Many seeds, from a new place each time: make swarm N=1000
 swarm:
 	cargo run --release -p sim --bin swarm -- --seeds $(N) --jobs 2
+
+# include/ring.h from the sources of ffi.
+header:
+	RING_WRITE_HEADER=1 cargo test -p ring-ffi --test header the_header_is_fresh

@@ -32,13 +32,13 @@ impl Node {
     }
 
     /// Ends a call for its caller, on the caller's thread: its completion is told
-    /// [`Failure::OutcomeUnknown`] if it may have changed something, else [`Failure::Deadline`]. It
-    /// goes on inside, and its room is free when it has ended there. False: it has ended before.
+    /// [`Failure::OutcomeUnknown`] if it may have changed something, else
+    /// [`Failure::Interrupted`]. It goes on inside, and its room is free when it has ended there. False: it has ended before.
     pub fn abandon(&self, request: RequestId) -> bool {
         let Some((done, write)) = self.inner.shared.abandon(request) else {
             return false;
         };
-        let failure = if write { Failure::OutcomeUnknown } else { Failure::Deadline };
+        let failure = if write { Failure::OutcomeUnknown } else { Failure::Interrupted };
         done(request, Err(failure.into()));
         true
     }

@@ -1,0 +1,587 @@
+//! A node: its life, its operations, its scans.
+//!
+//! Invariants:
+//! 1. Every operation that was accepted ends with exactly one DONE, pushed before it stops counting
+//!    as in flight.
+//! 2. When CLOSED is pushed nothing is in flight, and nothing is accepted any more.
+//!
+//! No lock is held while something is pushed into a queue.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use libring::{Action, Error, Event as NodeEvent, Node, Options, Refused, Reply, RequestId};
+
+use crate::fault::Fault;
+use crate::guard;
+use crate::op::{self, Op, What};
+use crate::queue::{Event, Queue, Taken};
+use crate::scan::{Pages, failed};
+use crate::status;
+use crate::types::{RING_EV_CLOSED, RING_EV_LEADER, RING_EV_MEMBER};
+
+/// A node and all that it owes.
+pub(crate) struct Handle {
+    forks: u32,
+    node: Node,
+    in_flight: AtomicUsize,
+    closing: AtomicBool,
+    /// Whoever closes waits no longer for what is in flight.
+    hurry: AtomicBool,
+    /// For who waits for `in_flight` or `hurry`.
+    turn: Mutex<()>,
+    changed: Condvar,
+    /// What a panic said that this layer caught.
+    panicked: OnceLock<String>,
+    scans: Mutex<BTreeMap<u64, Arc<Scan>>>,
+    next_scan: AtomicU64,
+    closer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where an operation's end goes.
+#[derive(Clone)]
+pub(crate) enum Sink {
+    Queue(Arc<Queue>),
+    /// To a thread that waits for this one.
+    Call(Arc<OneEvent>),
+}
+
+/// An event that a thread waits for.
+#[derive(Default)]
+pub(crate) struct OneEvent {
+    event: Mutex<Option<Event>>,
+    came: Condvar,
+}
+
+impl OneEvent {
+    fn wait(&self) -> Event {
+        let mut event = lock(&self.event);
+        loop {
+            if let Some(event) = event.take() {
+                return event;
+            }
+            event = self.came.wait(event).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Sink {
+    fn push(&self, event: Event) {
+        match self {
+            Self::Queue(queue) => queue.push(event),
+            Self::Call(one) => {
+                *lock(&one.event) = Some(event);
+                one.came.notify_one();
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Opens a node; blocks until it is up.
+    pub(crate) fn open(
+        options: Options,
+        timeout: Option<Duration>,
+        events: Option<Arc<Queue>>,
+    ) -> Result<Arc<Self>, Fault> {
+        let open = move || block_on(Node::open(options), timeout);
+        let opened = guard::spawn("ring-open", open).map_err(system)?.join();
+        let opened = opened.map_err(|panic| {
+            let text = guard::panic_text(&*panic);
+            guard::let_go(panic);
+            Fault::new(status::RING_PANICKED, text)
+        })?;
+        let Some(node) = opened else {
+            let text = "the node was not up in time: does a majority of its members run?";
+            return Err(Fault::new(status::RING_TIMEOUT, text));
+        };
+        let node = node?;
+        if let Some(queue) = events {
+            node.listen(move |event| {
+                if let Some(event) = told(&event) {
+                    queue.push(event);
+                }
+            });
+        }
+        Ok(Arc::new(Self {
+            forks: guard::forks(),
+            node,
+            in_flight: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
+            turn: Mutex::new(()),
+            changed: Condvar::new(),
+            panicked: OnceLock::new(),
+            scans: Mutex::default(),
+            next_scan: AtomicU64::new(SCAN),
+            closer: Mutex::new(None),
+        }))
+    }
+
+    /// Whether this process made it.
+    pub(crate) fn same_process(&self) -> Result<(), Fault> {
+        guard::same_process(self.forks)
+    }
+
+    /// Begins an operation.
+    pub(crate) fn submit(self: &Arc<Self>, op: Op<'_>, sink: Sink) -> Result<u64, Fault> {
+        self.begin_one()?;
+        let begun = self.begin(op, sink);
+        if begun.is_err() {
+            self.end_one();
+        }
+        begun
+    }
+
+    /// Makes an operation and waits for its end.
+    pub(crate) fn call(self: &Arc<Self>, op: Op<'_>) -> Result<Event, Fault> {
+        if matches!(op.what, What::Scan(_)) {
+            return Err(Fault::invalid("a scan needs a queue: ring_submit()"));
+        }
+        let one = Arc::new(OneEvent::default());
+        self.submit(op, Sink::Call(Arc::clone(&one)))?;
+        Ok(one.wait())
+    }
+
+    /// Ends an operation for its submitter.
+    pub(crate) fn cancel(&self, id: u64) -> Result<(), Fault> {
+        let found = if id >= SCAN {
+            let scan = lock(&self.scans).get(&id).cloned();
+            scan.is_some_and(|scan| scan.cancel(self))
+        } else {
+            self.node.abandon(RequestId(id))
+        };
+        if found { Ok(()) } else { Err(Fault::invalid("no such operation, or it has ended")) }
+    }
+
+    /// Begins to close: refuses what comes, and pushes CLOSED when nothing is in flight any more, or
+    /// when `timeout` has passed.
+    pub(crate) fn close(
+        self: &Arc<Self>,
+        queue: Arc<Queue>,
+        tag: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), Fault> {
+        let mut closer = lock(&self.closer);
+        if self.closing.swap(true, Ordering::SeqCst) {
+            return Err(Fault::closed());
+        }
+        let this = Arc::clone(self);
+        let thread = guard::spawn("ring-close", move || {
+            this.cancel_scans();
+            this.wait_for_flights(timeout);
+            let gone = this.node.shut_down(!this.hurry.load(Ordering::SeqCst));
+            let status = if gone { status::RING_OK } else { status::RING_OUTCOME_UNKNOWN };
+            queue.push(Event { tag, kind: RING_EV_CLOSED, status, ..Event::default() });
+        });
+        match thread {
+            Ok(thread) => *closer = Some(thread),
+            Err(error) => {
+                self.closing.store(false, Ordering::SeqCst);
+                return Err(system(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops at once and waits for it. Everything in flight ends.
+    pub(crate) fn stop(self: Arc<Self>) {
+        let mut closer = lock(&self.closer);
+        self.closing.store(true, Ordering::SeqCst);
+        self.hurry.store(true, Ordering::SeqCst);
+        drop(lock(&self.turn));
+        self.changed.notify_all();
+        let this = Arc::clone(&self);
+        let thread = closer.take().map_or_else(
+            || {
+                guard::spawn("ring-free", move || {
+                    this.cancel_scans();
+                    this.node.shut_down(false);
+                })
+            },
+            Ok,
+        );
+        drop(closer);
+        match thread {
+            Ok(thread) => {
+                if let Err(panic) = thread.join() {
+                    guard::let_go(panic);
+                }
+            }
+            // No thread is left for it: its own threads end, nobody waits for them.
+            Err(_) => self.node.fail_stop(),
+        }
+    }
+
+    /// A defect was met in this layer: the node stops, and says so from now on.
+    pub(crate) fn defect(&self, text: &str) {
+        self.panicked.get_or_init(|| text.to_owned());
+        self.node.fail_stop();
+    }
+
+    /// What `error` is for a host that must know of defects.
+    fn fault(&self, error: Error) -> Fault {
+        let fault = Fault::from(error);
+        if fault.code != status::RING_CLOSED
+            && fault.code != status::RING_HALTED
+            && fault.code != status::RING_OUTCOME_UNKNOWN
+        {
+            return fault;
+        }
+        if let Some(text) = self.panicked.get() {
+            return Fault::new(status::RING_PANICKED, text.clone());
+        }
+        let panicked = self.node.has_panicked();
+        match self.node.halt() {
+            Some(halt) if panicked => Fault::new(status::RING_PANICKED, halt.to_string()),
+            Some(halt) if fault.code == status::RING_HALTED => {
+                Fault::new(status::RING_HALTED, halt.to_string())
+            }
+            None if panicked => Fault::new(status::RING_PANICKED, "a defect of libring"),
+            Some(_) | None => fault,
+        }
+    }
+
+    fn begin_one(&self) -> Result<(), Fault> {
+        if let Some(text) = self.panicked.get() {
+            return Err(Fault::new(status::RING_PANICKED, text.clone()));
+        }
+        // Counted first: a closer that has not seen this one is seen here.
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        if self.closing.load(Ordering::SeqCst) {
+            self.end_one();
+            return Err(Fault::closed());
+        }
+        Ok(())
+    }
+
+    fn end_one(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && self.closing.load(Ordering::SeqCst) {
+            drop(lock(&self.turn)); // the closer is before its look, or waits
+            self.changed.notify_all();
+        }
+    }
+
+    fn begin(self: &Arc<Self>, op: Op<'_>, sink: Sink) -> Result<u64, Fault> {
+        let (partition, tag, timeout) = (op.partition, op.tag, op.timeout);
+        let action = match op.what {
+            What::Call(action) => action,
+            What::Status(member) => {
+                Action::Status { member: member.unwrap_or_else(|| self.node.whoami()) }
+            }
+            What::Scan(pages) => {
+                let Sink::Queue(queue) = sink else {
+                    return Err(Fault::invalid("a scan needs a queue: ring_submit()"));
+                };
+                return Scan::begin(self, queue, (tag, partition, timeout), pages);
+            }
+            #[cfg(feature = "test-ops")]
+            What::Echo(data) => {
+                let kind = crate::types::RING_EV_DONE;
+                sink.push(Event { tag, kind, data, ..Event::default() });
+                self.end_one();
+                return Ok(0);
+            }
+            #[cfg(feature = "test-ops")]
+            #[expect(clippy::panic, reason = "that is what it is for")]
+            What::PanicHere => panic!("asked for, in a call"),
+            #[cfg(feature = "test-ops")]
+            What::PanicThere => return self.begin_panic(tag, sink),
+        };
+        let this = Arc::clone(self);
+        let told = move |request: RequestId, answer| this.end(tag, request, answer, &sink);
+        let begun = self.node.submit(partition, action, timeout, told);
+        begun.map(|request| request.0).map_err(|error| self.fault(error))
+    }
+
+    /// An operation has ended. Never unwinds: the thread is the node's.
+    fn end(&self, tag: u64, request: RequestId, answer: Result<Reply, Error>, sink: &Sink) {
+        let made = catch_unwind(AssertUnwindSafe(|| self.done(tag, request.0, answer)));
+        let event = made.unwrap_or_else(|panic| self.event_of_panic(tag, request.0, panic));
+        sink.push(event);
+        self.end_one();
+    }
+
+    fn done(&self, tag: u64, id: u64, answer: Result<Reply, Error>) -> Event {
+        match answer {
+            Err(error @ (Error::Refused(Refused::Halted) | Error::Failed(_)))
+                if !matches!(error, Error::Failed(libring::Failure::Interrupted)) =>
+            {
+                failed(tag, id, &self.fault(error))
+            }
+            answer => op::done(tag, id, answer),
+        }
+    }
+
+    fn event_of_panic(&self, tag: u64, id: u64, panic: Box<dyn std::any::Any + Send>) -> Event {
+        let text = guard::panic_text(&*panic);
+        guard::let_go(panic);
+        self.defect(&text);
+        failed(tag, id, &Fault::new(status::RING_PANICKED, text))
+    }
+
+    #[cfg(feature = "test-ops")]
+    fn begin_panic(self: &Arc<Self>, tag: u64, sink: Sink) -> Result<u64, Fault> {
+        let this = Arc::clone(self);
+        let action = Action::Status { member: self.node.whoami() };
+        #[expect(clippy::panic, reason = "that is what it is for")]
+        let told = move |request: RequestId, _| {
+            let made = catch_unwind(|| -> Event { panic!("asked for, in a completion") });
+            let event = made.unwrap_or_else(|panic| this.event_of_panic(tag, request.0, panic));
+            sink.push(event);
+            this.end_one();
+        };
+        let begun = self.node.submit("", action, None, told);
+        begun.map(|request| request.0).map_err(|error| self.fault(error))
+    }
+
+    fn cancel_scans(&self) {
+        let scans: Vec<Arc<Scan>> = lock(&self.scans).values().cloned().collect();
+        for scan in scans {
+            scan.cancel(self);
+        }
+    }
+
+    fn wait_for_flights(&self, timeout: Option<Duration>) {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut turn = lock(&self.turn);
+        while self.in_flight.load(Ordering::SeqCst) > 0 && !self.hurry.load(Ordering::SeqCst) {
+            turn = match until {
+                None => self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return;
+                    }
+                    let waited = self.changed.wait_timeout(turn, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+/// A scan under way: its pages are asked for one by one, each when the one before was drained.
+struct Scan {
+    /// Weak: it lies in queues, which may outlive the node.
+    handle: Weak<Handle>,
+    queue: Arc<Queue>,
+    tag: u64,
+    id: u64,
+    partition: Box<str>,
+    timeout: Option<Duration>,
+    /// None when it has ended.
+    pages: Mutex<Option<Pages>>,
+}
+
+impl Scan {
+    fn begin(
+        handle: &Arc<Handle>,
+        queue: Arc<Queue>,
+        (tag, partition, timeout): (u64, &str, Option<Duration>),
+        pages: Pages,
+    ) -> Result<u64, Fault> {
+        let id = handle.next_scan.fetch_add(1, Ordering::Relaxed);
+        let scan = Arc::new(Self {
+            handle: Arc::downgrade(handle),
+            queue,
+            tag,
+            id,
+            partition: partition.into(),
+            timeout,
+            pages: Mutex::new(Some(pages)),
+        });
+        lock(&handle.scans).insert(id, Arc::clone(&scan));
+        let begun = scan.ask(handle);
+        if begun.is_err() {
+            lock(&handle.scans).remove(&id);
+        }
+        begun.map(|()| id)
+    }
+
+    fn ask(self: &Arc<Self>, handle: &Handle) -> Result<(), Fault> {
+        let action = lock(&self.pages).as_ref().map(Pages::ask);
+        let Some(action) = action else {
+            return Ok(()); // It was cancelled.
+        };
+        let this = Arc::clone(self);
+        let told = move |_, answer| {
+            if let Some(handle) = this.handle.upgrade() {
+                this.on_answer(&handle, answer);
+            }
+        };
+        let begun = handle.node.submit(&self.partition, action, self.timeout, told);
+        begun.map(drop).map_err(|error| handle.fault(error))
+    }
+
+    /// Never unwinds: the thread is the node's.
+    fn on_answer(self: &Arc<Self>, handle: &Handle, answer: Result<Reply, Error>) {
+        let work = || self.take_page(handle, answer);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            let event = handle.event_of_panic(self.tag, self.id, panic);
+            if lock(&self.pages).take().is_some() {
+                self.end(handle, event);
+            }
+        }
+    }
+
+    fn take_page(self: &Arc<Self>, handle: &Handle, answer: Result<Reply, Error>) {
+        let mut events = Vec::new();
+        let mut state = lock(&self.pages);
+        let Some(pages) = state.as_mut() else {
+            drop(state);
+            // Cancelled meanwhile: what it opened is closed.
+            if let Ok(Reply::Page { cursor: Some(cursor), .. }) = answer {
+                self.let_go(handle, Action::ScanClose { cursor });
+            }
+            return;
+        };
+        let answer = match answer {
+            Err(error) if !matches!(error, Error::Failed(libring::Failure::Interrupted)) => {
+                state.take();
+                drop(state);
+                self.end(handle, failed(self.tag, self.id, &handle.fault(error)));
+                return;
+            }
+            answer => answer,
+        };
+        let more = pages.on_answer(self.tag, self.id, answer, &mut events);
+        if more {
+            drop(state);
+            let wanted = match events.last_mut() {
+                Some(last) => {
+                    last.then = Some(Arc::clone(self) as Arc<dyn Taken>);
+                    self.queue.push_all(events)
+                }
+                None => {
+                    Arc::clone(self).on_taken();
+                    true
+                }
+            };
+            if !wanted {
+                self.cancel(handle);
+            }
+            return;
+        }
+        let close = pages.close();
+        state.take();
+        drop(state);
+        if let Some(close) = close {
+            self.let_go(handle, close);
+        }
+        self.queue.push_all(events);
+        self.forget(handle);
+    }
+
+    /// True: this call ended it.
+    fn cancel(&self, handle: &Handle) -> bool {
+        let Some(mut pages) = lock(&self.pages).take() else {
+            return false;
+        };
+        if let Some(close) = pages.close() {
+            self.let_go(handle, close);
+        }
+        let fault = Fault::new(status::RING_CANCELLED, "cancelled");
+        self.end(handle, failed(self.tag, self.id, &fault));
+        true
+    }
+
+    fn end(&self, handle: &Handle, event: Event) {
+        self.queue.push(event);
+        self.forget(handle);
+    }
+
+    fn forget(&self, handle: &Handle) {
+        lock(&handle.scans).remove(&self.id);
+        handle.end_one();
+    }
+
+    fn let_go(&self, handle: &Handle, close: Action) {
+        // Nobody waits for it: if it fails the snapshot goes when it has idled for long enough.
+        let _: Result<RequestId, Error> =
+            handle.node.submit(&self.partition, close, self.timeout, |_, _| {});
+    }
+}
+
+impl Taken for Scan {
+    fn on_taken(self: Arc<Self>) {
+        let Some(handle) = self.handle.upgrade() else {
+            return;
+        };
+        if let Err(fault) = self.ask(&handle)
+            && lock(&self.pages).take().is_some()
+        {
+            self.end(&handle, failed(self.tag, self.id, &fault));
+        }
+    }
+}
+
+/// What of a node's events a host is told.
+fn told(event: &NodeEvent) -> Option<Event> {
+    let (kind, a, b) = match event {
+        NodeEvent::PeerConnected { member } => (RING_EV_MEMBER, member.0, 1),
+        NodeEvent::PeerDisconnected { member } => (RING_EV_MEMBER, member.0, 0),
+        NodeEvent::LeaderChanged { group, leader, .. } => {
+            (RING_EV_LEADER, u64::from(group.0), leader.map_or(0, |leader| leader.0))
+        }
+        NodeEvent::Up { .. } | NodeEvent::PeerRefused { .. } | NodeEvent::PeerFault { .. } => {
+            return None;
+        }
+    };
+    Some(Event { kind, a, b, ..Event::default() })
+}
+
+pub(crate) fn system(error: std::io::Error) -> Fault {
+    Fault::new(status::RING_IO, format!("the system refused what a node needs: {error}"))
+}
+
+/// Waits for a future on this thread; none: it took too long, and was dropped.
+fn block_on<F: Future>(future: F, timeout: Option<Duration>) -> Option<F::Output> {
+    #[derive(Default)]
+    struct Signal {
+        ready: Mutex<bool>,
+        came: Condvar,
+    }
+    impl Wake for Signal {
+        fn wake(self: Arc<Self>) {
+            *lock(&self.ready) = true;
+            self.came.notify_one();
+        }
+    }
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(Arc::clone(&signal));
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(done);
+        }
+        let mut ready = lock(&signal.ready);
+        while !std::mem::take(&mut *ready) {
+            ready = match until {
+                None => signal.came.wait(ready).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = signal.came.wait_timeout(ready, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Scans have ids of their own from here on; no node makes so many calls.
+const SCAN: u64 = 1 << 63;

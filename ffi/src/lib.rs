@@ -1,0 +1,46 @@
+//! `libring.so`, `libring.a` and `include/ring.h`: libring for C, and through it for every other
+//! language.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`guide`] | the header's first page |
+//! | [`status`] | the codes that calls return |
+//! | [`types`] | the structs of the header |
+//! | [`abi`] | what the library says of itself |
+//! | [`cq`] | exports: completion queues |
+//! | [`node`] | exports: nodes and their operations |
+//! | [`sans`] | exports: a member without input and output of its own |
+//! | [`raw`] | reading and writing through the host's pointers |
+//! | [`guard`] | panics, forks, callbacks, signals |
+//! | [`fault`] | why a call failed |
+//! | [`queue`] | a completion queue, in safe code |
+//! | [`wake`] | the descriptor that an event loop watches |
+//! | [`handle`] | a node, in safe code: its life, its scans |
+//! | [`machine`] | the sans-IO member, in safe code |
+//! | [`op`] | operations: from the header's struct to core's actions, from replies to events |
+//! | [`scan`] | a scan's pages |
+//!
+//! `unsafe` stands only in the modules that export and in `raw`, `guard` and `wake`. The others are
+//! safe, and hold everything that decides.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![allow(unreachable_pub, reason = "the header is made of what is `pub`")]
+#![allow(non_camel_case_types, reason = "types carry their names of C")]
+
+mod abi;
+mod cq;
+mod fault;
+mod guard;
+mod guide;
+mod handle;
+//mod machine;
+mod node;
+mod op;
+mod queue;
+mod raw;
+//mod sans;
+mod scan;
+mod status;
+mod types;
+mod wake;

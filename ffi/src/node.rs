@@ -1,0 +1,324 @@
+//! Exports: nodes and their operations.
+
+#![expect(unsafe_code, reason = "pointers of C")]
+
+use std::mem::size_of;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use libring::{Data, Options};
+use ring_core::ids::len_usize;
+
+use crate::cq::{self, lend, ring_cq_t};
+use crate::fault::Fault;
+use crate::guard;
+use crate::handle::{Handle, Sink};
+use crate::op::{Op, nanos};
+use crate::raw;
+use crate::status::{self, ring_status_t};
+use crate::types::{
+    RING_CLIENT, RING_INSECURE, RING_MEMORY, ring_bytes_t, ring_error_t, ring_event_t, ring_id_t,
+    ring_op_t, ring_options_t,
+};
+
+/// A member of a cluster, or a client of one; owns threads, sockets and files.
+pub struct ring_node_t {
+    handle: Arc<Handle>,
+}
+
+/// The node of a handle, in the process that made it, outside of callbacks.
+///
+/// # Safety
+/// `n` is NULL or came from ring_node_open() and was not freed.
+unsafe fn node<'a>(n: *const ring_node_t) -> Result<&'a Arc<Handle>, Fault> {
+    guard::outside_callbacks()?;
+    raw::check_pointer(n, "ring_node_t")?;
+    // SAFETY: not NULL; the caller vouches for the rest.
+    let handle = unsafe { &(*n).handle };
+    handle.same_process()?;
+    Ok(handle)
+}
+
+/// Runs an export on a node; a panic stops the node.
+///
+/// # Safety
+/// As for [`node`], and `err` as in [`raw::write_error`].
+unsafe fn on_node(
+    n: *const ring_node_t,
+    err: *mut ring_error_t,
+    body: impl FnOnce(&Arc<Handle>) -> Result<(), Fault>,
+) -> ring_status_t {
+    let defect = |text: &str| {
+        // SAFETY: the caller's.
+        if let Ok(handle) = unsafe { node(n) } {
+            handle.defect(text);
+        }
+    };
+    // SAFETY: the caller's.
+    guard::run(err, defect, || body(unsafe { node(n)? }))
+}
+
+/// Fills `o` with the defaults. `size` is sizeof(ring_options_t) of the host's header.
+/// Owns nothing.
+/// Any thread; never blocks.
+/// Nothing; a size that is not plausible is found by ring_node_open().
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_options_init(o: *mut ring_options_t, size: u32) {
+    guard::run_or(drop, || {
+        raw::check_pointer(o, "ring_options_t")?;
+        let bytes = len_usize(u64::from(size));
+        if bytes < size_of::<u32>() {
+            return Err(Fault::invalid("ring_options_t: its size is too small"));
+        }
+        // SAFETY: the caller vouches for `size` bytes, and there is room for a u32.
+        unsafe {
+            o.cast::<u8>().write_bytes(0, bytes);
+            o.cast::<u32>().write(size);
+        }
+        Ok(())
+    });
+}
+
+/// Opens a node and waits until it is up. Its own events go to `events`, unless that is NULL.
+/// The caller owns *out and ends it with ring_node_free(). `o` is copied; the queue is only used.
+/// Any thread but a callback's; blocks, at most `open_timeout_ns`.
+/// RING_OK, RING_INVALID, RING_IO, RING_TIMEOUT, RING_HALTED, RING_FORKED, RING_MISUSE,
+/// RING_PANICKED.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_node_open(
+    o: *const ring_options_t,
+    events: *mut ring_cq_t,
+    out: *mut *mut ring_node_t,
+    err: *mut ring_error_t,
+) -> ring_status_t {
+    guard::run(
+        err,
+        |_| {},
+        || {
+            guard::outside_callbacks()?;
+            guard::begin();
+            raw::check_pointer(out, "out")?;
+            // SAFETY: the caller's struct, as long as it says, and its views.
+            let (options, timeout) = unsafe {
+                let o = raw::read(o, "ring_options_t")?;
+                (read_options(&o)?, nanos(o.open_timeout_ns))
+            };
+            let events = if events.is_null() {
+                None
+            } else {
+                // SAFETY: the caller's handle.
+                Some(Arc::clone(unsafe { cq::queue(events)? }))
+            };
+            let handle = Handle::open(options, timeout, events)?;
+            let node = Box::into_raw(Box::new(ring_node_t { handle }));
+            // SAFETY: checked above; the caller's place for a pointer.
+            unsafe { raw::write(out, node, "out") }
+        },
+    )
+}
+
+/// Begins to close a node: nothing more is accepted, what is under way ends, waiting at most
+/// `timeout_ns` (negative: as long as it takes; every operation has its deadline); scans are
+/// cancelled. Then everything is written and RING_EV_CLOSED comes to `cq` with `tag`, the last.
+/// Owns nothing: ring_node_free() is still to be called.
+/// Any thread but a callback's; does not block.
+/// RING_OK, RING_CLOSED (it was closed before), RING_INVALID, RING_IO, RING_FORKED, RING_MISUSE.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_node_close(
+    n: *mut ring_node_t,
+    cq: *mut ring_cq_t,
+    tag: u64,
+    timeout_ns: i64,
+) -> ring_status_t {
+    let close = |handle: &Arc<Handle>| {
+        // SAFETY: the caller's handle.
+        let queue = Arc::clone(unsafe { cq::queue(cq)? });
+        let timeout = u64::try_from(timeout_ns).ok().map(std::time::Duration::from_nanos);
+        handle.close(queue, tag, timeout)
+    };
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, std::ptr::null_mut(), close) }
+}
+
+/// Ends a node: stops it at once, as if the process had been killed, unless it was closed; nothing
+/// acknowledged is lost. Everything under way ends: its RING_EV_DONE is in its queue.
+/// Afterwards `n` must not be used. NULL is ignored.
+/// Any thread but a callback's, where it does nothing; blocks until its threads have ended.
+/// Nothing. In a child of fork() it does nothing: the memory stays with the process.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_node_free(n: *mut ring_node_t) {
+    guard::run_or(drop, || {
+        // SAFETY: the caller's handle.
+        unsafe { node(n)? };
+        // SAFETY: from `Box::into_raw` in ring_node_open(); the caller gives it up.
+        let node = unsafe { Box::from_raw(n) };
+        let handle = Arc::clone(&node.handle);
+        drop(node);
+        handle.stop();
+        Ok(())
+    });
+}
+
+/// Begins an operation; its events come to `cq`. Operations of one thread keep their order.
+/// `op` and all it points to are copied. *id names it; NULL if nobody wants to know.
+/// Any thread but a callback's; does not block.
+/// RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN (too many),
+/// RING_CLOSED, RING_INVALID, RING_HALTED, RING_FORKED, RING_MISUSE, RING_PANICKED.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_submit(
+    n: *mut ring_node_t,
+    cq: *mut ring_cq_t,
+    op: *const ring_op_t,
+    id: *mut ring_id_t,
+) -> ring_status_t {
+    let submit = |handle: &Arc<Handle>| {
+        // SAFETY: the caller's handle.
+        let queue = Arc::clone(unsafe { cq::queue(cq)? });
+        // SAFETY: the caller's struct, as long as it says, and its views.
+        let op = unsafe { Op::read(op)? };
+        let begun = handle.submit(op, Sink::Queue(queue))?;
+        // SAFETY: the caller's place, or NULL.
+        unsafe { raw::offer(id, begun) };
+        Ok(())
+    };
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, std::ptr::null_mut(), submit) }
+}
+
+/// Ends an operation early: its DONE says RING_CANCELLED, or of a write that may have happened
+/// RING_OUTCOME_UNKNOWN. It may also just have ended by itself.
+/// Owns nothing.
+/// Any thread but a callback's; does not block.
+/// RING_OK, RING_INVALID (no such operation, or it has ended), RING_FORKED, RING_MISUSE.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_cancel(n: *mut ring_node_t, id: ring_id_t) -> ring_status_t {
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, std::ptr::null_mut(), |handle| handle.cancel(id)) }
+}
+
+/// Makes an operation, not a scan, and waits for its end, which *out tells as RING_EV_DONE would.
+/// *out is to be given to ring_events_release() unless no operation began; then it is empty.
+/// Any thread but a callback's; blocks, at most until the operation's deadline.
+/// What the operation came to: also RING_NOT_FOUND, RING_CONFLICT, RING_TIMEOUT,
+/// RING_OUTCOME_UNKNOWN; and as ring_submit().
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_call(
+    n: *mut ring_node_t,
+    op: *const ring_op_t,
+    out: *mut ring_event_t,
+    err: *mut ring_error_t,
+) -> ring_status_t {
+    let call = |handle: &Arc<Handle>| {
+        // SAFETY: the caller's place. So that it may be given back whatever happens.
+        unsafe { raw::write(out, EMPTY, "out")? };
+        // SAFETY: the caller's struct, as long as it says, and its views.
+        let op = unsafe { Op::read(op)? };
+        // Held on its own: another thread may free the node meanwhile.
+        let handle = Arc::clone(handle);
+        let mut event = handle.call(op)?;
+        let code = event.status;
+        let text = if code == status::RING_OK {
+            String::new()
+        } else {
+            String::from_utf8_lossy(&event.data).into_owned()
+        };
+        // SAFETY: as above; an empty event owns nothing.
+        unsafe { raw::write(out, lend(&mut event), "out")? };
+        if code == status::RING_OK { Ok(()) } else { Err(Fault::new(code, text)) }
+    };
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, err, call) }
+}
+
+/// # Safety
+/// Every view in `o` is as [`raw::bytes`] asks.
+unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
+    let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE);
+    if unknown != 0 || o.reserved != 0 {
+        return Err(Fault::invalid(format!("ring_options_t: unknown flags {unknown:#x}")));
+    }
+    // SAFETY: the caller's.
+    let text = |view, what| unsafe { raw::text(view, what) }.map(str::to_owned);
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    let defaults = Options::default();
+    let client = o.flags & RING_CLIENT != 0;
+    let dir = text(o.data_dir, "data_dir")?;
+    let data = if o.flags & RING_MEMORY != 0 || client {
+        Data::Memory
+    } else if dir.is_empty() {
+        return Err(Fault::invalid("data_dir: empty; name a directory, or set RING_MEMORY"));
+    } else {
+        Data::Dir(PathBuf::from(dir))
+    };
+    let mut limits = defaults.limits.clone();
+    if o.max_inflight != 0 {
+        limits.calls = len_usize(u64::from(o.max_inflight));
+    }
+    Ok(Options {
+        name: given(text(o.name, "name")?).unwrap_or(defaults.name),
+        cluster: given(text(o.cluster, "cluster")?).unwrap_or(defaults.cluster),
+        client,
+        // SAFETY: the caller's.
+        members: unsafe { read_members(o.members, o.n_members)? },
+        // SAFETY: as above.
+        join: unsafe { read_texts(o.join, o.n_join, "join")? },
+        listen: given(text(o.listen, "listen")?),
+        data,
+        insecure: o.flags & RING_INSECURE != 0,
+        shards: if o.shards == 0 { defaults.shards } else { o.shards },
+        replication: if o.replication == 0 { defaults.replication } else { o.replication },
+        limits,
+        deadline: nanos(o.timeout_ns).unwrap_or(defaults.deadline),
+        ..Options::default()
+    })
+}
+
+/// # Safety
+/// The views are readable, and what they show.
+pub(crate) unsafe fn read_texts(
+    first: *const ring_bytes_t,
+    len: usize,
+    what: &'static str,
+) -> Result<Vec<String>, Fault> {
+    // SAFETY: the caller's.
+    let views = unsafe { raw::array(first, len, MEMBERS_MAX, what)? };
+    // SAFETY: the caller's.
+    views.iter().map(|view| unsafe { raw::text(*view, what) }.map(str::to_owned)).collect()
+}
+
+/// # Safety
+/// The views are readable, and what they show.
+pub(crate) unsafe fn read_members(
+    first: *const ring_bytes_t,
+    len: usize,
+) -> Result<Vec<(String, String)>, Fault> {
+    // SAFETY: the caller's.
+    let texts = unsafe { read_texts(first, len, "members")? };
+    let pair = |text: String| match text.split_once('=') {
+        Some((name, address)) => Ok((name.to_owned(), address.to_owned())),
+        None => Err(Fault::invalid(format!("members: \"{text}\" is not name=host:port"))),
+    };
+    texts.into_iter().map(pair).collect()
+}
+
+/// More members are refused by core.
+const MEMBERS_MAX: usize = 4096;
+
+/// What owns nothing.
+const EMPTY: ring_event_t = ring_event_t {
+    tag: 0,
+    id: 0,
+    kind: 0,
+    status: 0,
+    a: 0,
+    b: 0,
+    data: ring_bytes_t { ptr: std::ptr::null(), len: 0 },
+    owner: std::ptr::null_mut(),
+};

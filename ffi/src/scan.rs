@@ -1,0 +1,164 @@
+//! A scan's pages: what to ask for next, and what came.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use libring::{Action, Consistency, CursorId, Error, Failure, Reply};
+use ring_core::ids::len_u64;
+
+use crate::fault::Fault;
+use crate::queue::Event;
+use crate::status;
+use crate::types::{RING_EV_DONE, RING_EV_ITEM};
+
+/// Where a scan stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    pub(crate) from: Bytes,
+    pub(crate) to: Option<Bytes>,
+    pub(crate) reverse: bool,
+    /// Most keys; none: all.
+    pub(crate) limit: Option<u64>,
+    pub(crate) consistency: Consistency,
+    seen: u64,
+    last: Option<Bytes>,
+    cursor: Option<CursorId>,
+    revision: u64,
+    restarts: u32,
+}
+
+impl Pages {
+    pub(crate) fn new(
+        from: Bytes,
+        to: Option<Bytes>,
+        reverse: bool,
+        limit: Option<u64>,
+        consistency: Consistency,
+    ) -> Self {
+        Self {
+            from,
+            to,
+            reverse,
+            limit,
+            consistency,
+            seen: 0,
+            last: None,
+            cursor: None,
+            revision: 0,
+            restarts: 0,
+        }
+    }
+
+    /// Asks for the next page.
+    pub(crate) fn ask(&self) -> Action {
+        let left = self.limit.map_or(PAGE_KEYS, |limit| limit.saturating_sub(self.seen));
+        let limit = u32::try_from(left.min(PAGE_KEYS)).unwrap_or(u32::MAX);
+        match self.cursor {
+            Some(cursor) => Action::ScanNext { cursor, limit },
+            None => Action::Scan {
+                from: self.from.clone(),
+                to: self.to.clone(),
+                reverse: self.reverse,
+                limit,
+                consistency: self.consistency,
+            },
+        }
+    }
+
+    /// Lets go of the snapshot, if there is one.
+    pub(crate) fn close(&mut self) -> Option<Action> {
+        self.cursor.take().map(|cursor| Action::ScanClose { cursor })
+    }
+
+    /// Takes a page: its keys become events in `out`, and DONE if it was the last. False: it was.
+    pub(crate) fn on_answer(
+        &mut self,
+        tag: u64,
+        id: u64,
+        answer: Result<Reply, Error>,
+        out: &mut Vec<Event>,
+    ) -> bool {
+        let (page, cursor) = match answer {
+            Ok(Reply::Page { page, cursor }) => (page, cursor),
+            Ok(_) => {
+                out.push(failed(tag, id, &Error::Failed(Failure::Malformed).into()));
+                return false;
+            }
+            Err(Error::Failed(Failure::Interrupted)) if self.restarts() => return true,
+            Err(Error::Failed(Failure::Interrupted)) => {
+                self.cursor = None;
+                let status = status::RING_INTERRUPTED;
+                let data = self.resume();
+                out.push(Event { tag, id, kind: RING_EV_DONE, status, data, ..Event::default() });
+                return false;
+            }
+            Err(error) => {
+                out.push(failed(tag, id, &error.into()));
+                return false;
+            }
+        };
+        self.revision = page.revision.0;
+        self.last = page.items.last().map(|(key, _, _)| key.clone()).or(self.last.take());
+        self.seen += len_u64(page.items.len());
+        out.extend(page.items.into_iter().map(|(key, value, revision)| {
+            let mut data = BytesMut::with_capacity(key.len() + value.len());
+            data.put_slice(&key);
+            data.put_slice(&value);
+            Event {
+                tag,
+                id,
+                kind: RING_EV_ITEM,
+                a: len_u64(key.len()),
+                b: revision.0,
+                data: data.freeze(),
+                ..Event::default()
+            }
+        }));
+        self.cursor = cursor.filter(|_| page.more);
+        let full = self.limit.is_some_and(|limit| self.seen >= limit);
+        let more = self.cursor.is_some() && !full;
+        if !more {
+            let (a, b) = (self.revision, self.seen);
+            out.push(Event { tag, id, kind: RING_EV_DONE, a, b, ..Event::default() });
+        }
+        more
+    }
+
+    /// A scan of which nothing was seen begins again, a few times.
+    fn restarts(&mut self) -> bool {
+        self.restarts += 1;
+        let again = self.last.is_none() && self.restarts <= RESTARTS;
+        if again {
+            self.cursor = None;
+        }
+        again
+    }
+
+    /// Where to scan again from; in reverse: to.
+    fn resume(&self) -> Bytes {
+        match &self.last {
+            None => Bytes::new(),
+            Some(last) if self.reverse => last.clone(),
+            Some(last) => {
+                let mut next = BytesMut::with_capacity(last.len() + 1);
+                next.put_slice(last);
+                next.put_u8(0); // the least key behind it
+                next.freeze()
+            }
+        }
+    }
+}
+
+/// The end of an operation that did not succeed.
+pub(crate) fn failed(tag: u64, id: u64, fault: &Fault) -> Event {
+    let data = match &fault.text {
+        std::borrow::Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        std::borrow::Cow::Owned(text) => Bytes::copy_from_slice(text.as_bytes()),
+    };
+    Event { tag, id, kind: RING_EV_DONE, status: fault.code, data, ..Event::default() }
+}
+
+/// Most keys on a page; a page has 1 MiB at most too.
+const PAGE_KEYS: u64 = 1024;
+const RESTARTS: u32 = 3;
+
+#[cfg(test)]
+mod tests;

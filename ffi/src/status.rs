@@ -1,0 +1,63 @@
+//! The codes that calls return. Received codes are integers, so these are constants and no enum.
+
+/// What a call or an operation came to: RING_OK, or a negative code. ring_status_name() knows each.
+pub type ring_status_t = i32;
+
+/// Done.
+pub const RING_OK: ring_status_t = 0;
+/// No room, or nothing there yet: try again later. Nothing happened.
+pub const RING_AGAIN: ring_status_t = -1;
+/// The node, queue or stream is closed. Nothing happened.
+pub const RING_CLOSED: ring_status_t = -2;
+/// Cancelled. It did not happen.
+pub const RING_CANCELLED: ring_status_t = -3;
+/// The time was up. It did not happen.
+pub const RING_TIMEOUT: ring_status_t = -4;
+/// An argument cannot be used: NULL, a size, UTF-8, a limit. Nothing happened.
+pub const RING_INVALID: ring_status_t = -5;
+/// A call that is not allowed here: inside a callback, or two threads where one may be.
+pub const RING_MISUSE: ring_status_t = -6;
+/// This member does not lead; only calls that ask for it see this.
+pub const RING_NOT_LEADER: ring_status_t = -7;
+/// A compare-and-set found something else; the event's `a` is the revision that it found.
+pub const RING_CONFLICT: ring_status_t = -8;
+/// The write may have happened, or may still happen. Repeating it may do it twice.
+pub const RING_OUTCOME_UNKNOWN: ring_status_t = -9;
+/// The system refused: a file, a socket, a thread, a disk.
+pub const RING_IO: ring_status_t = -10;
+/// The handle was made before fork(); this is the child. Nothing happened.
+pub const RING_FORKED: ring_status_t = -11;
+/// A defect of this library: the node has stopped, and writes nothing more.
+pub const RING_PANICKED: ring_status_t = -12;
+/// The memory given is too small for what must go there.
+pub const RING_TOO_SMALL: ring_status_t = -13;
+/// No such key.
+pub const RING_NOT_FOUND: ring_status_t = -14;
+/// The member has halted: it met something that it must not go on with. Nothing happened.
+pub const RING_HALTED: ring_status_t = -15;
+/// A scan's snapshot is gone: scan again from the key that the event carries.
+pub const RING_INTERRUPTED: ring_status_t = -16;
+
+/// A code's name as it stands in the header, NUL-terminated.
+pub(crate) fn name(status: ring_status_t) -> &'static std::ffi::CStr {
+    match status {
+        RING_OK => c"RING_OK",
+        RING_AGAIN => c"RING_AGAIN",
+        RING_CLOSED => c"RING_CLOSED",
+        RING_CANCELLED => c"RING_CANCELLED",
+        RING_TIMEOUT => c"RING_TIMEOUT",
+        RING_INVALID => c"RING_INVALID",
+        RING_MISUSE => c"RING_MISUSE",
+        RING_NOT_LEADER => c"RING_NOT_LEADER",
+        RING_CONFLICT => c"RING_CONFLICT",
+        RING_OUTCOME_UNKNOWN => c"RING_OUTCOME_UNKNOWN",
+        RING_IO => c"RING_IO",
+        RING_FORKED => c"RING_FORKED",
+        RING_PANICKED => c"RING_PANICKED",
+        RING_TOO_SMALL => c"RING_TOO_SMALL",
+        RING_NOT_FOUND => c"RING_NOT_FOUND",
+        RING_HALTED => c"RING_HALTED",
+        RING_INTERRUPTED => c"RING_INTERRUPTED",
+        _ => c"RING_UNKNOWN_STATUS",
+    }
+}
