@@ -28,6 +28,10 @@
  * happened or may still; after RING_PANICKED too, if it was under way; after any other failure it
  * did not and never will.
  *
+ * ORDER. The events of a queue keep the order in which they happened. The writes of one thread to
+ * one partition keep their order. A read sees every write that had ended when the read was
+ * submitted; what it sees of writes under way is not said.
+ *
  * @code
  * // A cluster of one, in memory: put, get, close.
  * static int example(void) {
@@ -41,18 +45,19 @@
  *   if (ring_node_open(&options, NULL, &node, &err) != RING_OK) return 1;
  *
  *   ring_op_t op;
+ *   ring_event_t done;
  *   memset(&op, 0, sizeof op);
  *   op.size = sizeof op;
  *   op.op = RING_OP_PUT;
- *   op.tag = 1;
  *   op.partition = ring_text("users");
  *   op.key = ring_text("ada");
  *   op.value = ring_text("countess");
- *   if (ring_submit(node, cq, &op, NULL) != RING_OK) return 1;
+ *   if (ring_call(node, &op, &done, &err) != RING_OK) return 1; // waits
+ *   ring_events_release(&done, 1);
  *
  *   op.op = RING_OP_GET;
  *   op.tag = 2;
- *   if (ring_submit(node, cq, &op, NULL) != RING_OK) return 1;
+ *   if (ring_submit(node, cq, &op, NULL) != RING_OK) return 1; // does not wait
  *   if (ring_node_close(node, cq, 3, -1) != RING_OK) return 1;
  *
  *   for (int closed = 0; !closed;) {
@@ -60,7 +65,8 @@
  *     if (ring_cq_wait(cq, -1) != RING_OK) return 1;
  *     int32_t n = ring_cq_drain(cq, events, 16);
  *     for (int32_t i = 0; i < n; i++) {
- *       if (events[i].tag == 2) printf("%.*s\n", (int)events[i].data.len, (const char *)events[i].data.ptr);
+ *       ring_bytes_t data = events[i].data;
+ *       if (events[i].tag == 2) printf("%.*s\n", (int)data.len, (const char *)data.ptr);
  *       closed |= events[i].kind == RING_EV_CLOSED;
  *     }
  *     ring_events_release(events, n < 0 ? 0 : (uint32_t)n);
@@ -272,6 +278,13 @@
  * The number of this header: ring_abi() of the library must return the same.
  */
 #define RING_ABI 0
+
+/**
+ * A member that the host drives: no clock, no socket, no file, no thread of its own. Its state is
+ * a function of its options and of what it was told. The replicated data is in memory; log batches
+ * go to the host, but a member cannot be opened from them yet.
+ */
+typedef struct ring_core_t ring_core_t;
 
 /**
  * A completion queue: filled by many threads, drained by one at a time.
@@ -548,6 +561,116 @@ typedef struct {
 } ring_op_t;
 
 /**
+ * How a sans-IO member is made.
+ */
+typedef struct {
+  /**
+   * sizeof(ring_core_options_t).
+   */
+  uint32_t size;
+  /**
+   * RING_CLIENT or 0.
+   */
+  uint32_t flags;
+  /**
+   * As in ring_options_t.
+   */
+  ring_bytes_t name;
+  /**
+   * As in ring_options_t.
+   */
+  ring_bytes_t cluster;
+  /**
+   * As in ring_options_t; addresses come back in RING_FX_CONNECT as they are given here.
+   */
+  const ring_bytes_t *members;
+  /**
+   * How many members there are.
+   */
+  size_t n_members;
+  /**
+   * As in ring_options_t.
+   */
+  const ring_bytes_t *join;
+  /**
+   * How many addresses there are.
+   */
+  size_t n_join;
+  /**
+   * As in ring_options_t.
+   */
+  uint32_t shards;
+  /**
+   * As in ring_options_t.
+   */
+  uint32_t replication;
+  /**
+   * Every random choice comes from it. Another one for each member and each start.
+   */
+  uint64_t seed;
+  /**
+   * The host's monotonic clock.
+   */
+  uint64_t now_ns;
+} ring_core_options_t;
+
+/**
+ * Something that the host tells a sans-IO member. Zero all of it and set what the kind needs.
+ */
+typedef struct {
+  /**
+   * sizeof(ring_input_t).
+   */
+  uint32_t size;
+  /**
+   * RING_IN_WAKEUP and its like.
+   */
+  uint32_t kind;
+  /**
+   * The connection, as the host numbers it; never used twice, not 0.
+   */
+  uint64_t peer;
+  /**
+   * By kind.
+   */
+  uint64_t token;
+  /**
+   * By kind.
+   */
+  ring_bytes_t data;
+} ring_input_t;
+
+/**
+ * Something that a sans-IO member asks of the host. Views are valid until the next call on it.
+ */
+typedef struct {
+  /**
+   * sizeof(ring_effect_t), set by the library.
+   */
+  uint32_t size;
+  /**
+   * RING_FX_NONE and its like.
+   */
+  uint32_t kind;
+  /**
+   * The connection.
+   */
+  uint64_t peer;
+  /**
+   * By kind.
+   */
+  uint64_t token;
+  /**
+   * By kind.
+   */
+  ring_bytes_t data;
+  /**
+   * RING_FX_EVENT: what happened. Its `data` is not to be released.
+   */
+  ring_event_t event;
+} ring_effect_t;
+
+/**
  * Done.
  */
 #define RING_OK 0
@@ -767,7 +890,7 @@ RING_API ring_status_t ring_node_close(ring_node_t *n, ring_cq_t *cq, uint64_t t
 RING_API void ring_node_free(ring_node_t *n);
 
 /**
- * Begins an operation; its events come to `cq`. Operations of one thread keep their order.
+ * Begins an operation; its events come to `cq`.
  * `op` and all it points to are copied. *id names it; NULL if nobody wants to know.
  * Any thread but a callback's; does not block.
  * RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN (too many),
@@ -792,6 +915,66 @@ RING_API ring_status_t ring_cancel(ring_node_t *n, ring_id_t id);
  * RING_OUTCOME_UNKNOWN; and as ring_submit().
  */
 RING_API ring_status_t ring_call(ring_node_t *n, const ring_op_t *op, ring_event_t *out, ring_error_t *err);
+
+/**
+ * Makes a sans-IO member.
+ * The caller owns *out and ends it with ring_core_free(). `o` is copied.
+ * Any thread; does not block.
+ * RING_OK, RING_INVALID, RING_PANICKED.
+ */
+RING_API ring_status_t ring_core_open(const ring_core_options_t *o, ring_core_t **out, ring_error_t *err);
+
+/**
+ * Tells a member something. `now_ns` never goes back (if it does, the time before counts).
+ * `in` and its data are copied.
+ * One thread at a time; does not block.
+ * RING_OK, RING_INVALID (nothing happened), RING_MISUSE, RING_PANICKED.
+ */
+RING_API ring_status_t ring_core_input(ring_core_t *c, uint64_t now_ns, const ring_input_t *input);
+
+/**
+ * Begins an operation; its events come as RING_FX_EVENT. *id names it, NULL if nobody wants to
+ * know.
+ * `op` and all it points to are copied.
+ * One thread at a time; does not block.
+ * RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN, RING_INVALID,
+ * RING_HALTED, RING_MISUSE, RING_PANICKED.
+ */
+RING_API ring_status_t ring_core_submit(ring_core_t *c, uint64_t now_ns, const ring_op_t *op, ring_id_t *id);
+
+/**
+ * When RING_IN_WAKEUP is due, on the clock of `now_ns`. Ask when no effect is left.
+ * Owns nothing.
+ * One thread at a time; does not block.
+ * A time; -1: there is no timer, or a member that cannot be used any more.
+ */
+RING_API int64_t ring_core_deadline(const ring_core_t *c);
+
+/**
+ * The next thing that the host is to do; call it until it says RING_FX_NONE. Effects are carried
+ * out in this order.
+ * What *out shows is lent until the next call on `c`.
+ * One thread at a time; does not block.
+ * RING_OK, RING_INVALID, RING_MISUSE, RING_PANICKED.
+ */
+RING_API ring_status_t ring_core_next(ring_core_t *c, ring_effect_t *out);
+
+/**
+ * A hash over the member's state and all effects so far: the same for the same options and inputs
+ * with the same version of the library.
+ * Owns nothing.
+ * One thread at a time; does not block.
+ * The hash; 0 for NULL and for a member that cannot be used any more.
+ */
+RING_API uint64_t ring_core_digest(const ring_core_t *c);
+
+/**
+ * Ends a member, as if its process had been killed.
+ * Afterwards `c` and what it lent must not be used. NULL is ignored.
+ * One thread at a time; does not block.
+ * Nothing.
+ */
+RING_API void ring_core_free(ring_core_t *c);
 
 /** A view of a NUL-terminated text; NULL is an empty one. */
 static inline ring_bytes_t ring_text(const char *s) {

@@ -523,7 +523,7 @@ impl Taken for Scan {
 }
 
 /// What of a node's events a host is told.
-fn told(event: &NodeEvent) -> Option<Event> {
+pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
     let (kind, a, b) = match event {
         NodeEvent::PeerConnected { member } => (RING_EV_MEMBER, member.0, 1),
         NodeEvent::PeerDisconnected { member } => (RING_EV_MEMBER, member.0, 0),

@@ -163,7 +163,7 @@ pub unsafe extern "C" fn ring_node_free(n: *mut ring_node_t) {
     });
 }
 
-/// Begins an operation; its events come to `cq`. Operations of one thread keep their order.
+/// Begins an operation; its events come to `cq`.
 /// `op` and all it points to are copied. *id names it; NULL if nobody wants to know.
 /// Any thread but a callback's; does not block.
 /// RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN (too many),
@@ -312,7 +312,7 @@ pub(crate) unsafe fn read_members(
 const MEMBERS_MAX: usize = 4096;
 
 /// What owns nothing.
-const EMPTY: ring_event_t = ring_event_t {
+pub(crate) const EMPTY: ring_event_t = ring_event_t {
     tag: 0,
     id: 0,
     kind: 0,

@@ -15,7 +15,7 @@ impl Node {
     /// Begins a call on a partition and gives its number, which no other call of this node ever
     /// has. `done` is told exactly once how it ended, possibly before this returns; after an error
     /// it never is. It runs on a thread of the node, which it must not hold up, and no lock is
-    /// held. Calls keep their order. Without `deadline` the node's own counts.
+    /// held. Writes to a partition keep their order. Without `deadline` the node's own counts.
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no room or the node has ended: nothing happened.

@@ -1,0 +1,71 @@
+/* A defect of the library stops its node, never the host; other nodes go on. */
+#include "check.h"
+
+static void check_stopped(ring_node_t *node, ring_cq_t *cq) {
+  ring_op_t op = new_op(RING_OP_PUT, 3, "k", "v");
+  CHECK_STATUS(ring_submit(node, cq, &op, NULL), RING_PANICKED);
+  ring_error_t err;
+  ring_event_t ev;
+  err.size = sizeof err;
+  CHECK_STATUS(ring_call(node, &op, &ev, &err), RING_PANICKED);
+  CHECK(strstr(err.text, "asked for"));
+  ring_events_release(&ev, 1);
+}
+
+int main(void) {
+  ring_node_t *healthy = new_node();
+  char text[256];
+  for (int there = 0; there < 2; there++) {
+    ring_node_t *node = new_node();
+    ring_cq_t *cq = new_queue();
+    ring_op_t panic = new_op(there ? TEST_PANIC_THERE : TEST_PANIC_HERE, 2, "", "");
+    ring_status_t s = ring_submit(node, cq, &panic, NULL);
+    if (there) {
+      CHECK_STATUS(s, RING_OK);
+      ring_event_t ev = next_event(cq, text, sizeof text);
+      CHECK(ev.kind == RING_EV_DONE && ev.tag == 2 && ev.status == RING_PANICKED && strstr(text, "asked for"));
+    } else {
+      CHECK_STATUS(s, RING_PANICKED);
+    }
+    check_stopped(node, cq);
+    if (there) {
+      close_all(node, cq);
+    } else {
+      ring_node_free(node);
+      ring_cq_free(cq);
+    }
+  }
+  /* What was in flight ends, and says why. */
+  ring_node_t *node = new_node();
+  ring_cq_t *cq = new_queue();
+  for (int i = 0; i < 100; i++) {
+    ring_op_t op = new_op(RING_OP_PUT, 10, "k", "v");
+    CHECK_STATUS(ring_submit(node, cq, &op, NULL), RING_OK);
+  }
+  ring_op_t panic = new_op(TEST_PANIC_HERE, 2, "", "");
+  CHECK_STATUS(ring_submit(node, cq, &panic, NULL), RING_PANICKED);
+  for (int i = 0; i < 100; i++) {
+    ring_event_t ev = next_event(cq, text, sizeof text);
+    CHECK(ev.tag == 10 && (ev.status == RING_OK || ev.status == RING_PANICKED));
+  }
+  ring_node_free(node);
+  ring_cq_free(cq);
+
+  ring_op_t op = new_op(RING_OP_PUT, 3, "k", "v");
+  ring_event_t ev;
+  CHECK_STATUS(ring_call(healthy, &op, &ev, NULL), RING_OK);
+  ring_node_free(healthy);
+
+  /* A sans-IO member too. */
+  ring_core_options_t options;
+  ring_core_t *core = NULL;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.seed = 1;
+  CHECK_STATUS(ring_core_open(&options, &core, NULL), RING_OK);
+  CHECK_STATUS(ring_core_submit(core, 1, &panic, NULL), RING_PANICKED);
+  CHECK_STATUS(ring_core_submit(core, 1, &op, NULL), RING_PANICKED);
+  CHECK(ring_core_deadline(core) == -1);
+  ring_core_free(core);
+  return 0;
+}
