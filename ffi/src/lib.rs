@@ -16,6 +16,7 @@
 //! | [`queue`] | a completion queue, in safe code |
 //! | [`wake`] | the descriptor that an event loop watches |
 //! | [`handle`] | a node, in safe code: its life, its scans |
+//! | [`layout`] | sizes and offsets of the header's structs, asserted |
 //! | [`machine`] | the sans-IO member, in safe code |
 //! | [`op`] | operations: from the header's struct to core's actions, from replies to events |
 //! | [`scan`] | a scan's pages |
@@ -34,6 +35,7 @@ mod fault;
 mod guard;
 mod guide;
 mod handle;
+mod layout;
 mod machine;
 mod node;
 mod op;

@@ -282,6 +282,8 @@ impl Shared {
         calls.bytes = 0;
         let waiting = std::mem::take(&mut calls.waiting);
         drop(calls);
+        let mut waiting: Vec<(RequestId, Waiting)> = waiting.into_iter().collect();
+        waiting.sort_unstable_by_key(|(request, _)| *request); // in the order in which they began
         for (request, Waiting { answer, write, .. }) in waiting {
             if let Some(answer) = answer {
                 answer(request, Err(Failure::Closed { maybe: write }.into()));

@@ -27,7 +27,7 @@ struct world {
   struct conn conns[CONNS];
   struct input *heap;
   size_t len, room;
-  int faults, breaks, founded;
+  int faults, breaks;
   /* The writer's: one write at a time, values that only rise. */
   uint64_t writing, acked, writes_done, unknown, read_from, reads_done;
   int write_open, read_open;
@@ -208,7 +208,7 @@ static void deliver(struct world *w, struct input in) {
 /* A connection breaks: what is on its way is lost, and both ends hear of it, in their time. */
 static void break_one(struct world *w) {
   if (w->next_conn < 2) return;
-  uint64_t conn = 1 + draw(w) % (w->next_conn - 1);
+  uint64_t recent = w->next_conn < 9 ? w->next_conn - 1 : 8, conn = w->next_conn - 1 - draw(w) % recent;
   if (!w->conns[conn].up) return;
   along(w, conn, 0, RING_IN_DISCONNECTED, 0, none());
   along(w, conn, 1, RING_IN_DISCONNECTED, 0, none());
@@ -297,10 +297,10 @@ static uint64_t run(uint64_t seed) {
       next_work = w->now + 20 * MS;
     } else {
       break_one(w);
-      next_break = w->now + draw(w) % (400 * MS);
+      next_break = w->now + draw(w) % (300 * MS);
     }
   }
-  CHECK(w->reads_done > WRITES / 4 && w->acked > WRITES / 2);
+  CHECK(w->reads_done > WRITES / 4 && w->acked > WRITES / 2 && w->breaks > 5);
   uint64_t digest = 0;
   for (int i = 0; i < MEMBERS; i++) digest = digest * 31 + ring_core_digest(w->members[i]);
   printf("seed %llu: %llu writes, %llu reads, %llu unknown, %d breaks, %llu s, digest %016llx\n",
