@@ -80,10 +80,10 @@ pub unsafe extern "C" fn ring_cq_open(
                 if options.flags != 0 {
                     return Err(Fault::invalid("ring_cq_options_t: unknown flags"));
                 }
-                wake = options.wake.map(|wake| {
-                    let host = HostWake { wake, arg: options.wake_arg };
-                    Box::new(move || host.call()) as Wake
-                });
+                if let Some(function) = options.wake {
+                    let host = HostWake { wake: function, arg: options.wake_arg };
+                    wake = Some(Box::new(move || host.call()));
+                }
             }
             let queue = Arc::new(Queue::new(wake).map_err(system)?);
             let handle = Box::into_raw(Box::new(ring_cq_t { queue }));

@@ -456,7 +456,8 @@ impl Scan {
             drop(state);
             let wanted = match events.last_mut() {
                 Some(last) => {
-                    last.then = Some(Arc::clone(self) as Arc<dyn Taken>);
+                    let follower: Arc<dyn Taken> = Arc::<Self>::clone(self);
+                    last.then = Some(follower);
                     self.queue.push_all(events)
                 }
                 None => {
