@@ -20,7 +20,7 @@ use libring::{Action, Error, Event as NodeEvent, Node, Options, Refused, Reply, 
 use crate::fault::Fault;
 use crate::guard;
 use crate::op::{self, Op, What};
-use crate::queue::{Event, Queue, Taken};
+use crate::queue::{Added, Event, Queue, Taken};
 use crate::scan::{Pages, failed};
 use crate::status;
 use crate::types::{RING_EV_CLOSED, RING_EV_LEADER, RING_EV_MEMBER};
@@ -399,10 +399,17 @@ impl Scan {
         });
         lock(&handle.scans).insert(id, Arc::clone(&scan));
         let begun = scan.ask(handle);
-        if begun.is_err() {
+        // Unless it was cancelled meanwhile: then its end is told, and it did begin.
+        if let Err(fault) = begun
+            && lock(&scan.pages).take().is_some()
+        {
             lock(&handle.scans).remove(&id);
+            return Err(fault);
         }
-        begun.map(|()| id)
+        if handle.closing.load(Ordering::SeqCst) {
+            scan.cancel(handle); // the closer may have looked for scans before this one was there
+        }
+        Ok(id)
     }
 
     fn ask(self: &Arc<Self>, handle: &Handle) -> Result<(), Fault> {
@@ -453,19 +460,18 @@ impl Scan {
         };
         let more = pages.on_answer(self.tag, self.id, answer, &mut events);
         if more {
-            drop(state);
-            let wanted = match events.last_mut() {
-                Some(last) => {
-                    let follower: Arc<dyn Taken> = Arc::<Self>::clone(self);
-                    last.then = Some(follower);
-                    self.queue.push_all(events)
-                }
-                None => {
-                    Arc::clone(self).on_taken();
-                    true
-                }
+            let Some(last) = events.last_mut() else {
+                drop(state);
+                Arc::clone(self).on_taken();
+                return;
             };
-            if !wanted {
+            let follower: Arc<dyn Taken> = Arc::<Self>::clone(self);
+            last.then = Some(follower);
+            // Under the lock: who cancels meanwhile must come behind these.
+            let added = self.queue.add(events);
+            drop(state);
+            self.queue.announce(added);
+            if added == Added::Dropped {
                 self.cancel(handle);
             }
             return;

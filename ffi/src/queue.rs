@@ -69,6 +69,21 @@ struct Incoming {
     freed: bool,
 }
 
+/// What adding events came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Added {
+    /// Nobody will ever drain them: they are gone.
+    Dropped,
+    /// Others waited already.
+    Quietly,
+    /// They are the first that wait.
+    First {
+        /// A thread waits for them.
+        waiting: bool,
+    },
+}
+
 /// How a drain takes an event.
 pub(crate) enum Take {
     Took,
@@ -102,26 +117,37 @@ impl Queue {
         self.push_all([event]);
     }
 
-    /// Adds events, with one wake-up for all. False: nobody will ever drain them; they are dropped.
-    pub(crate) fn push_all(&self, events: impl IntoIterator<Item = Event>) -> bool {
+    /// Adds events, with one wake-up for all.
+    pub(crate) fn push_all(&self, events: impl IntoIterator<Item = Event>) {
+        self.announce(self.add(events));
+    }
+
+    /// Adds events and calls nobody, so that the caller may hold a lock; `announce` is to follow.
+    pub(crate) fn add(&self, events: impl IntoIterator<Item = Event>) -> Added {
         let mut incoming = self.lock();
         if incoming.freed {
-            return false;
+            return Added::Dropped;
         }
         incoming.events.extend(events);
         if incoming.signalled || incoming.events.is_empty() {
-            return true;
+            return Added::Quietly;
         }
         incoming.signalled = true;
-        let wake = self.wake.as_ref();
-        incoming.waking += usize::from(wake.is_some());
-        let waiting = incoming.waiting > 0;
-        drop(incoming);
+        incoming.waking += usize::from(self.wake.is_some());
+        Added::First { waiting: incoming.waiting > 0 }
+    }
+
+    /// Wakes whoever is to be woken. No lock may be held: the host is called.
+    pub(crate) fn announce(&self, added: Added) {
+        let waiting = match added {
+            Added::Dropped | Added::Quietly => return,
+            Added::First { waiting } => waiting,
+        };
         self.fd.set();
         if waiting {
             self.changed.notify_all();
         }
-        if let Some(wake) = wake {
+        if let Some(wake) = &self.wake {
             guard::callback(wake);
             let mut incoming = self.lock();
             incoming.waking -= 1;
@@ -129,7 +155,6 @@ impl Queue {
                 self.changed.notify_all();
             }
         }
-        true
     }
 
     /// Waits until events wait.

@@ -24,8 +24,8 @@ fn the_list_of_exports_is_what_the_header_declares() {
     let listed = include_str!("../exports.txt").lines().map(String::from).collect();
     let header = header();
     let mut declared = BTreeSet::new();
-    for line in header.lines().filter(|line| line.starts_with("RING_API ")) {
-        let name = line.split_once('(').and_then(|(left, _)| left.rsplit([' ', '*']).next());
+    for declaration in header.split("\nRING_API").skip(1) {
+        let name = declaration.split_once('(').and_then(|(left, _)| left.rsplit([' ', '*']).next());
         declared.insert(name.expect("a declaration has a name").to_owned());
     }
     assert_eq!(declared, listed);

@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 use tests::ports::Ports;
@@ -105,7 +105,7 @@ fn nothing_else_is_exported() {
         return;
     };
     let mut nm = Command::new("nm");
-    nm.args(["-D", "--defined-only", "-g"]).arg(place.library.join("libring.so"));
+    nm.args(["-D", "--defined-only", "-g"]).arg(place.libraries.join("libring.so"));
     let exit = Program::spawn(nm).wait_exit();
     let mut exported: Vec<&str> =
         exit.ok().lines().filter_map(|line| line.split_whitespace().last()).collect();
@@ -151,7 +151,8 @@ fn what_the_documents_show_works() {
 /// A directory for programs, and the library that they are linked with.
 struct Place {
     dir: TempDir,
-    library: PathBuf,
+    library: Library,
+    libraries: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ impl Place {
             return None;
         }
         let dir = tempfile::tempdir().expect("the temporary directory can be written");
-        Some(Self { dir, library: library.build() })
+        Some(Self { dir, libraries: library.build(), library })
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -208,9 +209,9 @@ impl Place {
             .arg(from)
             .args(["-x", "none", "-lpthread", "-o"])
             .arg(&binary)
-            .arg(format!("-L{}", self.library.display()))
-            .arg("-lring")
-            .arg(format!("-Wl,-rpath,{}", self.library.display()));
+            .arg(format!("-L{}", self.libraries.display()))
+            .arg(format!("-l{}", self.library.name()))
+            .arg(format!("-Wl,-rpath,{}", self.libraries.display()));
         let exit = Program::spawn(command).wait_exit();
         assert_eq!(exit.code, Some(0), "{exit:?}");
         binary
@@ -251,7 +252,7 @@ impl Place {
                 None => (line, None),
             };
             let words = words
-                .replace("target/release", &self.library.to_string_lossy())
+                .replace("target/release", &self.libraries.to_string_lossy())
                 .replace("-Iinclude", &format!("-I{}", root().join("include").display()))
                 .replace("127.0.0.1:4701", &ports.address(0));
             let exit = Program::spawn(self.command(&["sh", "-c", &words])).wait_exit();
@@ -266,45 +267,41 @@ impl Place {
 }
 
 impl Library {
-    /// Builds it and gives the directory that it is in. Cargo has one place for a library, whatever
-    /// its features, so it is copied to another.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Plain => "ring-ffi",
+            Self::WithTestOps => "ring-ffi-test-ops",
+        }
+    }
+
+    /// For the linker.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "ring",
+            Self::WithTestOps => "ring_test_ops",
+        }
+    }
+
+    /// Builds it and gives the directory that it is in. Cargo is always asked; it has nothing to do
+    /// when the library is fresh.
     fn build(self) -> PathBuf {
-        static PLAIN: OnceLock<PathBuf> = OnceLock::new();
-        static WITH_TEST_OPS: OnceLock<PathBuf> = OnceLock::new();
-        // One after the other: a copy must not be of the other's build.
-        static BUILDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let (place, name, features): (_, _, &[&str]) = match self {
-            Self::Plain => (&PLAIN, "c-plain", &[]),
-            Self::WithTestOps => {
-                (&WITH_TEST_OPS, "c-test-ops", &["--features", "ring-ffi/test-ops"])
-            }
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let test = env::current_exe().expect("a test knows its path");
+        let built = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
+        let profile = match built.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(profile) => profile,
         };
-        let build = || {
-            let _one = BUILDING.lock().expect("a build does not panic halfway");
-            let test = env::current_exe().expect("a test knows its path");
-            let built = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
-            let profile = match built.file_name().and_then(|name| name.to_str()) {
-                Some("debug") | None => "dev",
-                Some(profile) => profile,
-            };
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo
-                .args(["build", "--quiet", "--package", "ring-ffi", "--lib", "--profile", profile])
-                .args(features)
-                .arg("--target-dir")
-                .arg(built.parent().expect("the target directory"))
-                .current_dir(root());
-            let status = cargo.status().expect("cargo runs these tests, so it runs");
-            assert!(status.success(), "libring.so cannot be built");
-            let to = built.join(name);
-            fs::create_dir_all(&to).expect("the target directory can be written");
-            // Beside its place and then into it: another process may run what is there.
-            let aside = to.join(format!("libring.so.{}", std::process::id()));
-            fs::copy(built.join("libring.so"), &aside).expect("it was just built");
-            fs::rename(&aside, to.join("libring.so")).expect("the target directory can be written");
-            to
-        };
-        place.get_or_init(build).clone()
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args(["build", "--quiet", "--package", self.package(), "--lib", "--profile", profile])
+            .arg("--target-dir")
+            .arg(built.parent().expect("the target directory"))
+            .current_dir(root());
+        let status = cargo.status().expect("cargo runs these tests, so it runs");
+        assert!(status.success(), "{} cannot be built", self.package());
+        built.to_path_buf()
     }
 }
 
