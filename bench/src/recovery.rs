@@ -138,7 +138,9 @@ fn section(timed: &[(&str, bool, Vec<Value>)], plan: &Plan) -> Section {
             notes.push(format!("The log held {entries} entries of Raft that were needed."));
         }
     }
-    let figure = |(name, cold, values): &(&str, bool, Vec<Value>)| json!({ "step": name, "cold": cold, "rounds": values });
+    let figures = timed
+        .iter()
+        .map(|(name, cold, values)| json!({ "step": name, "cold": cold, "rounds": values }));
     Section {
         name: String::from("recovery"),
         title: String::from("from a long log to a member"),
@@ -152,7 +154,7 @@ fn section(timed: &[(&str, bool, Vec<Value>)], plan: &Plan) -> Section {
         ],
         tables: vec![table],
         notes,
-        figures: timed.iter().map(figure).collect(),
+        figures: figures.collect(),
     }
 }
 
