@@ -505,9 +505,7 @@ fn put_some_sectors(content: &mut Vec<u8>, offset: u64, data: &[u8], rng: &mut R
 fn vouched_len(segment: &[u8], id: SegmentId) -> u64 {
     let mut batches = Vec::new();
     let mut offset = 0;
-    while let Some(rest) = segment.get(len_usize(offset)..)
-        && let Ok(batch) = decode_batch(rest, id, offset)
-    {
+    while let Ok(batch) = decode_batch(segment, id, offset) {
         offset += batch.len;
         batches.push(batch);
     }

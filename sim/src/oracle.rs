@@ -11,7 +11,7 @@
 //! | HASH | equal applied index: equal digest of the state |
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
 //! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
-//! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable |
+//! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable; nothing is cut off a log that its store does not hold durably |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
 
@@ -283,6 +283,17 @@ impl Oracle {
                 let replaced: Vec<Option<Term>> = replaced.collect();
                 if let Err((check, problem)) = self.on_entries(*group, before, &replaced, entries) {
                     return self.fail(check, format!("{}: {problem}", name(member)));
+                }
+            }
+            if let Fact::Cut { group, index, .. } = fact {
+                let progress = self.members[member].progress.get(group);
+                let persisted = progress.map_or(LogIndex(0), |progress| progress.persisted);
+                if *index > persisted {
+                    let problem = format!(
+                        "{}: cuts {group} at {index}; its store is durable up to {persisted}",
+                        name(member)
+                    );
+                    return self.fail("RECOVER", problem);
                 }
             }
             fact.apply(&mut self.members[member].written);
