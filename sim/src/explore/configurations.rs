@@ -64,6 +64,12 @@ pub fn configurations() -> Vec<Configuration> {
             with(&fresh, Times { proposals: 1, repeats: 1, ..times }),
         ),
         named("crossed", "entries of crossed terms, two more leaders", true, with(&crossed, times)),
+        named(
+            "beats",
+            "one term, three time-outs, a tick",
+            false,
+            Bounds { term: 1, ..with(&fresh, Times { timeouts: 3, beats: 1, ..times }) },
+        ),
         named("reads", "two terms, a read", false, with(&fresh, Times { reads: 1, ..times })),
         named(
             "transfer",
