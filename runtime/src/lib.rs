@@ -57,6 +57,9 @@
 //!   only, unless [`Options::insecure`] is set.
 //! - The store holds open scans' snapshots; what they see is not reclaimed before they end.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod clock;
 mod directory;
 mod engine;
