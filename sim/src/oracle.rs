@@ -47,6 +47,7 @@ pub struct Oracle {
     members: Vec<MemberFacts>,
     violation: Option<Violation>,
     promises: u64,
+    messages: u64,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +112,12 @@ impl Oracle {
     #[must_use]
     pub fn promises(&self) -> u64 {
         self.promises
+    }
+
+    /// How many messages members sent.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// The cluster's founding record, once any member knows it.
@@ -315,6 +322,7 @@ impl Oracle {
 
     /// A message goes out. True when it makes a promise.
     pub fn on_send(&mut self, member: usize, message: &Message) -> bool {
+        self.messages += 1;
         match message {
             Message::Raft(raft) => self.on_send_raft(member, raft),
             Message::Beats(beats) => {

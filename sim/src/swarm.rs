@@ -58,6 +58,8 @@ pub struct Report {
     pub faults: (u64, u64),
     /// Entries applied by all groups, each counted once.
     pub applied: u64,
+    /// Messages that members sent.
+    pub messages: u64,
     /// Checkers that could not judge the history, and why.
     pub unjudged: Vec<String>,
     /// What the clients saw.
@@ -148,6 +150,7 @@ pub fn run_plan(plan: &Plan, options: &Options) -> Report {
         counts,
         faults: remains.faults,
         applied,
+        messages: sim.map_or(0, |sim| sim.oracle(|oracle| oracle.messages())),
         last_events: match (&failure, sim) {
             (Some(_), Some(sim)) => sim.trace(|trace| trace.last()),
             _ => String::new(),
@@ -360,6 +363,7 @@ impl Report {
             counts: Counts::default(),
             faults: (0, 0),
             applied: 0,
+            messages: 0,
             unjudged: Vec::new(),
             history: History::default(),
             last_events: String::new(),
