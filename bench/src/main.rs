@@ -1,9 +1,26 @@
-//! Benchmarks of libring: `cargo run --release -p bench -- <name>`. Each prints a table, or JSON with `--json`.
+//! Benchmarks of libring: `cargo run --release -p bench -- <name>`. Each module says what it measures, and what not.
 
+mod cluster;
+mod idle;
+mod log;
+mod machine;
+mod process;
 mod raft;
+mod recovery;
+mod report;
+mod simulator;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use comfy_table::Table;
+
+use crate::cluster::System;
+use crate::cluster::load::Call;
+use crate::machine::Machine;
+use crate::report::{Report, Section};
 
 /// Measures parts of libring.
 #[derive(Parser)]
@@ -11,50 +28,221 @@ use comfy_table::Table;
 struct Arguments {
     #[command(subcommand)]
     what: What,
-    /// JSON instead of a table.
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// Also write everything as JSON to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also write what is printed, Markdown, to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Fewer and shorter rounds.
     #[arg(long, global = true)]
-    json: bool,
+    short: bool,
+    /// Where to make data directories: on the file system to measure.
+    #[arg(long, global = true, value_name = "DIR",
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench-data"))]
+    data: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// Raft alone: three replicas in one thread, messages encoded and decoded, a log in memory.
-    Raft {
-        /// Proposals in flight.
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
-        in_flight: Vec<usize>,
-        /// Bytes of a proposal.
-        #[arg(long, default_value_t = 64)]
-        bytes: usize,
-        /// Proposals to commit in each measurement; the median of five counts.
-        #[arg(long, default_value_t = 400_000)]
-        proposals: u64,
+    /// Everything, one after another.
+    All,
+    /// Raft alone: three replicas in one thread, beside raft-rs.
+    Raft(RaftArguments),
+    /// Durable appends through the log thread, beside write and fdatasync.
+    Log,
+    /// A cluster of three processes, beside etcd and redis.
+    Cluster(ClusterArguments),
+    /// How fast the simulator is.
+    Sim,
+    /// What a cluster costs that nobody calls.
+    Idle,
+    /// From a long log to a member.
+    Recovery {
+        /// MiB of the log.
+        #[arg(long)]
+        mib: Option<u64>,
     },
+    /// Print what an earlier run wrote with `--json`.
+    Report {
+        /// That file.
+        file: PathBuf,
+    },
+    /// Become a server of the benchmark.
+    #[command(name = process::RUN_SERVER, hide = true)]
+    RunServer {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Time one step of `recovery`.
+    #[command(name = recovery::COMMAND, hide = true)]
+    RecoveryStep { step: recovery::Step, place: PathBuf },
 }
 
-fn main() {
+#[derive(clap::Args)]
+struct RaftArguments {
+    /// Proposals in flight.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    in_flight: Vec<usize>,
+    /// Bytes of a proposal.
+    #[arg(long, default_value_t = 64)]
+    bytes: usize,
+    /// Proposals to commit in one measurement.
+    #[arg(long)]
+    proposals: Option<u64>,
+    #[arg(long)]
+    rounds: Option<usize>,
+}
+
+#[derive(clap::Args)]
+struct ClusterArguments {
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    callers: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_values = ["ring", "etcd", "redis"])]
+    systems: Vec<System>,
+    /// What to call.
+    #[arg(long, value_delimiter = ',', default_values = ["put", "get"])]
+    calls: Vec<Call>,
+    /// Seconds of one measurement.
+    #[arg(long)]
+    seconds: Option<f64>,
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 64)]
+    value_bytes: usize,
+}
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.what {
-        What::Raft { in_flight, bytes, proposals } => {
-            let rows: Vec<raft::Measured> =
-                in_flight.iter().map(|&n| raft::measure(n, bytes, proposals)).collect();
-            if arguments.json {
-                let rows: Vec<_> = rows.iter().map(raft::Measured::json).collect();
-                print(&serde_json::Value::from(rows).to_string());
-                return;
-            }
-            let mut table = Table::new();
-            table.set_header(["in flight", "proposals/s (median)", "least", "most"]);
-            for row in &rows {
-                let [least, median, most] = row.per_second.map(|rate| format!("{rate:.0}"));
-                table.add_row([row.in_flight.to_string(), median, least, most]);
-            }
-            print(&table.to_string());
+    let result = match &arguments.what {
+        What::RunServer { words } => process::run_server(words),
+        What::RecoveryStep { step, place } => {
+            recovery::step(*step, place).map(|told| print(&told.to_string()))
+        }
+        What::Report { file } => read(file).map(|report| print(&report.markdown())),
+        What::All
+        | What::Raft(_)
+        | What::Log
+        | What::Cluster(_)
+        | What::Sim
+        | What::Idle
+        | What::Recovery { .. } => run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("bench: {problem}");
+            ExitCode::FAILURE
         }
     }
 }
 
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let common = &arguments.common;
+    let made = fs::create_dir_all(&common.data);
+    made.map_err(|e| format!("cannot make {}: {e}", common.data.display()))?;
+    process::Directory::remove_orphans(&common.data)?;
+    let machine = Machine::here(&common.data);
+    let mut report = Report { machine, sections: Vec::new() };
+    let all = ["raft", "log", "cluster", "sim", "idle", "recovery"];
+    let parts: Vec<What> = match &arguments.what {
+        What::All => all.map(|part| Arguments::parse_from(["bench", part]).what).into(),
+        What::Raft(_)
+        | What::Log
+        | What::Cluster(_)
+        | What::Sim
+        | What::Idle
+        | What::Recovery { .. }
+        | What::Report { .. }
+        | What::RunServer { .. }
+        | What::RecoveryStep { .. } => Vec::new(),
+    };
+    let parts = if parts.is_empty() { vec![&arguments.what] } else { parts.iter().collect() };
+    for part in parts {
+        report.sections.extend(common.measure(part)?);
+        // Each time: what is there stays when a later part fails.
+        if let Some(path) = &common.json {
+            write(path, &serde_json::to_string_pretty(&report).expect("plain data"))?;
+        }
+        if let Some(path) = &common.markdown {
+            write(path, &report.markdown())?;
+        }
+    }
+    print(&report.markdown());
+    Ok(())
+}
+
+impl Common {
+    fn measure(&self, what: &What) -> Result<Option<Section>, String> {
+        let data = self.data.clone();
+        let seconds = Duration::from_secs_f64;
+        let section = match what {
+            What::Raft(given) => raft::run(&raft::Plan {
+                in_flight: given.in_flight.clone(),
+                bytes: given.bytes,
+                proposals: given.proposals.unwrap_or(self.pick(1_000_000, 200_000)),
+                rounds: given.rounds.unwrap_or(self.pick(7, 3)),
+            }),
+            What::Log => log::run(&log::Plan {
+                writers: vec![1, 64, 256],
+                bytes: 64,
+                window: seconds(self.pick(1.0, 0.5)),
+                rounds: self.pick(5, 3),
+                data,
+            })?,
+            What::Cluster(given) => cluster::run(&cluster::Plan {
+                systems: given.systems.clone(),
+                calls: given.calls.clone(),
+                callers: given.callers.clone(),
+                rounds: given.rounds.unwrap_or(self.pick(3, 1)),
+                window: seconds(given.seconds.unwrap_or(self.pick(2.5, 1.5))),
+                value_bytes: given.value_bytes,
+                keys: 10_000,
+                data,
+            })?,
+            What::Sim => simulator::run(self.pick(40, 10))?,
+            What::Idle => {
+                idle::run(&data, seconds(self.pick(10.0, 5.0)), seconds(self.pick(30.0, 10.0)))?
+            }
+            What::Recovery { mib } => recovery::run(&recovery::Plan {
+                log_bytes: mib.unwrap_or(self.pick(1024, 256)) << 20,
+                rounds: self.pick(3, 1),
+                data,
+            })?,
+            What::All
+            | What::Report { .. }
+            | What::RunServer { .. }
+            | What::RecoveryStep { .. } => {
+                return Ok(None);
+            }
+        };
+        Ok(Some(section))
+    }
+
+    /// The usual amount, or that of a short run.
+    fn pick<T>(&self, usual: T, short: T) -> T {
+        if self.short { short } else { usual }
+    }
+}
+
+fn read(path: &Path) -> Result<Report, String> {
+    let text =
+        fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
 #[expect(clippy::print_stdout, reason = "the result of a benchmark is what it prints")]
 fn print(text: &str) {
-    println!("{text}");
+    print!("{text}");
 }
