@@ -25,7 +25,7 @@ use crate::log::recover_disk;
 use crate::member;
 use crate::net::{self, Link, nanos};
 use crate::oracle::Violation;
-use crate::plan::{Plan, founders};
+use crate::plan::{Plan, founders, genesis};
 use crate::world::{Machine, Sim, member_id};
 
 /// A cluster and everything that can be done to it. Machines are counted from 1 here, as members are.
@@ -333,8 +333,8 @@ impl Cluster {
 
     /// If the group was changed, it is to have all its voters again.
     pub(crate) fn regrow(&mut self, group: GroupId) {
-        let Some(genesis) = self.sim.oracle(|oracle| oracle.genesis().cloned()) else { return };
-        let voters = genesis.membership(group).voters;
+        // From the plan: the members themselves may not have founded anything yet.
+        let voters = genesis(&self.plan).membership(group).voters;
         if let Some(shape) = self.shapes.get_mut(&group) {
             *shape = (voters.iter().map(|replica| replica.member).collect(), Vec::new());
             self.ask_for_shapes();

@@ -608,7 +608,7 @@ fn within_budget(plan: &Plan, lost: &[usize]) -> bool {
 }
 
 /// What the members of a plan will agree on, but for what they draw.
-fn genesis(plan: &Plan) -> Genesis {
+pub(crate) fn genesis(plan: &Plan) -> Genesis {
     let founders = plan.founders().into_iter().enumerate();
     Genesis {
         cluster: ClusterId(1),
