@@ -104,7 +104,7 @@ struct RaftArguments {
 struct ClusterArguments {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
     callers: Vec<usize>,
-    #[arg(long, value_delimiter = ',', default_values = ["ring", "etcd", "redis"])]
+    #[arg(long, value_delimiter = ',', default_values = ["ring", "spread", "etcd", "redis"])]
     systems: Vec<System>,
     /// What to call.
     #[arg(long, value_delimiter = ',', default_values = ["put", "get"])]

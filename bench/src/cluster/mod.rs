@@ -9,7 +9,8 @@
 //! What it does not show: a network (everything is on loopback), servers with processors of their own
 //! (servers and client share the cores, so that processor time a call decides), large values, a data set beyond
 //! memory, failures. redis is one server without replicas: a bound for what one disk allows, not a peer in safety.
-//! Its reads are plain reads of that server. etcd has one Raft group, libring 64.
+//! Its reads are plain reads of that server. etcd has one Raft group: `libring` is one partition, which lives in
+//! one group too; `libring, spread` is 64 partitions, whose leaders all three members share.
 
 #[cfg(feature = "peers")]
 mod etcd;
@@ -33,7 +34,10 @@ use crate::report::{Columns, Section, float, median, range, show};
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum System {
+    /// One partition.
     Ring,
+    /// Keys spread over 64 partitions.
+    Spread,
     Etcd,
     Redis,
 }
@@ -103,6 +107,7 @@ impl System {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ring => "libring",
+            Self::Spread => "libring, spread",
             Self::Etcd => "etcd",
             Self::Redis => "redis",
         }
@@ -111,7 +116,7 @@ impl System {
     /// Why it cannot be measured here.
     fn missing(self) -> Option<String> {
         let program = match self {
-            Self::Ring => return None,
+            Self::Ring | Self::Spread => return None,
             Self::Etcd => "etcd",
             Self::Redis => "redis-server",
         };
@@ -162,10 +167,12 @@ pub(crate) fn with_client<U: Use>(
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("no runtime: {e}"))?;
     runtime.block_on(async {
         match system {
-            System::Ring => {
+            System::Ring | System::Spread => {
+                let partitions = if system == System::Ring { 1 } else { 64 };
                 let mut servers = ring::start(ring, dir)?;
                 let addresses = servers.addresses.clone();
-                let client = connect(&mut servers, || ring::Ring::connect(&addresses)).await?;
+                let client =
+                    connect(&mut servers, || ring::Ring::connect(&addresses, partitions)).await?;
                 let output = task.call(&client, &servers).await?;
                 client.close().await?;
                 Ok((servers, output))
@@ -338,7 +345,7 @@ fn section(
             })
         }));
         if let Some(ours) = results.get(&((call, *callers), System::Ring))
-            && *system != System::Ring
+            && !matches!(*system, System::Ring | System::Spread)
         {
             ratios.rows.push(ratio_row(call, *callers, *system, ours, rounds));
         }

@@ -53,12 +53,12 @@ pub(crate) fn start(ring: &Path, dir: &Path) -> Result<Servers, String> {
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
     node: Node,
-    /// Spread over the shards.
+    /// One, or many that are spread over the shards.
     partitions: Vec<Partition>,
 }
 
 impl Ring {
-    pub(crate) async fn connect(addresses: &[String]) -> Result<Self, String> {
+    pub(crate) async fn connect(addresses: &[String], partitions: usize) -> Result<Self, String> {
         let options = Options {
             name: String::from("bench"),
             client: true,
@@ -67,7 +67,7 @@ impl Ring {
             ..Options::default()
         };
         let node = Node::open(options).await.map_err(|e| e.to_string())?;
-        let partitions = (0..64).map(|k| node.partition(&format!("bench-{k}"))).collect();
+        let partitions = (0..partitions).map(|k| node.partition(&format!("bench-{k}"))).collect();
         Ok(Self { node, partitions })
     }
 
@@ -76,8 +76,8 @@ impl Ring {
     }
 
     fn partition(&self, key: u64) -> &Partition {
-        let count = u64::try_from(self.partitions.len()).expect("64");
-        &self.partitions[usize::try_from(key % count).expect("less than 64")]
+        let count = u64::try_from(self.partitions.len()).expect("few");
+        &self.partitions[usize::try_from(key % count).expect("less than that")]
     }
 }
 
