@@ -47,7 +47,7 @@ struct Args {
     /// How many plans --shrink may try.
     #[arg(long, default_value_t = 1_000)]
     tries: usize,
-    /// Where --shrink writes the plan, instead of seed-<N>.json.
+    /// Where --shrink writes the plan, instead of `seed-N.json`.
     #[arg(long)]
     out: Option<PathBuf>,
     /// No faults.
