@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use libring::{Bytes, Change, Error, Failure, Node, Partition};
+use ring_core::rng::Rng;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -83,8 +84,9 @@ struct Kind {
 
 impl Load {
     fn new(node: &Node, args: &Bench) -> Self {
-        let mut dice = Dice::new(0);
-        let noise: Vec<u8> = (0..args.value_size + NOISE_OFFSETS).map(|_| dice.byte()).collect();
+        let mut dice = Rng::new(0);
+        let noise: Vec<u8> =
+            (0..args.value_size + NOISE_OFFSETS).map(|_| dice.next().to_be_bytes()[0]).collect();
         Self {
             partitions: (0..args.partitions.min(args.keys))
                 .map(|number| node.partition(&format!("bench-{number}")))
@@ -115,7 +117,7 @@ impl Load {
     }
 
     async fn fill_partition(self: Arc<Self>, number: usize, bar: ProgressBar) -> Result<(), Error> {
-        let mut dice = Dice::new(ring_core::ids::len_u64(number));
+        let mut dice = Rng::new(ring_core::ids::len_u64(number));
         let most = (FILL_BYTES / (self.value_size + 64)).clamp(1, 1000);
         let mut changes = Vec::new();
         let own = (ring_core::ids::len_u64(number)..self.keys).step_by(self.partitions.len());
@@ -135,7 +137,7 @@ impl Load {
 
     /// One caller: one call after another.
     async fn call_until_end(self: Arc<Self>, number: u32, window: Window) {
-        let mut dice = Dice::new(u64::from(number));
+        let mut dice = Rng::new(u64::from(number));
         let place = usize::try_from(number).unwrap_or(0) % self.tallies.len();
         while Instant::now() < window.to {
             let key = dice.below(self.keys);
@@ -164,7 +166,7 @@ impl Load {
         ring_core::ids::len_usize(place)
     }
 
-    fn value(&self, dice: &mut Dice) -> Bytes {
+    fn value(&self, dice: &mut Rng) -> Bytes {
         let most = ring_core::ids::len_u64(NOISE_OFFSETS);
         let from = ring_core::ids::len_usize(dice.below(most));
         self.noise.slice(from..from + self.value_size)
@@ -292,32 +294,6 @@ impl Kind {
     }
 }
 
-/// Numbers that look random and are the same in each run (xorshift64*).
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn new(stream: u64) -> Self {
-        // Any state but zero will do; streams begin far from each other.
-        Self((stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_be_bytes()[0]
-    }
-}
-
 /// Draws how far it is, until the end.
 async fn show_progress(load: &Load, start: Instant, end: Instant) {
     let seconds = (end - start).as_secs();
@@ -388,7 +364,7 @@ mod tests {
 
     #[test]
     fn dice_differ_by_stream_and_stay_below() {
-        let (mut a, mut b) = (Dice::new(0), Dice::new(1));
+        let (mut a, mut b) = (Rng::new(0), Rng::new(1));
         assert_ne!(a.next(), b.next());
         assert!((0..1000).all(|_| a.below(7) < 7));
     }

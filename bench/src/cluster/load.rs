@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ring_core::rng::Rng;
 use tokio::task::JoinSet;
 
 /// What the load calls. A clone is one more handle to the same connections.
@@ -62,9 +63,9 @@ impl Load {
             let client = client.clone();
             let Self { callers, keys, value_bytes, .. } = *self;
             fillers.spawn(async move {
-                let mut dice = Dice::new(first);
+                let mut dice = Rng::new(first);
                 for key in (first..keys).step_by(callers) {
-                    client.put(key, dice.value(value_bytes)).await?;
+                    client.put(key, value(&mut dice, value_bytes)).await?;
                 }
                 Ok(())
             });
@@ -105,11 +106,11 @@ impl Load {
         from: Instant,
         to: Instant,
     ) -> Outcome {
-        let mut dice = Dice::new(u64::try_from(number).unwrap_or(0));
+        let mut dice = Rng::new(u64::try_from(number).unwrap_or(0));
         let mut outcome = Outcome::default();
         while Instant::now() < to {
-            let key = dice.next() % self.keys;
-            let value = dice.value(self.value_bytes);
+            let key = dice.below(self.keys);
+            let value = value(&mut dice, self.value_bytes);
             let began = Instant::now();
             let result = match self.call {
                 Call::Put => client.put(key, value).await,
@@ -153,31 +154,13 @@ impl Outcome {
     }
 }
 
-/// Numbers that look random and are the same in each run (xorshift64*).
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn new(stream: u64) -> Self {
-        // Any state but zero will do; streams begin far from each other.
-        Self((stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+/// A value that a store cannot compress much, and that costs little to make.
+fn value(dice: &mut Rng, bytes: usize) -> Bytes {
+    let mut value = vec![0; bytes];
+    for chunk in value.chunks_mut(8) {
+        chunk.copy_from_slice(&dice.next().to_le_bytes()[..chunk.len()]);
     }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A value that a store cannot compress much, and that costs little to make.
-    fn value(&mut self, bytes: usize) -> Bytes {
-        let mut value = vec![0; bytes];
-        for chunk in value.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
-        }
-        Bytes::from(value)
-    }
+    Bytes::from(value)
 }
 
 #[cfg(test)]
@@ -197,8 +180,8 @@ mod tests {
 
     #[test]
     fn values_differ_and_have_their_size() {
-        let mut dice = Dice::new(3);
-        let (a, b) = (dice.value(61), dice.value(61));
+        let mut dice = Rng::new(3);
+        let (a, b) = (value(&mut dice, 61), value(&mut dice, 61));
         assert_eq!((a.len(), b.len()), (61, 61));
         assert_ne!(a, b);
     }
