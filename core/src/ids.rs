@@ -85,6 +85,15 @@ impl Boot {
         self.0 >> 32
     }
 
+    /// So many earlier starts a directory remembers.
+    pub const EARLIER_MAX: usize = 512;
+
+    /// The number that was drawn at this start.
+    #[must_use]
+    pub fn drawn(self) -> u32 {
+        u32::try_from(self.0 & 0xffff_ffff).expect("32 bits")
+    }
+
     /// The next start.
     #[must_use]
     pub fn following(self, drawn: u64) -> Self {
@@ -92,9 +101,19 @@ impl Boot {
     }
 
     /// True when a peer that was seen in start `seen` and now says it is in this one has lost what it did since.
+    ///
+    /// `earlier` holds what the peer's directory drew at its starts before this one, the latest last. A counter alone
+    /// would not do: a directory that was put back counts on, and passes the start that it lost at the next but one.
+    /// A start that lies further back than `earlier` reaches is believed: otherwise a member that was restarted over
+    /// and over while a peer was down could never talk to that peer again.
     #[must_use]
-    pub fn is_rolled_back_from(self, seen: Self) -> bool {
-        self != seen && self.count() <= seen.count()
+    pub fn is_rolled_back_from(self, seen: Self, earlier: &[u32]) -> bool {
+        if self.count() <= seen.count() {
+            return self != seen;
+        }
+        let back = len_usize(self.count() - seen.count());
+        let then = earlier.len().checked_sub(back).map(|place| earlier[place]);
+        then.is_some_and(|drawn| drawn != seen.drawn())
     }
 }
 

@@ -141,7 +141,9 @@ impl Judge<'_> {
             return Err(Refusal::Wiped);
         }
         match self.boots.get(&who.member) {
-            Some(&seen) if who.boot.is_rolled_back_from(seen) => Err(Refusal::RolledBack { seen }),
+            Some(&seen) if who.boot.is_rolled_back_from(seen, &who.earlier) => {
+                Err(Refusal::RolledBack { seen })
+            }
             Some(_) | None => Ok(()),
         }
     }

@@ -84,6 +84,7 @@ fn identity(u: &mut Unstructured<'_>, lone: &mut Lone) -> Result<Identity> {
         member: MemberId(member),
         name: String::from(name),
         boot: Boot(1 << 32),
+        earlier: Vec::new(),
         birth: 1,
         agreement: 0,
     });
@@ -96,6 +97,7 @@ fn identity(u: &mut Unstructured<'_>, lone: &mut Lone) -> Result<Identity> {
         5 => who.cluster_name.push('x'),
         6 => who.member = MemberId::client(u.arbitrary()?),
         7 => who.member = MemberId(u.arbitrary()?),
+        8 => who.earlier = u.arbitrary()?,
         _ => {}
     }
     Ok(who)

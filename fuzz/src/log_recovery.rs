@@ -82,6 +82,7 @@ fn checkpoint(recovered: &Recovered) -> Checkpoint {
         genesis: recovered.genesis.clone(),
         founded: recovered.founded,
         boot: recovered.boot,
+        earlier: recovered.earlier.clone(),
         peers: recovered.peers.iter().map(|(&member, &boot)| (member, boot)).collect(),
         groups: groups.collect(),
     }

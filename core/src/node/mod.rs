@@ -81,6 +81,8 @@ pub struct Node {
     config: Config,
     me: MemberId,
     boot: Boot,
+    /// What was drawn at the starts before this one.
+    earlier: Vec<u32>,
     birth: u64,
     started: Instant,
     rng: Rng,
@@ -216,6 +218,7 @@ impl Node {
         let mut node = Self {
             me,
             boot,
+            earlier: recovered.starts(),
             birth,
             started: now.instant,
             members,
@@ -414,6 +417,7 @@ impl Node {
             genesis: self.founding.genesis().cloned(),
             founded: self.founding.is_founded(),
             boot: self.boot,
+            earlier: self.earlier.clone(),
             peers: self.boots.iter().map(|(&member, &boot)| (member, boot)).collect(),
             groups: groups.collect(),
         }

@@ -205,6 +205,7 @@ impl Node {
             member: self.me,
             name: self.config.name.clone(),
             boot: if client { Boot(0) } else { self.boot },
+            earlier: if client { Vec::new() } else { self.earlier.clone() },
             birth: if client { 0 } else { self.birth },
             agreement: if client {
                 0

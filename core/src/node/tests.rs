@@ -381,7 +381,7 @@ fn a_rolled_back_member_halts() {
             birth: genesis.members[i].birth,
             genesis: Some(genesis),
             founded: true,
-            boot: crate::ids::Boot(1 << 32),
+            boot: cluster.members[i].node.boot,
             ..Recovered::default()
         };
         cluster.restart(i, old.clone());
@@ -391,6 +391,41 @@ fn a_rolled_back_member_halts() {
         cluster.run(Duration::from_secs(5));
         let halt = cluster.members[i].halt.clone();
         assert!(matches!(halt, Some(Halt::RolledBack { .. })), "{halt:?}");
+    }
+}
+
+/// A directory that was put back is recognised however often it was started before it met a peer, and one that was
+/// only started often is let in.
+#[test]
+fn starts_that_nobody_saw_hide_no_rollback() {
+    for is_rolled_back in [true, false] {
+        let mut cluster = Cluster::start(3);
+        cluster.run(Duration::from_secs(3));
+        let genesis = cluster.members[0].node.view().genesis().unwrap().clone();
+        let old = Recovered {
+            birth: genesis.members[0].birth,
+            genesis: Some(genesis),
+            founded: true,
+            boot: cluster.members[0].node.boot,
+            ..Recovered::default()
+        };
+        cluster.restart(0, old.clone());
+        cluster.run(Duration::from_secs(5));
+        let seen = cluster.members[0].node.boot;
+        assert_eq!(cluster.members[1].node.boots[&MemberId(1)], seen);
+
+        let mut unseen = match is_rolled_back {
+            true => old,
+            false => Recovered { boot: seen, earlier: old.starts(), ..old },
+        };
+        for drawn in 100..105 {
+            unseen.earlier = unseen.starts();
+            unseen.boot = unseen.boot.following(drawn);
+        }
+        cluster.restart(0, unseen);
+        cluster.run(Duration::from_secs(5));
+        let halt = cluster.members[0].halt.clone();
+        assert_eq!(matches!(halt, Some(Halt::RolledBack { .. })), is_rolled_back, "{halt:?}");
     }
 }
 
@@ -415,6 +450,7 @@ fn strangers_are_refused_with_the_reason() {
         member: MemberId(1),
         name: "m0".to_string(),
         boot: Boot(9 << 32),
+        earlier: Vec::new(),
         birth,
         agreement,
     };
@@ -444,6 +480,7 @@ fn strangers_are_refused_with_the_reason() {
         (with(&|who| who.member = MemberId(3)), Refusal::Twin),
         (with(&|who| who.birth = 1), Refusal::Wiped),
         (with(&|who| who.boot = Boot(0)), Refusal::RolledBack { seen }),
+        (with(&|who| who.earlier = alloc::vec![!seen.drawn(); 9]), Refusal::RolledBack { seen }),
     ];
     for (number, (hello, reason)) in (1000..).zip(cases) {
         let conn = ConnId(number);
@@ -528,16 +565,17 @@ fn an_answer_to_an_earlier_life_is_not_taken() {
         |i: &usize| membership.on_member(cluster.members[*i].node.view().me()).is_none();
     let outside = (0..5).find(is_outside).unwrap();
     let inside = (0..5).find(|i| *i != outside).unwrap();
-    let log = |boot: u64| Recovered {
+    let log = |cluster: &Cluster| Recovered {
         birth: genesis.members[outside].birth,
         genesis: Some(genesis.clone()),
         founded: true,
-        boot: Boot(boot << 32),
+        boot: cluster.members[outside].node.boot,
+        earlier: cluster.members[outside].node.earlier.clone(),
         ..Recovered::default()
     };
     cluster.call(inside, put("x", "value of x")).unwrap();
     cluster.call(inside, put("y", "value of y")).unwrap();
-    cluster.restart(outside, log(1));
+    cluster.restart(outside, log(&cluster));
     cluster.run(Duration::from_secs(3));
     cluster.submit(outside, "p", get("x"));
     let is_read = |input: &Input| matches!(input, Input::Store(StoreDone::Read { .. }));
@@ -550,7 +588,7 @@ fn an_answer_to_an_earlier_life_is_not_taken() {
             Some((i, inputs.remove(place).unwrap()))
         });
     }
-    cluster.restart(outside, log(2));
+    cluster.restart(outside, log(&cluster));
     cluster.run(Duration::from_millis(300));
     let request = cluster.submit(outside, "p", get("y"));
     let (member, answer) = late.unwrap();

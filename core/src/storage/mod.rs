@@ -76,12 +76,25 @@ pub struct Recovered {
     pub founded: bool,
     /// The counter of the last start; 0 in an empty directory.
     pub boot: Boot,
+    /// What was drawn at the starts before that, the latest last.
+    pub earlier: Vec<u32>,
     /// The highest boot counters seen of peers.
     pub peers: BTreeMap<MemberId, Boot>,
     /// Every group of which the log speaks.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
     /// Where the log goes on.
     pub tail: Tail,
+}
+
+impl Recovered {
+    /// What was drawn at every start that is remembered, the last one included: what the next start calls earlier.
+    #[must_use]
+    pub fn starts(&self) -> Vec<u32> {
+        let last = (self.boot != Boot::default()).then(|| self.boot.drawn());
+        let all = self.earlier.len() + usize::from(last.is_some());
+        let forgotten = all.saturating_sub(Boot::EARLIER_MAX);
+        self.earlier.iter().copied().chain(last).skip(forgotten).collect()
+    }
 }
 
 /// One group's durable state.

@@ -81,6 +81,8 @@ pub struct Checkpoint {
     pub founded: bool,
     /// This start's counter.
     pub boot: Boot,
+    /// What was drawn at the starts before, the latest last; at most [`Boot::EARLIER_MAX`].
+    pub earlier: Vec<u32>,
     /// The highest boot counters seen, sorted by member.
     pub peers: Vec<(MemberId, Boot)>,
     /// Every group this member has a replica of, sorted by group.

@@ -25,7 +25,10 @@ impl Replay {
             Record::Birth { birth } => self.facts.birth = birth,
             Record::Genesis(genesis) => self.facts.genesis = Some(genesis),
             Record::Founded => self.facts.founded = true,
-            Record::Boot(boot) => self.facts.boot = boot,
+            Record::Boot(boot) => {
+                self.facts.earlier = self.facts.starts();
+                self.facts.boot = boot;
+            }
             Record::PeerBoot { member, boot } => {
                 let seen = self.facts.peers.entry(member).or_default();
                 *seen = boot.max(*seen);
@@ -96,11 +99,12 @@ impl Replay {
     }
 
     fn on_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Conflict> {
-        let Checkpoint { birth, genesis, founded, boot, peers, groups } = checkpoint;
+        let Checkpoint { birth, genesis, founded, boot, earlier, peers, groups } = checkpoint;
         self.facts.birth = birth;
         self.facts.genesis = genesis;
         self.facts.founded = founded;
         self.facts.boot = boot;
+        self.facts.earlier = earlier;
         self.facts.peers = peers.into_iter().collect();
         let mut before = core::mem::take(&mut self.groups);
         let based = core::mem::replace(&mut self.based, true);

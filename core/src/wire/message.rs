@@ -157,6 +157,9 @@ pub struct Identity {
     pub name: String,
     /// Its start counter; 0 for clients.
     pub boot: Boot,
+    /// What its directory drew at the starts before, the latest last; so that a peer can look for the one it has seen.
+    #[serde(deserialize_with = "bounded::list::<{ Boot::EARLIER_MAX }, _, _>")]
+    pub earlier: Vec<u32>,
     /// The number its directory drew at its making.
     pub birth: u64,
     /// Hash of what all members must agree on: members, shards, replication. 0 for clients.

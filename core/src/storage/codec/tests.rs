@@ -50,6 +50,7 @@ fn checkpoint() -> Checkpoint {
         genesis: None,
         founded: true,
         boot: Boot(2),
+        earlier: vec![300, 1],
         peers: vec![(MemberId(2), Boot(9))],
         groups: vec![GroupCheckpoint {
             group: GroupId(1),
@@ -103,7 +104,7 @@ fn golden() -> Vec<(Record, &'static str)> {
         ),
         (
             Record::Checkpoint(checkpoint()),
-            "08 ac02 00 01 02 01 0209 01 01 02 03 0104 05 06 07 02 0101 0202 01 0303 01 0404 08",
+            "08 ac02 00 01 02 02ac0201 01 0209 01 01 02 03 0104 05 06 07 02 0101 0202 01 0303 01 0404 08",
         ),
     ]
 }

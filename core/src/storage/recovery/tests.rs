@@ -167,6 +167,7 @@ fn everything_durable_is_found() {
         genesis: None,
         founded: true,
         boot: Boot(1),
+        earlier: vec![],
         peers: [(MemberId(2), Boot(4))].into(),
         groups: [(G, group)].into(),
         tail: Tail {

@@ -63,13 +63,15 @@ fn data() -> impl Strategy<Value = Bytes> {
 }
 
 fn identity() -> impl Strategy<Value = Identity> {
-    (text(), option::of(cluster()), member(), text(), boot(), number(), number()).prop_map(
-        |(cluster_name, cluster, member, name, boot, birth, agreement)| Identity {
+    let starts = (boot(), vec(any::<u32>(), 0..4));
+    (text(), option::of(cluster()), member(), text(), starts, number(), number()).prop_map(
+        |(cluster_name, cluster, member, name, (boot, earlier), birth, agreement)| Identity {
             cluster_name,
             cluster,
             member,
             name,
             boot,
+            earlier,
             birth,
             agreement,
         },

@@ -47,6 +47,7 @@ fn identity() -> Identity {
         member: MemberId(2),
         name: text("two"),
         boot: Boot(7),
+        earlier: vec![300, 1],
         birth: 1000,
         agreement: u64::MAX,
     }
@@ -158,18 +159,18 @@ fn handshakes() -> Vec<Golden> {
         (
             "hello",
             Message::Hello(Hello { version_min: 1, version_max: 2, who: identity() }),
-            "0001020472696e6701ac02020374776f07e807ffffffffffffffffff01",
+            "0001020472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01",
         ),
         (
             "welcome of a founded cluster",
             Message::Welcome(Welcome { version: 1, who: identity(), genesis: Some(genesis()) }),
-            "01010472696e6701ac02020374776f07e807ffffffffffffffffff0101ac020472696e670101036f\
-             6e6503683a31054003",
+            "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff0101ac020472696e6701\
+             01036f6e6503683a31054003",
         ),
         (
             "welcome of an unfounded cluster",
             Message::Welcome(Welcome { version: 1, who: identity(), genesis: None }),
-            "01010472696e6701ac02020374776f07e807ffffffffffffffffff0100",
+            "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff0100",
         ),
         ("refuse version", Message::Refuse(Refusal::Version { min: 1, max: 300 }), "020001ac02"),
         (

@@ -338,6 +338,30 @@ fn a_stranger_may_send_small_whole_messages_only() {
     assert!(decoder.next().unwrap().is_some());
 }
 
+/// A member's introduction is let in, also when its names and the list of its starts are as long as they can be.
+#[test]
+fn the_largest_hello_fits_before_the_handshake_is_done() {
+    let name = "n".repeat(255);
+    let hello = Message::Hello(crate::wire::message::Hello {
+        version_min: u16::MAX,
+        version_max: u16::MAX,
+        who: Identity {
+            cluster_name: name.clone(),
+            cluster: Some(crate::ids::ClusterId(u64::MAX)),
+            member: MemberId(u64::MAX),
+            name,
+            boot: Boot(u64::MAX),
+            earlier: vec![u32::MAX; Boot::EARLIER_MAX],
+            birth: u64::MAX,
+            agreement: u64::MAX,
+        },
+    });
+    let stream = frames_of(core::slice::from_ref(&hello)).concat();
+    let mut decoder = Decoder::accepted();
+    decoder.feed(&stream);
+    assert_eq!(decoder.next().unwrap(), Some(hello));
+}
+
 /// Who dials takes the largest genesis there can be before it trusts the other side.
 #[test]
 fn the_largest_welcome_fits_before_the_handshake_is_done() {
@@ -356,6 +380,7 @@ fn the_largest_welcome_fits_before_the_handshake_is_done() {
             member: MemberId(1),
             name: name.clone(),
             boot: Boot(1),
+            earlier: Vec::new(),
             birth: 1,
             agreement: 1,
         },

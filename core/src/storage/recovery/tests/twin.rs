@@ -82,6 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct Model {
     birth: u64,
     boot: Boot,
+    earlier: Vec<u32>,
     peers: BTreeMap<MemberId, Boot>,
     groups: BTreeMap<GroupId, ModelGroup>,
 }
@@ -135,7 +136,12 @@ impl Model {
             *group
         };
         match record {
-            Record::Boot(boot) => self.boot = *boot,
+            Record::Boot(boot) => {
+                if self.boot != Boot(0) {
+                    self.earlier.push(self.boot.drawn());
+                }
+                self.boot = *boot;
+            }
             Record::PeerBoot { member, boot } => {
                 let seen = self.peers.entry(*member).or_default();
                 *seen = (*boot).max(*seen);
@@ -185,6 +191,7 @@ impl Model {
         Checkpoint {
             birth: 7,
             boot: self.boot,
+            earlier: self.earlier.clone(),
             peers: self.peers.iter().map(|(member, boot)| (*member, *boot)).collect(),
             groups: groups.collect(),
             ..Checkpoint::default()
@@ -200,6 +207,7 @@ impl Model {
         Recovered {
             birth: self.birth,
             boot: self.boot,
+            earlier: self.earlier.clone(),
             peers: self.peers.clone(),
             groups: groups.collect(),
             tail,
