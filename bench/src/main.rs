@@ -8,6 +8,7 @@ mod process;
 mod raft;
 mod recovery;
 mod report;
+mod ring;
 mod simulator;
 
 use std::fs;
@@ -61,6 +62,8 @@ enum What {
     Cluster(ClusterArguments),
     /// How fast the simulator is.
     Sim,
+    /// The hash ring: lookups, balance, what moves.
+    Ring,
     /// What a cluster costs that nobody calls.
     Idle,
     /// From a long log to a member.
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
         | What::Log
         | What::Cluster(_)
         | What::Sim
+        | What::Ring
         | What::Idle
         | What::Recovery { .. } => run(&arguments),
     };
@@ -151,13 +155,14 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     process::Directory::remove_orphans(&common.data)?;
     let machine = Machine::here(&common.data);
     let mut report = Report { machine, sections: Vec::new() };
-    let all = ["raft", "log", "cluster", "sim", "idle", "recovery"];
+    let all = ["raft", "log", "cluster", "sim", "ring", "idle", "recovery"];
     let parts: Vec<What> = match &arguments.what {
         What::All => all.map(|part| Arguments::parse_from(["bench", part]).what).into(),
         What::Raft(_)
         | What::Log
         | What::Cluster(_)
         | What::Sim
+        | What::Ring
         | What::Idle
         | What::Recovery { .. }
         | What::Report { .. }
@@ -208,6 +213,13 @@ impl Common {
                 data,
             })?,
             What::Sim => simulator::run(self.pick(40, 10))?,
+            What::Ring => ring::run(&ring::Plan {
+                members: vec![3, 10, 100, 1000],
+                draws: self.pick(20, 3),
+                rounds: self.pick(100, 20),
+                shards: 64,
+                replicas: 3,
+            }),
             What::Idle => {
                 idle::run(&data, seconds(self.pick(10.0, 5.0)), seconds(self.pick(30.0, 10.0)))?
             }

@@ -6,7 +6,7 @@
 //! | [`node`] | one member: where the machines meet |
 //! | [`raft`] | one replicated log |
 //! | [`storage`] | the member's own log: records, segments, recovery |
-//! | [`ring`] | which shard holds a name |
+//! | [`ring`] | the hash ring: which slot a name has, which members slots and shards fall to |
 //! | [`shard`] | what a group replicates: sessions and partitions, applied on the store thread |
 //! | [`store`] | what core asks of the ordered store that the world brings |
 //! | [`wire`] | messages and frames |
