@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`io`] | the contract with the world: inputs, outputs, [`World`], [`carry_out`] |
 //! | [`node`] | one member: where the machines meet |
+//! | [`membership`] | who is alive: SWIM with Lifeguard |
 //! | [`raft`] | one replicated log |
 //! | [`storage`] | the member's own log: records, segments, recovery |
 //! | [`ring`] | the hash ring: which slot a name has, which members slots and shards fall to |
@@ -31,6 +32,7 @@ mod group;
 pub mod ids;
 pub mod io;
 mod link;
+pub mod membership;
 pub mod node;
 pub mod raft;
 pub mod ring;

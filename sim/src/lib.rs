@@ -6,6 +6,7 @@
 //! | [`world`], [`member`], [`log`], [`inbox`] | one process: core's contract carried out on them |
 //! | [`oracle`], [`trace`], [`rare`] | what sees all machines at once |
 //! | [`plan`], [`swarm`], [`mod@shrink`] | what a seed turns into, many seeds, and a failing one made smaller |
+//! | [`gossip`] | many failure detectors in a small world of their own |
 //! | [`explore`] | no world at all: every state of a few replicas within bounds |
 
 #[cfg(not(any(madsim, doc, doctest)))]
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod explore;
+pub mod gossip;
 pub mod history;
 pub mod inbox;
 pub mod log;
