@@ -57,8 +57,8 @@ struct Backup {
     store: SimStore,
 }
 
-/// Somebody who sends or receives a snapshot is looked for this often...
-const LOOK_EVERY: Nanos = 5_000_000;
+/// Somebody who sends or receives a snapshot, or stands for election, is looked for this often...
+const LOOK_EVERY: Nanos = 1_000_000;
 /// ... and this long.
 const LOOK_MAX: Nanos = 20_000_000_000;
 /// Who halted is looked for this often, and started again.
@@ -213,6 +213,7 @@ impl Chaos {
             | Fault::Relapse(who, _, _)
             | Fault::Pause(who, _)
             | Fault::Isolate(who, _)
+            | Fault::Island(who, _, _)
             | Fault::Slow(who, _, _)
             | Fault::SyncFails(who)
             | Fault::WriteFails(who)
@@ -251,11 +252,10 @@ impl Chaos {
                 machine.inbox.pause();
                 self.at(now + long, What::Resume(m));
             }
-            Fault::Isolate(_, long) => {
-                let others = (0..cluster.sim.machines.len()).filter(|other| *other != m);
-                let others: Vec<usize> = others.collect();
-                let number = cluster.block(&[m], &others);
-                self.at(now + long, What::Clear(number));
+            Fault::Isolate(_, long) => self.isolate(cluster, now + long, &[m]),
+            Fault::Island(_, with, long) => {
+                let island: Vec<usize> = with.iter().copied().chain([m]).collect();
+                self.isolate(cluster, now + long, &island);
             }
             Fault::Slow(_, times, long) => {
                 lock(&machine.state).slow = *times;
@@ -288,6 +288,14 @@ impl Chaos {
         }
     }
 
+    /// These machines cannot talk to the others until then.
+    fn isolate(&mut self, cluster: &mut Cluster, until: Nanos, island: &[usize]) {
+        let others = (0..cluster.sim.machines.len()).filter(|other| !island.contains(other));
+        let others: Vec<usize> = others.collect();
+        let number = cluster.block(island, &others);
+        self.at(until, What::Clear(number));
+    }
+
     /// A member loses its disk, if the cluster was founded. It may be started on what is left, and must then notice.
     fn lose(&mut self, cluster: &mut Cluster, now: Nanos, m: usize, loss: Loss) -> bool {
         let machines = &cluster.sim.machines[..cluster.sim.members];
@@ -315,6 +323,10 @@ impl Chaos {
             }
             Loss::Rotten => {
                 let _ = lock(&machine.disk).rot(rng);
+                self.at(back, What::Start(m));
+            }
+            Loss::Misdirected => {
+                let _ = lock(&machine.disk).misdirect(rng);
                 self.at(back, What::Start(m));
             }
             Loss::Gone => {
@@ -362,12 +374,13 @@ fn mend(cluster: &Cluster, m: usize) {
     cluster.sim.machines[m].store.mend();
 }
 
-/// Whether a fault is for somebody who sends or receives a snapshot, and nobody does.
+/// Whether a fault is for somebody who sends or receives a snapshot or stands for election, and nobody does.
 fn waits(cluster: &Cluster, fault: &Fault) -> bool {
     let (Fault::Crash(who, _) | Fault::PowerCut(who, _) | Fault::Isolate(who, _)) = fault else {
         return false;
     };
-    matches!(who, Who::Sender | Who::Receiver) && find(cluster, *who).is_none()
+    let waits = matches!(who, Who::Sender | Who::Receiver | Who::Candidate);
+    waits && find(cluster, *who).is_none()
 }
 
 /// The machine that a fault hits; none if it does not run.
@@ -380,6 +393,7 @@ fn find(cluster: &Cluster, who: Who) -> Option<usize> {
         }
         Who::Sender => cluster.sim.lookout(|lookout| lookout.sender())?,
         Who::Receiver => cluster.sim.lookout(|lookout| lookout.receiver())?,
+        Who::Candidate => cluster.sim.lookout(|lookout| lookout.candidate())?,
     };
     cluster.sim.machines[m].inbox.is_up().then_some(m)
 }

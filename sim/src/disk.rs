@@ -4,6 +4,8 @@
 //! unsynced change on its own, in any order; changes of the directory likewise. A crash of the process alone
 //! keeps everything that was written.
 //!
+//! Beyond that a disk may be lost, as far as the plan's budget goes: it rots, or a write has gone to a wrong place.
+//!
 //! Invariants:
 //! 1. what a successful sync covered is never changed by a power cut;
 //! 2. after a failed sync the changes it covered are either durable or for ever only in the cache: a later sync does
@@ -94,6 +96,8 @@ enum Mood {
     Mixed,
 }
 
+/// Rot prefers so many files before the newest.
+const LATE_FILES: usize = 3;
 /// Sectors of this size are written whole or not at all.
 const SECTOR: u64 = 512;
 
@@ -317,23 +321,15 @@ impl Disk {
     }
 
     /// Flips a bit of durable data of which a later batch of the log says that it was durable; rot of what no later
-    /// batch speaks of looks like a torn end, and nothing is promised about it. Answers the file and the offset;
-    /// none when there is no such data.
+    /// batch speaks of looks like a torn end, and nothing is promised about it. Half of the time it hits one of the
+    /// last files before the newest, which hold what the log ends with. Answers the file and the offset; none when
+    /// there is no such data.
     pub fn rot(&mut self, rng: &mut Rng) -> Option<(String, u64)> {
-        let last = self.last_synced;
-        let old_len = |id: &FileId, file: &File| match last {
-            Some((file_id, offset)) if file_id == *id => {
-                let vouched = parse_segment_name(self.name_of(*id))
-                    .map_or(u64::MAX, |segment| vouched_len(&file.durable, segment));
-                offset.min(len_u64(file.durable.len())).min(vouched)
-            }
-            _ => len_u64(file.durable.len()),
-        };
-        let lens: Vec<(String, FileId, u64)> = self
-            .durable_names
-            .iter()
-            .map(|(name, id)| (name.clone(), *id, old_len(id, &self.files[id])))
-            .collect();
+        let mut lens = self.old_lens();
+        if lens.len() > 1 && rng.chance(1, 2) {
+            lens.pop();
+            lens.drain(..lens.len().saturating_sub(LATE_FILES));
+        }
         let mut place = rng.below(lens.iter().map(|(_, _, len)| len).sum());
         for (name, id, len) in lens {
             if place < len {
@@ -345,6 +341,58 @@ impl Disk {
             place -= len;
         }
         None
+    }
+
+    /// A batch was written over an earlier one, of which a later batch says that it was durable: the last write
+    /// before the power failed went to a wrong place. If batches of its length are there it takes the place of one
+    /// of them, so that everything around still fits. Answers the file and the offset; none when there are no such
+    /// batches.
+    pub fn misdirect(&mut self, rng: &mut Rng) -> Option<(String, u64)> {
+        let mut batches: Vec<(String, FileId, u64, u64)> = Vec::new();
+        for (name, id, old_len) in self.old_lens() {
+            let Some(segment) = parse_segment_name(&name) else { continue };
+            let content = &self.files[&id].durable;
+            let mut offset = 0;
+            while let Ok(batch) = decode_batch(content, segment, offset)
+                && offset + batch.len <= old_len
+            {
+                batches.push((name.clone(), id, offset, batch.len));
+                offset += batch.len;
+            }
+        }
+        let at = |rng: &mut Rng, count: usize| len_usize(rng.below(len_u64(count)));
+        let drawn = at(rng, batches.len());
+        let (before, behind) = batches.split_at(drawn);
+        // Not every batch can take the place of another one.
+        let (source, victims) = behind.iter().chain(before).find_map(|source| {
+            let (_, from, start, len) = source;
+            let earlier = batches.iter().filter(|b| (b.1, b.2) < (*from, *start));
+            let (equal, longer): (Vec<_>, Vec<_>) =
+                earlier.filter(|b| b.3 >= *len).partition(|b| b.3 == *len);
+            let victims = if equal.is_empty() { longer } else { equal };
+            (!victims.is_empty()).then_some((source, victims))
+        })?;
+        let (_, from, start, len) = source.clone();
+        let (name, id, offset, _) = victims[at(rng, victims.len())].clone();
+        let content = &self.files[&from].durable;
+        let bytes = content[len_usize(start)..len_usize(start + len)].to_vec();
+        put(&mut self.files.get_mut(&id)?.durable, offset, &bytes);
+        Some((name, offset))
+    }
+
+    /// The durable files, by name: how much of each was durable to the knowledge of what was written later.
+    fn old_lens(&self) -> Vec<(String, FileId, u64)> {
+        let last = self.last_synced;
+        let old_len = |id: &FileId, file: &File| match last {
+            Some((file_id, offset)) if file_id == *id => {
+                let vouched = parse_segment_name(self.name_of(*id))
+                    .map_or(u64::MAX, |segment| vouched_len(&file.durable, segment));
+                offset.min(len_u64(file.durable.len())).min(vouched)
+            }
+            _ => len_u64(file.durable.len()),
+        };
+        let files = self.durable_names.iter();
+        files.map(|(name, id)| (name.clone(), *id, old_len(id, &self.files[id]))).collect()
     }
 
     fn name_of(&self, id: FileId) -> &str {

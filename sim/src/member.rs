@@ -231,10 +231,26 @@ impl Process {
         self.node.check();
         carry_out(&mut self.outbox, &mut self.world);
         self.world.end_turn();
+        self.watch_memberships();
         self.watch_beats();
         self.wake_at = self.node.wakeup().map_or(Nanos::MAX, |wakeup| {
             let at = lock(&self.machine().clock).true_time(wakeup.at);
             at.max(self.world.now + 1)
+        });
+    }
+
+    /// Each replica goes by the last membership that its log holds.
+    fn watch_memberships(&self) {
+        let (view, me) = (self.node.view(), self.world.me);
+        if view.is_halted() {
+            return;
+        }
+        self.world.sim.oracle(|oracle| {
+            for (group, replica) in view.touched() {
+                let log = replica.raft().log();
+                let range = (log.cut_index(), log.membership_index(), log.last_index());
+                oracle.on_goes_by(me, group, range, log.membership());
+            }
         });
     }
 

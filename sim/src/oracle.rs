@@ -3,11 +3,12 @@
 //! | check | what must hold |
 //! |---|---|
 //! | ELECT | one leader for each group and term; who votes for a candidate has no log that is newer than the candidate's (section 3.6.1) |
-//! | MATCH | equal index and term: equal entry, and equal term of the entry before |
+//! | MATCH | equal index and term: equal entry, and equal term of the entry before; a replica's log ends where what it wrote ends |
 //! | LEDGER | what is applied at an index is the same everywhere; no leader is without it, nobody overwrites it |
 //! | COMMIT | what is applied is durable on a majority of the group's voters; and a majority stored, while in some term, an entry of that very term at its index or behind it |
 //! | PROMISE | what a vote or an acceptance says is durable on its sender |
 //! | READ | a leader that is asked which index a read must wait for names none before what was applied anywhere when it was asked |
+//! | CONFIG | each membership shares a voter of every majority with the one before it in its log; a replica goes by the last membership that its log holds |
 //! | HASH | equal applied index: equal digest of the state |
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
 //! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
@@ -28,8 +29,10 @@ use ring_core::wire::Message;
 
 use crate::trace::Hash64;
 
+mod config;
 mod mirror;
 
+use config::{decides, may_part};
 use mirror::{Fact, LogMirror, facts_of};
 
 /// A rule was broken.
@@ -631,16 +634,11 @@ impl Oracle {
                 .is_some_and(|m| entry.index <= m.cut || m.term_at(entry.index) == Some(entry.term))
         };
         // Its leader counted by the last membership in its log: the one in force there, or one that came after.
-        let applied = |at: LogIndex, term: Term| {
-            let known = at.0.checked_sub(1).and_then(|i| facts.ledger.get(len_usize(i)));
-            at <= entry.index && known.is_none_or(|(known, _)| *known == term)
-        };
-        let in_force = facts.shapes.keys().rev().find(|(at, term)| applied(*at, *term));
-        let from = in_force.copied().unwrap_or_default();
+        let from = facts.in_force(entry.index);
         let has_quorum = |holds: &dyn Fn(MemberId) -> bool| {
             facts.shapes.range(from..).any(|(_, shape)| {
                 let replicas = || shape.voters.iter().chain(&shape.outgoing);
-                shape.has_quorum(|id| replicas().any(|r| r.id == id && holds(r.member)))
+                decides(shape, |id| replicas().any(|r| r.id == id && holds(r.member)))
             })
         };
         if !has_quorum(&holds) {
@@ -671,12 +669,77 @@ impl Oracle {
         }
     }
 
-    /// A membership stands in some log.
-    pub fn on_shape(&mut self, group: GroupId, entry: &Entry) {
-        if let EntryBody::Membership(membership) = &entry.body {
-            let shapes = &mut self.groups.entry(group).or_default().shapes;
-            shapes.insert((entry.index, entry.term), (**membership).clone());
+    /// A membership stands in a member's log, as of the batch that was appended last.
+    pub fn on_shape(&mut self, member: usize, group: GroupId, entry: &Entry) {
+        let EntryBody::Membership(shape) = &entry.body else {
+            return;
+        };
+        let facts = self.groups.entry(group).or_default();
+        facts.shapes.insert((entry.index, entry.term), (**shape).clone());
+        let facts = &self.groups[&group];
+        let mirror = self.members[member].written.get(&group);
+        // A lost disk is not mirrored; what its own batch replaces again never counted.
+        let Some(mirror) = mirror.filter(|m| m.term_at(entry.index) == Some(entry.term)) else {
+            return;
+        };
+        let at_cut = facts.in_force(mirror.cut);
+        let earlier = facts.shapes.range(..(entry.index, Term(0)));
+        let before = earlier.rev().find(|((at, term), _)| {
+            (*at, *term) == at_cut || (*at > mirror.cut && mirror.term_at(*at) == Some(*term))
+        });
+        if let Some((at, before)) = before
+            && may_part(before, shape)
+        {
+            let problem = format!(
+                "{}: {group} {}: {shape:?} follows {before:?} of {at:?}; either could decide without the other",
+                name(member),
+                entry.index
+            );
+            self.fail("CONFIG", problem);
         }
+    }
+
+    /// A replica goes by this membership, which it has at `index`; its log ends at `last` and is cut at `cut`. What
+    /// it goes by must be what it wrote.
+    pub fn on_goes_by(
+        &mut self,
+        member: usize,
+        group: GroupId,
+        (cut, index, last): (LogIndex, LogIndex, LogIndex),
+        shape: &Membership,
+    ) {
+        if self.members[member].lost {
+            return;
+        }
+        let mirror = self.members[member].written.get(&group);
+        if let Some(mirror) = mirror
+            && mirror.last() != last
+        {
+            let problem = format!(
+                "{}: {group}: goes by a log that ends at {last}; what it wrote ends at {}",
+                name(member),
+                mirror.last()
+            );
+            return self.fail("MATCH", problem);
+        }
+        let Some(facts) = self.groups.get(&group) else {
+            return;
+        };
+        let at = match mirror.map(|mirror| mirror.term_at(index)) {
+            Some(Some(term)) if index > cut => (index, term),
+            Some(_) | None if index == cut => facts.in_force(cut),
+            Some(_) | None => (index, Term(0)),
+        };
+        if (cut..=last).contains(&index) && facts.shapes.get(&at).is_none_or(|known| known == shape)
+        {
+            return;
+        }
+        let problem = format!(
+            "{}: {group}: goes by {shape:?} of {index}; its log is {cut}..{last}, and there it says {:?}",
+            name(member),
+            facts.shapes.get(&at)
+        );
+        self.fail("CONFIG", problem);
     }
 
     /// The store has done something.
@@ -705,6 +768,16 @@ impl Oracle {
             }
             StoreDone::Installed { state, .. } => {
                 let progress = self.members[member].progress.entry(state.group).or_default();
+                if state.index < progress.done {
+                    let problem = format!(
+                        "{}: {}: a snapshot at {} replaces {}, which is applied",
+                        name(member),
+                        state.group,
+                        state.index,
+                        progress.done
+                    );
+                    return self.fail("ONCE", problem);
+                }
                 *progress = Progress {
                     handed: state.index,
                     done: state.index,
@@ -736,6 +809,16 @@ impl Oracle {
 }
 
 impl GroupFacts {
+    /// Where the membership stands that is in force at an index of what was applied.
+    fn in_force(&self, index: LogIndex) -> (LogIndex, Term) {
+        let applied = |at: LogIndex, term: Term| {
+            let known = at.0.checked_sub(1).and_then(|i| self.ledger.get(len_usize(i)));
+            at <= index && known.is_none_or(|(known, _)| *known == term)
+        };
+        let found = self.shapes.keys().rev().find(|(at, term)| applied(*at, *term));
+        found.copied().unwrap_or_default()
+    }
+
     fn on_stored(&mut self, member: usize, term: Term, index: LogIndex) {
         let stored = self.stored.entry(term).or_default().entry(member).or_default();
         *stored = index.max(*stored);

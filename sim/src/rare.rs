@@ -184,6 +184,7 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Life {
     batches: u64,
+    stands: bool,
     known_to: BTreeSet<usize>,
     leads: BTreeMap<GroupId, Term>,
     receiving: BTreeMap<GroupId, SnapshotId>,
@@ -211,6 +212,11 @@ impl Lookout {
     /// A member that receives a snapshot.
     pub(crate) fn receiver(&self) -> Option<usize> {
         self.members.iter().position(|seen| !seen.alive.receiving.is_empty())
+    }
+
+    /// A member that votes for itself with the last batch of its log.
+    pub(crate) fn candidate(&self) -> Option<usize> {
+        self.members.iter().position(|seen| seen.alive.stands)
     }
 
     /// How many others have spoken with a member's present process, and will know it again.
@@ -334,6 +340,9 @@ impl Lookout {
     ) {
         let life = &mut self.members[me].alive;
         life.batches += 1;
+        life.stands = batch.records.iter().any(|record| {
+            matches!(record, Record::Vote { replica, vote, .. } if *vote == Some(*replica))
+        });
         self.reached.add_if(Rare::SegmentFull, batch.opens.is_some() && life.batches > 1);
         for record in &batch.records {
             match record {

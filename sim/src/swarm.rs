@@ -254,8 +254,9 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
     let crowd = Handle::current().create_node().name("clients").build();
     lock(&remains).crowd = Some(crowd.id());
     let clients: Vec<_> = clients(&cluster, &plan)
-        .map(|client| {
-            let work = client.work(Arc::clone(&keys), plan.workload.clone(), end);
+        .enumerate()
+        .map(|(n, client)| {
+            let work = client.work(Arc::clone(&keys), plan.workload.of(n), end);
             crowd.spawn(work)
         })
         .collect();

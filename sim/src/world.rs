@@ -180,13 +180,15 @@ impl Sim {
         {
             let Watch { oracle, lookout, .. } = &mut *lock(&self.watch);
             lookout.on_append(me, batch, |group, index| oracle.written(me, group, index));
+        }
+        self.oracle(|oracle| {
+            oracle.on_append(me, batch);
             for record in &batch.records {
                 if let Record::Entries { group, entries, .. } = record {
-                    entries.iter().for_each(|entry| oracle.on_shape(*group, entry));
+                    entries.iter().for_each(|entry| oracle.on_shape(me, *group, entry));
                 }
             }
-        }
-        self.oracle(|oracle| oracle.on_append(me, batch));
+        });
     }
 
     /// A task goes to a member's store.

@@ -205,3 +205,41 @@ fn a_rolled_back_disk_is_the_earlier_one() {
     assert!(disk.is_empty());
     assert_eq!(disk.bytes(), 0);
 }
+
+/// A misdirected write leaves an intact batch in the place of another one; whoever reads the log must notice.
+#[test]
+fn a_misdirected_batch_is_found_where_it_does_not_belong() {
+    use ring_core::storage::record::{Checkpoint, Record};
+    use ring_core::storage::{Log, Tail, encode_batch, recover, segment_name};
+
+    let mut disk = Disk::new();
+    let mut log = Log::new(&Tail::default(), 1 << 20);
+    log.open_segment(Checkpoint::default());
+    for birth in 0..20 {
+        log.push(Record::Birth { birth: birth << 40 });
+        let batch = log.seal().unwrap();
+        let mut data = Vec::new();
+        encode_batch(&batch, &mut data);
+        let name = segment_name(batch.segment);
+        if batch.opens.is_some() {
+            disk.create(&name).unwrap();
+        }
+        disk.write(&name, batch.offset, data.into()).unwrap();
+        synced(&mut disk, &name);
+        log.on_stored(batch.seq);
+    }
+    let content = |disk: &Disk| -> BTreeMap<SegmentId, Bytes> {
+        let files = disk.names().map(|name| (parse_segment_name(name), disk.read(name).unwrap()));
+        files.map(|(id, bytes)| (id.unwrap(), Bytes::from(bytes))).collect()
+    };
+    assert!(recover(&mut content(&disk)).is_ok());
+    for seed in 0..50 {
+        let mut disk = disk.clone();
+        let before = content(&disk);
+        let (name, _) = disk.misdirect(&mut Rng::new(seed)).unwrap();
+        assert_eq!(disk.len(&name), before.get(&SegmentId(1)).map(|b| len_u64(b.len())));
+        assert_ne!(content(&disk), before);
+        assert!(recover(&mut content(&disk)).is_err(), "seed {seed}");
+    }
+    assert_eq!(Disk::new().misdirect(&mut Rng::new(0)), None);
+}

@@ -351,3 +351,89 @@ fn recover_takes_any_prefix_of_what_was_not_durable() {
         assert_eq!(oracle.violation(), None);
     }
 }
+
+fn shape(voters: &[u64], outgoing: &[u64]) -> Membership {
+    let genesis = three().genesis().expect("it was founded").membership(G);
+    let replicas = |members: &[u64]| {
+        let on = |member: &u64| genesis.on_member(MemberId(*member)).expect("one of the three");
+        let mut replicas: Vec<_> = members.iter().map(on).collect();
+        replicas.sort_unstable();
+        replicas
+    };
+    Membership { voters: replicas(voters), outgoing: replicas(outgoing), learners: Vec::new() }
+}
+
+fn change(index: u64, term: u64, shape: &Membership) -> Entry {
+    let body = EntryBody::Membership(Box::new(shape.clone()));
+    Entry { index: LogIndex(index), term: Term(term), body }
+}
+
+fn log_change(oracle: &mut Oracle, seq: u64, changes: Vec<Entry>) {
+    oracle.on_append(0, &batch(seq, vec![entries(changes.clone())]));
+    changes.iter().for_each(|entry| oracle.on_shape(0, G, entry));
+}
+
+/// Trap R14: from three voters to one at once, both may decide without the other.
+#[test]
+fn config_sees_a_change_without_a_common_majority() {
+    let mut oracle = three();
+    let steps = [shape(&[1], &[1, 2, 3]), shape(&[1], &[])];
+    log_change(&mut oracle, 2, vec![change(2, 1, &steps[0]), change(3, 1, &steps[1])]);
+    assert_eq!(oracle.violation(), None);
+
+    // What a later leader puts in its place follows the genesis, and not what it replaces.
+    log_change(&mut oracle, 3, vec![change(2, 2, &shape(&[2], &[1, 2, 3]))]);
+    assert_eq!(oracle.violation(), None);
+
+    log_change(&mut oracle, 4, vec![change(2, 3, &shape(&[2], &[]))]);
+    assert_eq!(check(&oracle), Some("CONFIG"));
+}
+
+/// Trap R15: a replica goes by a membership that its log does not hold, or no longer.
+#[test]
+fn config_sees_a_membership_that_is_not_in_the_log() {
+    let (old, joint) = (shape(&[1, 2, 3], &[]), shape(&[1], &[1, 2, 3]));
+    let log = |cut, index, last| (LogIndex(cut), LogIndex(index), LogIndex(last));
+    for (range, goes_by, wrong) in [
+        (log(0, 0, 2), &old, None),
+        (log(0, 0, 2), &joint, Some("CONFIG")),
+        (log(0, 2, 2), &joint, None),
+        (log(0, 2, 2), &old, Some("CONFIG")),
+        (log(0, 3, 2), &joint, Some("CONFIG")),
+        (log(2, 1, 2), &joint, Some("CONFIG")),
+        (log(0, 2, 3), &joint, Some("MATCH")),
+        (log(0, 0, 1), &old, Some("MATCH")),
+    ] {
+        let mut oracle = three();
+        log_change(&mut oracle, 2, vec![change(2, 1, &joint)]);
+        oracle.on_goes_by(0, G, range, goes_by);
+        assert_eq!(check(&oracle), wrong, "{range:?}");
+    }
+}
+
+/// Trap R19: a snapshot takes back what was applied.
+#[test]
+fn once_sees_an_older_snapshot_installed() {
+    for (at, is_older) in [(1, true), (2, false)] {
+        let mut oracle = three();
+        let second = entry(2, 1, "b");
+        for member in 0..2 {
+            oracle.on_append(member, &batch(2, vec![entries(vec![second.clone()])]));
+            oracle.on_stored(member, LogSeq(2));
+        }
+        oracle.on_task(0, &apply(vec![entry(1, 1, "a"), second]));
+        let (group, index, stamp) = (G, LogIndex(2), 0);
+        oracle.on_done(0, &StoreDone::Applied { group, index, stamp, digest: 1, outcomes: vec![] });
+        let state = StoreState {
+            group,
+            index: LogIndex(at),
+            term: Term(1),
+            membership: shape(&[1, 2, 3], &[]),
+            stamp: 0,
+            digest: 1,
+            epoch: ring_core::ids::Epoch(1),
+        };
+        oracle.on_done(0, &StoreDone::Installed { state, id: ring_core::ids::SnapshotId(1) });
+        assert_eq!(check(&oracle), is_older.then_some("ONCE"), "at {at}");
+    }
+}
