@@ -39,6 +39,10 @@ pub(crate) struct Common {
     /// Name of the cluster [default: ring, or that of the running `ring dev`]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    /// Directory with the keys of this client or member, made by `ring keys`; without it nothing is
+    /// encrypted [default: those of the running `ring dev --tls`]
+    #[arg(long, global = true, value_name = "DIR", env = "RING_KEYS")]
+    pub(crate) keys: Option<PathBuf>,
     /// How long to wait for an answer, like 500ms, 10s or 2m [default: 10s; for status 3s]
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
@@ -69,6 +73,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Check a data directory without changing it
     Fsck(Fsck),
+    /// Make the keys of a cluster, its members and its clients
+    Keys(Keys),
     /// Print a script that completes this command line in a shell
     Completions(Completions),
 }
@@ -97,6 +103,9 @@ pub(crate) struct Dev {
     /// Number of shards [default: 64, or as the data directory was made]
     #[arg(long, value_name = "S")]
     pub(crate) shards: Option<u32>,
+    /// Encrypt all connections, with keys that are made and kept beside the data
+    #[arg(long, conflicts_with = "memory")]
+    pub(crate) tls: bool,
     #[command(flatten)]
     pub(crate) log: Log,
 }
@@ -130,7 +139,8 @@ pub(crate) struct Serve {
     /// Keep everything in memory; it is gone when the command ends
     #[arg(long)]
     pub(crate) memory: bool,
-    /// Allow to listen beyond this machine although nothing is encrypted
+    /// Allow to listen beyond this machine without keys: nothing is encrypted then, and nobody
+    /// proves who they are
     #[arg(long)]
     pub(crate) insecure: bool,
     /// Number of shards, fixed when the cluster is made [default: 64]
@@ -291,6 +301,62 @@ pub(crate) struct Mix {
 pub(crate) struct Fsck {
     /// A member's data directory
     pub(crate) dir: PathBuf,
+}
+
+/// `ring keys`.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    pub(crate) verb: KeysVerb,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysVerb {
+    /// Make an authority for a cluster, and the keys of its members and clients
+    New(KeysNew),
+    /// Make keys of further members and clients, or new ones for those whose time is over
+    Add(KeysAdd),
+    /// Take the next step to another key of datagrams: three make a rotation
+    RotateDatagram {
+        /// The directory that `ring keys new` made
+        #[arg(value_name = "AUTHORITY")]
+        dir: PathBuf,
+    },
+}
+
+/// `ring keys new`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysNew {
+    /// The directory to make
+    #[arg(value_name = "AUTHORITY")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) names: Names,
+}
+
+/// `ring keys add`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysAdd {
+    /// The directory that `ring keys new` made
+    #[arg(value_name = "AUTHORITY")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) names: Names,
+}
+
+/// Who gets keys, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// A member: its keys are for the member of this name, and nobody else
+    #[arg(long = "member", value_name = "NAME")]
+    pub(crate) members: Vec<String>,
+    /// A client: its keys are for calls from outside, like those of this command line
+    #[arg(long = "client", value_name = "NAME")]
+    pub(crate) clients: Vec<String>,
+    /// How long the certificates are valid
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) days: u32,
 }
 
 /// `ring completions`.

@@ -7,6 +7,7 @@ use libring::{Node, OpenError, Options};
 
 use crate::args::Common;
 use crate::dev_state::{self, Found};
+use crate::serve::read_keys;
 use crate::stop::{Code, Stop};
 
 /// Where to find which cluster.
@@ -14,6 +15,8 @@ use crate::stop::{Code, Stop};
 struct Target {
     addresses: Vec<String>,
     cluster: String,
+    /// The directory of this client's keys.
+    keys: Option<PathBuf>,
     /// The state file of `ring dev`, when the addresses are from there.
     dev: Option<PathBuf>,
 }
@@ -27,6 +30,7 @@ pub(crate) async fn connect(common: &Common, deadline: Duration) -> Result<Node,
         cluster: target.cluster.clone(),
         client: true,
         join: target.addresses.clone(),
+        keys: target.keys.as_deref().map(read_keys).transpose()?,
         deadline,
         ..Options::default()
     };
@@ -44,6 +48,7 @@ impl Target {
             return Ok(Self {
                 addresses: common.connect.clone(),
                 cluster: named.unwrap_or_else(|| Options::default().cluster),
+                keys: common.keys.clone(),
                 dev: None,
             });
         }
@@ -54,6 +59,7 @@ impl Target {
             Found::Running(state) => Ok(Self {
                 addresses: state.addresses,
                 cluster: named.unwrap_or(state.cluster),
+                keys: common.keys.clone().or(state.keys),
                 dev: Some(path),
             }),
             Found::Nothing => Err(none(String::from("no cluster is named and no `ring dev` runs"))),

@@ -7,16 +7,18 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use libring::security::Role;
 use libring::{Data, Event, Events, Halt, Node, Options};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::{Common, Dev};
+use crate::args::{Common, Dev, Names as KeyNames};
 use crate::dev_state::{self, DevState, Found};
 use crate::follow::{self, Leaders, Names};
+use crate::keys;
 use crate::out::{self, Watched};
-use crate::serve::{Signals, log_to_stderr};
+use crate::serve::{Signals, log_to_stderr, read_keys};
 use crate::stop::{Code, Stop, say};
 
 /// Runs a cluster until it is told to stop or all its members have halted.
@@ -68,6 +70,8 @@ struct Plan {
     shape: Shape,
     /// Absolute; none: in memory.
     data: Option<PathBuf>,
+    /// The keys of all members; none: no TLS.
+    keys: Option<PathBuf>,
 }
 
 /// What a dev cluster is made with and keeps for as long as its data.
@@ -99,7 +103,7 @@ impl Plan {
         if args.memory {
             let shape = wanted(None);
             shape.check_ports()?;
-            return Ok(Self { shape, data: None });
+            return Ok(Self { shape, data: None, keys: None });
         }
         let data = std::path::absolute(&args.data)
             .map_err(|e| Stop::io(format!("--data {}", args.data.display()), &e))?;
@@ -114,14 +118,18 @@ impl Plan {
                 Stop::new(Code::Member, format!("cannot write {}: {e}", data.display()))
             })?;
         }
-        Ok(Self { shape, data: Some(data) })
+        let keys = if args.tls { Some(shape.keys(&data)?) } else { None };
+        Ok(Self { shape, data: Some(data), keys })
     }
 
-    fn options(&self) -> Vec<Options> {
+    fn options(&self) -> Result<Vec<Options>, Stop> {
         let members = self.shape.member_list();
-        members
-            .iter()
-            .map(|(name, _)| Options {
+        let keys = |name: &str| {
+            let dir = self.keys.as_deref().map(|keys| keys::place(keys, Role::Member, name));
+            dir.map(|dir| read_keys(&dir)).transpose()
+        };
+        let options = |(name, _): &(String, String)| {
+            Ok(Options {
                 name: name.clone(),
                 cluster: self.shape.cluster.clone(),
                 members: members.clone(),
@@ -130,9 +138,16 @@ impl Plan {
                     None => Data::Memory,
                 },
                 shards: self.shape.shards,
+                keys: keys(name)?,
                 ..Options::default()
             })
-            .collect()
+        };
+        members.iter().map(options).collect()
+    }
+
+    /// The keys that clients of this cluster use.
+    fn client_keys(&self) -> Option<PathBuf> {
+        self.keys.as_deref().map(|keys| keys::place(keys, Role::Client, CLIENT))
     }
 
     fn addresses(&self) -> Vec<String> {
@@ -145,11 +160,12 @@ impl Plan {
             None => String::from("data in memory only"),
         };
         format!(
-            "cluster \"{}\": {} at {}, {}, {place}",
+            "cluster \"{}\": {} at {}, {}, {place}{}",
             self.shape.cluster,
             out::count(usize::from(self.shape.members), "member"),
             self.addresses().join(" "),
             follow::count_shards(self.shape.shards),
+            if self.keys.is_some() { ", TLS" } else { "" },
         )
     }
 
@@ -161,6 +177,9 @@ impl Plan {
             flags = format!(" --connect {}", self.addresses().join(","));
             if self.shape.cluster != Options::default().cluster {
                 flags.push_str(&format!(" --cluster {}", self.shape.cluster));
+            }
+            if let Some(keys) = self.client_keys() {
+                flags.push_str(&format!(" --keys {}", keys.display()));
             }
         }
         format!(
@@ -213,6 +232,20 @@ impl Shape {
         file.sync_all()?;
         fs::rename(&aside, &path)?;
         fs::File::open(data)?.sync_all()
+    }
+
+    /// The keys beside the data; made when they are not there.
+    fn keys(&self, data: &Path) -> Result<PathBuf, Stop> {
+        let dir = data.join(KEYS_DIR);
+        if !dir.exists() {
+            let names = KeyNames {
+                members: self.member_list().into_iter().map(|(name, _)| name).collect(),
+                clients: vec![CLIENT.into()],
+                days: DEV_DAYS,
+            };
+            keys::make(&dir, &self.cluster, &names)?;
+        }
+        Ok(dir)
     }
 
     /// A cluster keeps what it was made with.
@@ -299,7 +332,12 @@ impl Published {
             return Self(None);
         }
         let cluster = plan.shape.cluster.clone();
-        let state = DevState::of_this_process(cluster, plan.addresses(), plan.data.clone());
+        let state = DevState::of_this_process(
+            cluster,
+            plan.addresses(),
+            plan.data.clone(),
+            plan.client_keys(),
+        );
         match state.write(&path) {
             Ok(()) => Self(Some((state, path))),
             Err(e) => {
@@ -330,7 +368,7 @@ impl Drop for Published {
 /// Opens all members at once: none is up before a majority is there.
 async fn open_all(plan: &Plan) -> Result<Vec<(String, Node)>, Stop> {
     let mut opening = JoinSet::new();
-    for options in plan.options() {
+    for options in plan.options()? {
         opening.spawn(async move {
             let name = options.name.clone();
             match Node::open(options).await {
@@ -472,4 +510,10 @@ fn command_name() -> String {
 
 /// How often leaders are looked for, and the wait explained, before the cluster is ready.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Where the keys are, in the data directory.
+const KEYS_DIR: &str = "keys";
+/// The client that has keys.
+const CLIENT: &str = "dev";
+/// Long enough that nobody meets their end: they are for this machine only.
+const DEV_DAYS: u32 = 3650;
 const SHAPE_FILE: &str = "ring-dev.json";

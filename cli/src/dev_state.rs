@@ -23,6 +23,9 @@ pub(crate) struct DevState {
     pub(crate) addresses: Vec<String>,
     /// Where its data is; none: in memory.
     pub(crate) data: Option<PathBuf>,
+    /// The directory of a client's keys; none: no TLS.
+    #[serde(default)]
+    pub(crate) keys: Option<PathBuf>,
 }
 
 /// What the state file says.
@@ -44,8 +47,9 @@ impl DevState {
         cluster: String,
         addresses: Vec<String>,
         data: Option<PathBuf>,
+        keys: Option<PathBuf>,
     ) -> Self {
-        Self { pid: process::id(), cluster, addresses, data }
+        Self { pid: process::id(), cluster, addresses, data, keys }
     }
 
     /// Writes the file, whole or not at all.
@@ -106,7 +110,8 @@ mod tests {
         let path = dir.join("ring").join("dev.json");
         assert_eq!(find(&path), Found::Nothing);
 
-        let state = DevState::of_this_process("ring".into(), vec!["127.0.0.1:1".into()], None);
+        let state =
+            DevState::of_this_process("ring".into(), vec!["127.0.0.1:1".into()], None, None);
         state.write(&path).expect("the directory is ours");
         assert_eq!(find(&path), Found::Running(state.clone()));
 

@@ -21,6 +21,7 @@ mod dev;
 mod dev_state;
 mod follow;
 mod fsck;
+mod keys;
 mod kv;
 mod out;
 mod serve;
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> Result<(), Stop> {
         Command::Kv(args) => on_tokio(kv::run(&common, &args)),
         Command::Bench(args) => on_tokio(bench::run(&common, &args)),
         Command::Fsck(args) => fsck::run(&common, &args),
+        Command::Keys(args) => keys::run(&common, &args),
         Command::Completions(args) => args::completions(args.shell),
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use libring::{Data, Event, Halt, Node, Options};
+use libring::{Data, Event, Halt, Keys, Node, Options};
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -135,6 +135,7 @@ struct File {
     data: Option<PathBuf>,
     #[serde(default)]
     memory: bool,
+    keys: Option<PathBuf>,
     #[serde(default)]
     insecure: bool,
     shards: Option<u32>,
@@ -173,17 +174,24 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
     } else {
         args.members.clone()
     };
+    let keys = common.keys.clone().or(file.keys);
     Ok(Options {
         name: args.name.clone().or(file.name).unwrap_or(default.name),
         cluster: common.cluster.clone().or(file.cluster).unwrap_or(default.cluster),
         members,
         listen: args.listen.clone().or(file.listen),
         data,
+        keys: keys.as_deref().map(read_keys).transpose()?,
         insecure: args.insecure || file.insecure,
         shards: args.shards.or(file.shards).unwrap_or(default.shards),
         replication: args.replication.or(file.replication).unwrap_or(default.replication),
         ..Options::default()
     })
+}
+
+/// The keys of a directory.
+pub(crate) fn read_keys(dir: &Path) -> Result<Keys, Stop> {
+    Keys::read(dir).map_err(|e| Stop::new(Code::Usage, format!("keys: {e}")))
 }
 
 fn read(path: &Path) -> Result<File, Stop> {
@@ -203,6 +211,9 @@ fn announcement(options: &Options) -> String {
     match &options.data {
         Data::Dir(dir) => line.push_str(&format!(", data in {}", dir.display())),
         Data::Memory => line.push_str(", data in memory only"),
+    }
+    if options.keys.is_some() {
+        line.push_str(", TLS");
     }
     let others: Vec<String> = options
         .members

@@ -208,9 +208,9 @@ impl fmt::Display for OpenError {
             ),
             Self::NotLoopback { address } => write!(
                 f,
-                "will not listen on {address}: it can be reached from other machines and \
-                 connections are not encrypted yet; listen on 127.0.0.1, or set `insecure` if you \
-                 trust the network"
+                "will not listen on {address}: it can be reached from other machines, and without \
+                 keys nothing is encrypted and nobody proves who they are; give it keys (`ring keys \
+                 new`), listen on 127.0.0.1, or set `insecure` if you trust the network"
             ),
             Self::InUse { dir } => write!(
                 f,

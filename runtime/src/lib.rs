@@ -53,8 +53,8 @@
 //!
 //! # Limits
 //!
-//! - Connections are neither encrypted nor authenticated yet: nodes listen on loopback addresses
-//!   only, unless [`Options::insecure`] is set.
+//! - Without [`Options::keys`] connections are neither encrypted nor authenticated, and nodes listen
+//!   on loopback addresses only, unless [`Options::insecure`] is set.
 //! - The store holds open scans' snapshots; what they see is not reclaimed before they end.
 
 #[cfg(feature = "bench")]
@@ -70,6 +70,7 @@ mod net;
 mod node;
 mod options;
 mod partition;
+pub mod security;
 mod shared;
 mod store;
 mod submit;
@@ -88,4 +89,5 @@ pub use ring_core::ids::{
 pub use ring_core::io::{Action, Consistency, Event, Failure, Halt, Refused, Reply};
 pub use ring_core::shard::command::{Change, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
+pub use security::{Keys, KeysError};
 pub use shared::explain;

@@ -9,28 +9,34 @@
 //! 2. Hold up another: no task waits for two connections, and core's thread waits for none.
 //! 3. Take all places: strangers, who have not shaken hands, and connections altogether are
 //!    counted.
+//!
+//! With keys a connection is secured first ([`crate::security`]), by the task that will serve it;
+//! core hears of it when that is done. Without, its bytes are the socket's.
 
 mod link;
 mod size;
+mod stream;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring_core::ids::ConnId;
 use ring_core::io::{Dial, Event, Input};
+use ring_core::wire::message::Refusal;
 use ring_core::wire::{Decoder, Encoder, Message, WireError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use self::link::Link;
+use self::stream::{Peer, Stream};
 use crate::mailbox::Closed;
+use crate::security::Fault;
 use crate::shared::{Item, Shared};
 
 /// One member's connections.
@@ -57,6 +63,10 @@ pub(crate) struct Counters {
     pub(crate) garbage: AtomicUsize,
     /// Closed because they did not read.
     pub(crate) overflows: AtomicUsize,
+    /// Closed because the other side's certificate was refused.
+    pub(crate) refused: AtomicUsize,
+    /// Closed because they could not be secured for another reason.
+    pub(crate) unsecured: AtomicUsize,
 }
 
 /// Why a connection ended.
@@ -76,6 +86,8 @@ enum End {
     Garbage(WireError),
     /// A message was too long to be sent.
     TooLong(WireError),
+    /// The connection is not secured, or not by the right one.
+    Unsecured(Fault),
 }
 
 impl Net {
@@ -105,7 +117,7 @@ impl Net {
     pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.accept(stream, peer),
+                Ok((socket, peer)) => self.accept(socket, peer),
                 Err(error) => {
                     // Out of descriptors, mostly: a loop without a pause would only burn time.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -115,7 +127,7 @@ impl Net {
         }
     }
 
-    fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn accept(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let stranger = Arc::clone(&self.strangers).try_acquire_owned();
         let (Ok(place), Ok(stranger)) = (place, stranger) else {
@@ -124,9 +136,14 @@ impl Net {
             return;
         };
         self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let link = Arc::new(Link::new(self.conn(), Some(stranger)));
-        let served = Arc::clone(self).serve(stream, link, None, Some(place), peer.to_string());
-        self.tasks.spawn(served);
+        let net = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let secured = net.secure(socket, peer.to_string(), false).await;
+            if let Some((stream, peer)) = secured {
+                let link = Arc::new(Link::new(net.conn(), Some(stranger)));
+                net.serve(stream, link, None, Some(place), peer).await;
+            }
+        });
     }
 
     /// Opens a connection; answers core with `Connected` or `ConnectFailed`.
@@ -134,16 +151,66 @@ impl Net {
         let net = Arc::clone(self);
         self.tasks.spawn(async move {
             let problem = match timeout(net.dial_time, TcpStream::connect(&*address)).await {
-                Ok(Ok(stream)) => {
-                    let link = Arc::new(Link::new(net.conn(), None));
-                    return net.serve(stream, link, Some(dial), None, address).await;
-                }
+                Ok(Ok(socket)) => match net.secure(socket, address.clone(), true).await {
+                    Some((stream, peer)) => {
+                        let link = Arc::new(Link::new(net.conn(), None));
+                        return net.serve(stream, link, Some(dial), None, peer).await;
+                    }
+                    None => "not secured".to_owned(),
+                },
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer in time".to_owned(),
             };
             tracing::debug!(address, problem, "cannot connect");
             net.shared.tell(Input::ConnectFailed { dial });
         });
+    }
+
+    /// Shakes hands over TLS if this node has keys. None: it failed, and that was told.
+    async fn secure(
+        &self,
+        socket: TcpStream,
+        address: String,
+        dialled: bool,
+    ) -> Option<(Stream, Peer)> {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(address, %error, "cannot turn off Nagle's algorithm");
+        }
+        let mut peer = Peer::new(&socket, address, dialled);
+        let Some(keys) = &self.shared.options.keys else {
+            return Some((Stream::Plain(socket), peer));
+        };
+        let securing =
+            async { if dialled { keys.dial(socket).await } else { keys.accept(socket).await } };
+        let secured = tokio::select! {
+            secured = timeout(self.dial_time, securing) => secured,
+            () = self.shared.is_over() => return None,
+        };
+        let failed = match secured {
+            Ok(Ok(secured)) => {
+                peer.subject = Some(secured.subject);
+                return Some((Stream::Tls(Box::new(secured.stream)), peer));
+            }
+            Err(_) => {
+                self.shared.unsecured(&Fault::TooSlow, &peer);
+                return None;
+            }
+            Ok(Err(failed)) => failed,
+        };
+        match &failed.fault {
+            // Somebody only looked whether the port is open.
+            Some(Fault::Cut) if !dialled && !failed.heard => {
+                tracing::debug!(peer = peer.address, "closed before it said anything");
+            }
+            Some(fault) => self.shared.unsecured(fault, &peer),
+            None => tracing::debug!(peer = peer.address, error = %failed.error, "connection lost"),
+        }
+        if let Some(mut socket) = failed.socket {
+            // The alert says why. To close with bytes unread would throw it away.
+            let _: io::Result<()> = socket.shutdown().await;
+            let _ = timeout(LINGER, drain(&mut socket.take(LINGER_BYTES))).await;
+        }
+        None
     }
 
     fn conn(&self) -> ConnId {
@@ -153,46 +220,62 @@ impl Net {
     /// Serves a connection until it ends, and tells core of both.
     async fn serve(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         link: Arc<Link>,
         dial: Option<Dial>,
         place: Option<OwnedSemaphorePermit>,
-        peer: String,
+        peer: Peer,
     ) {
         let alive = self.alive.clone();
         let shared = Arc::clone(&self.shared);
         // What the task below needs, and no more: the node must not wait for the connections to end
         // it.
         drop(self);
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(peer, %error, "cannot turn off Nagle's algorithm");
-        }
-        let conn = link.conn();
         if shared.put(Item::Connected { link: Arc::clone(&link), dial }, 0).is_err() {
             return;
         }
-        let (mut from, to) = stream.into_split();
-        let mut writer = tokio::spawn(write(Arc::clone(&link), to));
-        let end = tokio::select! {
-            end = read(&shared, &link, &mut from, dial.is_some()) => end,
-            end = &mut writer => end.unwrap_or(End::Dropped),
-            () = link.over() => End::Dropped,
-        };
-        link.kill();
-        writer.abort();
-        shared.count(&end, conn, &peer);
-        let _: Result<(), Closed> = shared.put(Item::Disconnected { conn }, 0);
-        if matches!(end, End::Sent) {
-            // To close now would throw away what the other side has not read yet if it has sent
-            // more to us.
-            let _ = timeout(LINGER, drain(&mut from)).await;
+        match stream {
+            Stream::Plain(socket) => {
+                let (from, to) = socket.into_split();
+                talk(&shared, &link, from, to, &peer).await;
+            }
+            Stream::Tls(stream) => {
+                let (from, to) = tokio::io::split(*stream);
+                talk(&shared, &link, from, to, &peer).await;
+            }
         }
         drop((place, alive));
     }
 }
 
+/// Reads and writes until the connection ends, and tells core that it did.
+async fn talk<R, W>(shared: &Shared, link: &Arc<Link>, mut from: R, to: W, peer: &Peer)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let conn = link.conn();
+    let mut writer = tokio::spawn(write(Arc::clone(link), to));
+    let end = tokio::select! {
+        end = read(shared, link, &mut from, peer) => end,
+        end = &mut writer => end.unwrap_or(End::Dropped),
+        () = link.over() => End::Dropped,
+    };
+    link.kill();
+    writer.abort();
+    shared.count(&end, conn, peer);
+    let _: Result<(), Closed> = shared.put(Item::Disconnected { conn }, 0);
+    if matches!(end, End::Sent) {
+        // To close now would throw away what the other side has not read yet if it has sent
+        // more to us.
+        let _ = timeout(LINGER, drain(&mut from)).await;
+    }
+}
+
 impl Shared {
-    fn count(&self, end: &End, conn: ConnId, peer: &str) {
+    fn count(&self, end: &End, conn: ConnId, peer: &Peer) {
+        let from = peer;
+        let peer = &*from.address;
         match end {
             End::Closed | End::Sent | End::Dropped => {
                 tracing::debug!(%conn, peer, ?end, "connection ended");
@@ -209,13 +292,34 @@ impl Shared {
                 self.event(Event::PeerFault { member: None, what: "sent what is no message" });
             }
             End::TooLong(error) => tracing::error!(%conn, peer, %error, "a message was not sent"),
+            End::Unsecured(fault) => self.unsecured(fault, from),
         }
+    }
+
+    /// Counts and tells of a connection that could not be secured.
+    fn unsecured(&self, fault: &Fault, peer: &Peer) {
+        let counters = &self.counters;
+        let counter = if fault.is_refusal() { &counters.refused } else { &counters.unsecured };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if peer.dialled {
+            self.refused(&format!("{}: {fault}", peer.address));
+        }
+        let Some(before) = self.notices.tell(Instant::now(), peer.ip, fault.what()) else {
+            return;
+        };
+        tracing::warn!(peer = peer.address, before, "not connected: {fault}");
+        self.event(Event::PeerFault { member: None, what: fault.what() });
     }
 }
 
 /// Reads messages and hands them to core, several at once.
-async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: bool) -> End {
-    let mut decoder = if dialled { Decoder::dialled() } else { Decoder::accepted() };
+async fn read(
+    shared: &Shared,
+    link: &Link,
+    from: &mut (impl AsyncRead + Unpin),
+    peer: &Peer,
+) -> End {
+    let mut decoder = if peer.dialled { Decoder::dialled() } else { Decoder::accepted() };
     let mut known = false;
     // What came since messages were last handed over: a long one comes in many reads.
     let mut bytes = 0;
@@ -223,8 +327,11 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
         bytes += match from.read_buf(decoder.buffer()).await {
             Ok(0) => return End::Closed,
             Ok(read) => read,
-            Err(error) => return End::Io(error),
+            Err(error) => return Fault::of_io(&error).map_or(End::Io(error), End::Unsecured),
         };
+        if !known && peer.speaks_tls_to_plain(decoder.buffer()) {
+            return End::Unsecured(Fault::WantsTls);
+        }
         let mut messages = Vec::new();
         let end = loop {
             if !known && link.is_welcome() {
@@ -233,6 +340,9 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
             }
             match decoder.next() {
                 Ok(Some(message)) => {
+                    if let Err(fault) = peer.may_say(&message, shared.genesis.get()) {
+                        return refuse(shared, link, peer, &fault).await;
+                    }
                     link.note(&message);
                     bytes += size_of::<Message>();
                     messages.push(message);
@@ -256,8 +366,18 @@ async fn read(shared: &Shared, link: &Link, from: &mut OwnedReadHalf, dialled: b
     }
 }
 
+/// Tells a peer that it is not who its certificate names, and ends the connection. Core never hears
+/// what it said.
+async fn refuse(shared: &Shared, link: &Link, peer: &Peer, fault: &Fault) -> End {
+    shared.unsecured(fault, peer);
+    // A full queue ends the connection too.
+    let _: Result<(), link::Overflow> = link.send(Message::Refuse(Refusal::Certificate));
+    link.close();
+    std::future::pending().await
+}
+
 /// Writes everything that is queued together, until the connection is to end.
-async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) -> End {
+async fn write(link: Arc<Link>, mut to: impl AsyncWrite + Unpin) -> End {
     let mut encoder = Encoder::new();
     let (mut messages, mut buffer) = (Vec::new(), Vec::new());
     loop {
@@ -279,9 +399,14 @@ async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) -> End {
             link.more().await;
             continue;
         }
-        match timeout(STALL, to.write_all(&buffer)).await {
+        // TLS may keep a part until it is flushed; a socket does not.
+        let written = async {
+            to.write_all(&buffer).await?;
+            to.flush().await
+        };
+        match timeout(STALL, written).await {
             Ok(Ok(())) => buffer.clear(),
-            Ok(Err(error)) => return End::Io(error),
+            Ok(Err(error)) => return Fault::of_io(&error).map_or(End::Io(error), End::Unsecured),
             Err(_) => return End::Stalled,
         }
         if buffer.capacity() > 2 * WRITE_BYTES {
@@ -291,7 +416,7 @@ async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) -> End {
 }
 
 /// Reads on until the other side has closed.
-async fn drain(from: &mut OwnedReadHalf) {
+async fn drain(from: &mut (impl AsyncRead + Unpin)) {
     let mut scrap = [0; 1024];
     while matches!(from.read(&mut scrap).await, Ok(1..)) {}
 }
@@ -302,6 +427,8 @@ const WRITE_BYTES: usize = 256 << 10;
 const STALL: Duration = Duration::from_secs(30);
 /// How long a connection that is closed waits for the other side to close too.
 const LINGER: Duration = Duration::from_secs(1);
+/// As many bytes of a stranger are read on, so that it sees why it was refused.
+const LINGER_BYTES: u64 = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

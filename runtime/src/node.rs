@@ -46,6 +46,11 @@ pub struct Connections {
     pub garbage: u64,
     /// Closed because they did not read what was sent to them.
     pub overflows: u64,
+    /// Closed because this node refused the other side's certificate, or for want of one.
+    pub refused: u64,
+    /// Closed because they could not be secured for another reason: no TLS spoken, too slow, this
+    /// node's certificate refused.
+    pub unsecured: u64,
 }
 
 impl Node {
@@ -124,6 +129,8 @@ impl Node {
             turned_away: read(&counters.turned_away),
             garbage: read(&counters.garbage),
             overflows: read(&counters.overflows),
+            refused: read(&counters.refused),
+            unsecured: read(&counters.unsecured),
         }
     }
 

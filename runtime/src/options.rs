@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ring_core::config::{Config, Limits, Timers};
 
+use crate::security::Keys;
+
 /// How a node is started. Everything has a default: a cluster of one, in the directory `ring-data`.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -24,8 +26,10 @@ pub struct Options {
     pub listen: Option<String>,
     /// Where the data is.
     pub data: Data,
-    /// Allows listening beyond this machine although nothing is encrypted and nobody proves who
-    /// they are.
+    /// With keys every connection is encrypted, and both of its sides prove who they are; without,
+    /// none is and nobody does. All members of a cluster and all clients have keys, or none.
+    pub keys: Option<Keys>,
+    /// Allows listening beyond this machine without keys.
     pub insecure: bool,
     /// Number of shards; fixed when the cluster is created. Default: 64.
     pub shards: u32,
@@ -61,6 +65,7 @@ impl Default for Options {
             join: Vec::new(),
             listen: None,
             data: Data::Dir(PathBuf::from("ring-data")),
+            keys: None,
             insecure: false,
             shards: config.shards,
             replication: config.replication,

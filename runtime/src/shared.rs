@@ -20,12 +20,14 @@ use crate::error::Error;
 use crate::mailbox::{Closed, Mailbox, Taken};
 use crate::net::{Counters, Link};
 use crate::options::Options;
+use crate::security::Notices;
 
 /// What the threads of one node share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
+    pub(crate) notices: Notices,
     /// Who this node is; known before anyone can ask.
     pub(crate) me: OnceLock<MemberId>,
     /// Known when the node is up.
@@ -98,6 +100,7 @@ impl Shared {
             options,
             clock: Clock::start(),
             counters: Counters::default(),
+            notices: Notices::default(),
             me: OnceLock::new(),
             genesis: OnceLock::new(),
             inbox: Mailbox::new(),
@@ -121,6 +124,22 @@ impl Shared {
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Resolves when the node has ended.
+    pub(crate) async fn is_over(&self) {
+        let mut phase = self.phase();
+        let over = |phase: &Phase| match phase {
+            Phase::Opening { .. } | Phase::Up => false,
+            Phase::Halted(_) | Phase::Closed => true,
+        };
+        // The sender is in this very struct: it is not gone.
+        let _: Result<_, watch::error::RecvError> = phase.wait_for(over).await;
+    }
+
+    /// A peer that was dialled and this node do not get together: what to say if it never gets up.
+    pub(crate) fn refused(&self, why: &str) {
+        self.advance(Phase::Opening { refused: Some(why.to_owned()) });
     }
 }
 
@@ -419,6 +438,11 @@ pub fn explain(refusal: &Refusal) -> String {
             "it has no room for more clients: try again later, or another member".into()
         }
         Refusal::Twin => "it has the same name: give each member its own".into(),
+        Refusal::Certificate => {
+            "the certificate that it was shown names somebody else: give each member its own keys, \
+             and clients a client's (`ring keys add`)"
+                .into()
+        }
     }
 }
 

@@ -69,7 +69,10 @@ pub(crate) fn start(
     let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
     let sockets = sockets()?;
     let listener = match options.listen_address() {
-        Some(address) => Some(sockets.block_on(listen(address, options.insecure))?),
+        Some(address) => {
+            let beyond = options.insecure || options.keys.is_some();
+            Some(sockets.block_on(listen(address, beyond))?)
+        }
         None => None,
     };
     let directory = match &options.data {
@@ -291,6 +294,12 @@ fn check(options: &Options) -> Result<(), OpenError> {
     if options.deadline.is_zero() {
         return wrong("deadline", "calls need some time");
     }
+    if let Some(keys) = &options.keys {
+        if let Err(problem) = keys.fit(&options.cluster, options.client, &options.name) {
+            return wrong("keys", &problem);
+        }
+        keys.warn_if_expiring();
+    }
     Ok(())
 }
 
@@ -306,12 +315,12 @@ fn sockets() -> Result<Runtime, OpenError> {
         .map_err(OpenError::System)
 }
 
-/// Listens; beyond this machine only if that was asked for.
-async fn listen(address: String, insecure: bool) -> Result<TcpListener, OpenError> {
+/// Listens; beyond this machine only with keys, or if that was asked for.
+async fn listen(address: String, beyond: bool) -> Result<TcpListener, OpenError> {
     let error = |source| OpenError::Listen { address: address.clone(), source };
     let found = tokio::net::lookup_host(&*address).await.map_err(error)?;
     let found: Vec<SocketAddr> = found.collect();
-    if !insecure && !found.iter().all(|found| found.ip().is_loopback()) {
+    if !beyond && !found.iter().all(|found| found.ip().is_loopback()) {
         return Err(OpenError::NotLoopback { address });
     }
     TcpListener::bind(&*found).await.map_err(error)

@@ -21,6 +21,7 @@ pub fn ring() -> Command {
     let mut command = Command::new(binary());
     command
         .env_remove("RING_CONNECT")
+        .env_remove("RING_KEYS")
         .env("RING_LOG", "off")
         .env("XDG_STATE_HOME", "/nonexistent/ring-tests");
     command

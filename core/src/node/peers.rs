@@ -163,7 +163,8 @@ impl Node {
                 | Refusal::Cluster { .. }
                 | Refusal::Stranger
                 | Refusal::Full
-                | Refusal::Twin => {}
+                | Refusal::Twin
+                | Refusal::Certificate => {}
             }
         }
         self.event(Event::PeerRefused { member: who, reason, by_us });

@@ -201,6 +201,8 @@ pub enum Refusal {
     Full,
     /// Both sides have the same id.
     Twin,
+    /// The other side introduced itself as somebody whom its certificate does not name.
+    Certificate,
 }
 
 /// What a founder knows of the founding.

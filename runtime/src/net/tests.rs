@@ -63,6 +63,7 @@ fn identity(member: MemberId) -> Identity {
         member,
         name: "one".into(),
         boot: Boot(1),
+        earlier: Vec::new(),
         birth: 7,
         agreement: 9,
     }

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod keys;
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;

@@ -103,6 +103,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Stranger),
         Just(Refusal::Full),
         Just(Refusal::Twin),
+        Just(Refusal::Certificate),
     ]
 }
 

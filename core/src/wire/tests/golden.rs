@@ -189,6 +189,7 @@ fn handshakes() -> Vec<Golden> {
         ("refuse stranger", Message::Refuse(Refusal::Stranger), "0206"),
         ("refuse full", Message::Refuse(Refusal::Full), "0207"),
         ("refuse twin", Message::Refuse(Refusal::Twin), "0208"),
+        ("refuse certificate", Message::Refuse(Refusal::Certificate), "0209"),
         (
             "founding",
             Message::Founding(Founding {

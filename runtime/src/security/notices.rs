@@ -1,0 +1,54 @@
+//! What is said of connections that could not be secured: the first time, and then not each second.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Decides what is said. Who is refused comes again every second, and whoever is at the port can
+/// make this node refuse: the same fault of the same address is told once in [`QUIET`], and never
+/// more than [`NOTICES_MAX`] in that time.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    said: Mutex<BTreeMap<(Option<IpAddr>, &'static str), Said>>,
+}
+
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    since: u64,
+}
+
+impl Notices {
+    /// Whether to tell of this now: none if not, else how often it was not told since the last time.
+    pub(crate) fn tell(
+        &self,
+        now: Instant,
+        from: Option<IpAddr>,
+        what: &'static str,
+    ) -> Option<u64> {
+        let mut said = self.said.lock();
+        if let Some(said) = said.get_mut(&(from, what)) {
+            if now.duration_since(said.at) < QUIET {
+                said.since += 1;
+                return None;
+            }
+            said.at = now;
+            return Some(std::mem::take(&mut said.since));
+        }
+        if said.len() >= NOTICES_MAX {
+            said.retain(|_, said| now.duration_since(said.at) < QUIET);
+        }
+        if said.len() >= NOTICES_MAX {
+            return None;
+        }
+        said.insert((from, what), Said { at: now, since: 0 });
+        Some(0)
+    }
+}
+
+/// The same is not told again before this has passed.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
+/// So many different things are told in that time.
+pub(super) const NOTICES_MAX: usize = 64;
