@@ -441,7 +441,8 @@ typedef struct {
    */
   size_t n_members;
   /**
-   * For a client: addresses of members, "host:port".
+   * Addresses of members, "host:port": for a client, or for a member that joins a cluster that
+   * exists; `members` is empty then, and `listen` is where the others reach it.
    */
   const ring_bytes_t *join;
   /**

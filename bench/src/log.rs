@@ -238,8 +238,11 @@ mod tests {
                 | Record::Founded
                 | Record::Boot(_)
                 | Record::PeerBoot { .. }
+                | Record::Table(_)
                 | Record::Vote { .. }
                 | Record::Cut { .. }
+                | Record::Replica { .. }
+                | Record::Dropped { .. }
                 | Record::Checkpoint(_) => 0,
             };
             let total: usize = batch.records.iter().map(count).sum();

@@ -67,6 +67,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Show members, shards and leaders
     Status(Status),
+    /// Show who is registered
+    Members,
+    /// Let a member leave: what it holds moves elsewhere first
+    Leave(Leave),
     /// Read and write a partition
     Kv(Kv),
     /// Measure a cluster
@@ -130,6 +134,18 @@ pub(crate) struct Serve {
     /// A member of the cluster, itself included; the same list for all members
     #[arg(long = "member", value_name = "NAME=ADDR", value_parser = parse_member)]
     pub(crate) members: Vec<(String, String)>,
+    /// Join the cluster of the member at this address; may be given several times
+    #[arg(long, value_name = "ADDR", conflicts_with = "members")]
+    pub(crate) join: Vec<String>,
+    /// Where the others reach this member if it joins [default: where it listens]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<String>,
+    /// Share of the shards beside the other members' [default: 1]
+    #[arg(long, value_name = "W")]
+    pub(crate) weight: Option<u16>,
+    /// What a member holds moves elsewhere when it has been away for this long [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) replace_after: Option<Duration>,
     /// Address to listen on [default: the own one of the members]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
@@ -151,6 +167,13 @@ pub(crate) struct Serve {
     pub(crate) replication: Option<u32>,
     #[command(flatten)]
     pub(crate) log: Log,
+}
+
+/// `ring leave`.
+#[derive(Debug, Args)]
+pub(crate) struct Leave {
+    /// Name of the member
+    pub(crate) name: String,
 }
 
 /// `ring status`.
@@ -280,7 +303,7 @@ pub(crate) struct Bench {
     pub(crate) value_size: usize,
     /// Number of keys
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) keys: u64,
+    pub(crate) key_count: u64,
     /// Number of partitions that the keys are spread over; each lives in one shard
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) partitions: u64,

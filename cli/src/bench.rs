@@ -88,10 +88,10 @@ impl Load {
         let noise: Vec<u8> =
             (0..args.value_size + NOISE_OFFSETS).map(|_| dice.next().to_be_bytes()[0]).collect();
         Self {
-            partitions: (0..args.partitions.min(args.keys))
+            partitions: (0..args.partitions.min(args.key_count))
                 .map(|number| node.partition(&format!("bench-{number}")))
                 .collect(),
-            keys: args.keys,
+            keys: args.key_count,
             mix: args.mix,
             value_size: args.value_size,
             noise: Bytes::from(noise),
@@ -235,8 +235,8 @@ impl Tally {
             args.callers,
             args.seconds,
             args.value_size,
-            args.keys,
-            args.partitions.min(args.keys)
+            args.key_count,
+            args.partitions.min(args.key_count)
         );
         text.push_str(&out::table(
             &["CALL", "COUNT", "PER_SECOND", "P50", "P90", "P99", "P99.9", "MAX"],
@@ -256,8 +256,8 @@ impl Tally {
             "callers": args.callers,
             "seconds": args.seconds,
             "value_size": args.value_size,
-            "keys": args.keys,
-            "partitions": args.partitions.min(args.keys),
+            "keys": args.key_count,
+            "partitions": args.partitions.min(args.key_count),
             "errors": self.errors,
         });
         for (name, kind) in self.kinds() {
@@ -329,7 +329,7 @@ fn millis(micros: u64) -> String {
 
 fn error_kind(error: &Error) -> &'static str {
     match error {
-        Error::Refused(_) => "refused",
+        Error::Refused(_) | Error::Leave(_) => "refused",
         Error::Failed(Failure::Deadline) => "deadline, did not happen",
         Error::Failed(Failure::OutcomeUnknown) => "outcome unknown",
         Error::Failed(Failure::Interrupted) => "interrupted",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use libring::{Event, Founder, GroupId, MemberId, Term};
+use libring::{Event, GroupId, MemberId, Registered, Standing, Term};
 
 use crate::out;
 
@@ -13,7 +13,7 @@ pub(crate) struct Names(BTreeMap<MemberId, String>);
 
 impl Names {
     /// The names of a cluster's members.
-    pub(crate) fn of(members: &[Founder]) -> Self {
+    pub(crate) fn of(members: &[Registered]) -> Self {
         Self(members.iter().map(|m| (m.id, m.name.clone())).collect())
     }
 
@@ -36,6 +36,10 @@ pub(crate) struct Leaders {
 impl Leaders {
     /// Takes an event in.
     pub(crate) fn note(&mut self, group: GroupId, term: Term, leader: Option<MemberId>) {
+        // The directory is no shard.
+        if group == GroupId::DIRECTORY {
+            return;
+        }
         let before = self.known.get(&group).copied();
         let newer = match before {
             None => true,
@@ -117,6 +121,24 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         Event::PeerFault { member, what } => {
             Some(format!("{who} dropped something from {}: {what}", peer(member)))
         }
+        Event::DirectoryChanged { table } => {
+            let members: Vec<String> = table
+                .members
+                .iter()
+                .map(|member| match member.standing {
+                    Standing::Active => names.name(member.id),
+                    Standing::Leaving => format!("{} (leaving)", names.name(member.id)),
+                    Standing::Lost => format!("{} (lost)", names.name(member.id)),
+                })
+                .collect();
+            let moving = match table.moving() {
+                0 => String::new(),
+                n => format!("; {n} on the move"),
+            };
+            Some(format!("{who}: directory {}: {}{moving}", table.version, members.join(", ")))
+        }
+        Event::ChangeRefused { reason } => Some(format!("{who} is refused: {reason}")),
+        Event::Left => Some(format!("{who} has left: it holds nothing any more")),
     }
 }
 

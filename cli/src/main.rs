@@ -23,6 +23,7 @@ mod follow;
 mod fsck;
 mod keys;
 mod kv;
+mod members;
 mod out;
 mod serve;
 mod status;
@@ -48,6 +49,8 @@ fn run(cli: Cli) -> Result<(), Stop> {
         Command::Dev(args) => on_tokio(dev::run(&common, &args)),
         Command::Serve(args) => on_tokio(serve::run(&common, &args)),
         Command::Status(args) => on_tokio(status::run(&common, &args)),
+        Command::Members => on_tokio(members::run(&common)),
+        Command::Leave(args) => on_tokio(members::leave(&common, &args)),
         Command::Kv(args) => on_tokio(kv::run(&common, &args)),
         Command::Bench(args) => on_tokio(bench::run(&common, &args)),
         Command::Fsck(args) => fsck::run(&common, &args),

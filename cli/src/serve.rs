@@ -38,11 +38,11 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
         out::count(node.members().len(), "member")
     ));
 
-    let halted = tokio::select! {
-        halt = follow_one(&node, &who, &mut watched) => Some(halt),
+    let ended = tokio::select! {
+        ended = follow_one(&node, &who, &mut watched) => ended,
         () = signals.stop() => None,
     };
-    if let Some(halt) = halted {
+    if let Some(halt) = ended {
         return Err(Stop::new(Code::Member, format!("{what} has halted: {halt}")));
     }
     watched.line(format!("{who} stops"));
@@ -56,9 +56,9 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Tells what happens to a member, until it halts.
-async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Halt {
-    let names = Names::of(&node.members());
+/// Tells what happens to a member, until it halts; none when it has left the cluster.
+async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Option<Halt> {
+    let mut names = Names::of(&node.members());
     let mut events = node.events();
     let mut leaders = Leaders::default();
     loop {
@@ -72,13 +72,19 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Halt {
             }
         };
         match event {
-            None => return node.halted().await,
+            None => return Some(node.halted().await),
             Some(Event::LeaderChanged { group, term, leader }) => leaders.note(group, term, leader),
             // Said already, in more words.
             Some(Event::Up { .. }) => {}
             Some(event) => {
+                if let Event::DirectoryChanged { table } = &event {
+                    names = Names::of(&table.members);
+                }
                 if let Some(line) = follow::describe(who, &event, &names) {
                     watched.line(line);
+                }
+                if event == Event::Left {
+                    return None;
                 }
             }
         }
@@ -138,6 +144,10 @@ struct File {
     keys: Option<PathBuf>,
     #[serde(default)]
     insecure: bool,
+    #[serde(default)]
+    join: Vec<String>,
+    advertise: Option<String>,
+    weight: Option<u16>,
     shards: Option<u32>,
     replication: Option<u32>,
 }
@@ -175,10 +185,18 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
         args.members.clone()
     };
     let keys = common.keys.clone().or(file.keys);
+    let mut timers = default.timers;
+    if let Some(replace_after) = args.replace_after {
+        timers.replace_after = replace_after;
+    }
     Ok(Options {
+        timers,
         name: args.name.clone().or(file.name).unwrap_or(default.name),
         cluster: common.cluster.clone().or(file.cluster).unwrap_or(default.cluster),
         members,
+        join: if args.join.is_empty() { file.join } else { args.join.clone() },
+        advertise: args.advertise.clone().or(file.advertise),
+        weight: args.weight.or(file.weight).unwrap_or(default.weight),
         listen: args.listen.clone().or(file.listen),
         data,
         keys: keys.as_deref().map(read_keys).transpose()?,

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::time::Duration;
 
-use libring::{Error, Failure, Founder, GroupId, MemberId, MemberStatus, Node, Role, Term};
+use libring::{
+    Error, Failure, GroupId, MemberId, MemberStatus, Node, Registered, Role, Standing, Table, Term,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Common, Status};
 use crate::connect::connect;
 use crate::follow::Names;
+use crate::members::await_directory;
 use crate::out;
 use crate::stop::{Code, Stop};
 
@@ -17,6 +21,7 @@ use crate::stop::{Code, Stop};
 pub(crate) async fn run(common: &Common, args: &Status) -> Result<(), Stop> {
     let patience = common.timeout_or(Duration::from_secs(3));
     let node = connect(common, patience).await?;
+    await_directory(&node, patience).await;
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -44,7 +49,8 @@ pub(crate) async fn run(common: &Common, args: &Status) -> Result<(), Stop> {
 /// What the members say.
 #[derive(Debug)]
 struct Report {
-    members: Vec<(Founder, Result<MemberStatus, String>)>,
+    members: Vec<(Registered, Result<MemberStatus, String>)>,
+    directory: Option<Arc<Table>>,
     shards: Vec<Shard>,
     names: Names,
 }
@@ -86,8 +92,9 @@ impl Report {
             };
             members.push((founder, status));
         }
-        let shards = shards(members.iter().filter_map(|(_, status)| status.as_ref().ok()));
-        Self { members, shards, names }
+        let mut shards = shards(members.iter().filter_map(|(_, status)| status.as_ref().ok()));
+        shards.retain(|shard| shard.group != GroupId::DIRECTORY);
+        Self { members, shards, names, directory: node.directory() }
     }
 
     /// Fails when a shard has no leader, or no member could say.
@@ -124,7 +131,10 @@ impl Report {
                 vec![founder.name.clone(), founder.id.to_string(), founder.address.clone()];
             match status {
                 Ok(status) => row.extend([
-                    String::from("up"),
+                    String::from(match founder.standing {
+                        Standing::Active | Standing::Lost => "up",
+                        Standing::Leaving => "leaving",
+                    }),
                     status.boot.count().to_string(),
                     out::span(Duration::from_nanos(status.uptime)),
                     self.name_all(&status.connected),
@@ -156,6 +166,13 @@ impl Report {
             if let Err(why) = status {
                 text.push_str(&format!("{} cannot be asked: {why}\n", founder.name));
             }
+        }
+        if let Some(table) = &self.directory {
+            text.push_str(&format!(
+                "directory: version {}, {}",
+                table.version,
+                moves(table.moving())
+            ));
         }
         let shards = self.shards.iter().map(|shard| {
             let lag = shard.lag.iter().map(|(member, lag)| match lag {
@@ -215,6 +232,10 @@ impl Report {
         json!({
             "members": members.collect::<Vec<_>>(),
             "shards": shards.collect::<Vec<_>>(),
+            "directory": self.directory.as_ref().map(|table| json!({
+                "version": table.version,
+                "moving": table.moving(),
+            })),
             "healthy": self.verdict().is_ok(),
         })
     }
@@ -229,6 +250,13 @@ impl Report {
         }
         let names: Vec<String> = members.iter().map(|m| self.names.name(*m)).collect();
         names.join(",")
+    }
+}
+
+fn moves(moving: u64) -> String {
+    match moving {
+        0 => String::from("nothing on the move\n"),
+        n => format!("{n} on the move\n"),
     }
 }
 

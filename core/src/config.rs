@@ -19,6 +19,13 @@ pub struct Config {
     /// Name and address of every member of the cluster, itself included, the same list (in any order) on all. For
     /// a client: the addresses to begin with, names ignored. Empty on a member: a cluster of one.
     pub members: Vec<(String, String)>,
+    /// Addresses of members of a cluster that exists, for a member that joins it: it asks any of them, again and again,
+    /// and creates no cluster. `members` is empty then, and shards and replication are the cluster's.
+    pub join: Vec<String>,
+    /// Where others reach a member that joins.
+    pub address: String,
+    /// A member's share of the shards beside the others'; 0: none.
+    pub weight: u16,
     /// Number of shards, fixed when the cluster is created.
     pub shards: u32,
     /// Replicas of each shard, at most this many.
@@ -51,6 +58,8 @@ pub struct Timers {
     pub session_ttl: Duration,
     /// A scan's snapshot that nobody asks for is closed after this long.
     pub cursor_ttl: Duration,
+    /// What a member holds is moved elsewhere when it has been away for this long.
+    pub replace_after: Duration,
 }
 
 /// Bounds of everything that grows. Bytes where bytes are held.
@@ -101,6 +110,10 @@ pub struct Limits {
     pub strangers: usize,
     /// Most clients connected to this member.
     pub clients: usize,
+    /// Most groups that change their members at once.
+    pub moves: u64,
+    /// Most members of the cluster.
+    pub members: usize,
 }
 
 impl Default for Timers {
@@ -115,6 +128,7 @@ impl Default for Timers {
             retry: Duration::from_millis(500),
             session_ttl: Duration::from_secs(60),
             cursor_ttl: Duration::from_secs(30),
+            replace_after: Duration::from_secs(300),
         }
     }
 }
@@ -144,6 +158,8 @@ impl Default for Limits {
             reads: 65_536,
             strangers: 128,
             clients: 1024,
+            moves: 8,
+            members: 255,
         }
     }
 }
@@ -155,6 +171,9 @@ impl Default for Config {
             name: String::from("one"),
             client: false,
             members: Vec::new(),
+            join: Vec::new(),
+            address: String::new(),
+            weight: 1,
             shards: 64,
             replication: 3,
             timers: Timers::default(),

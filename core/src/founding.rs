@@ -116,6 +116,13 @@ impl Founding {
         Step::Wait
     }
 
+    /// This member joins a cluster that exists.
+    pub(crate) fn join(&mut self, genesis: Genesis) {
+        self.genesis = Some(genesis);
+        self.held = true;
+        self.founded = true;
+    }
+
     /// Our genesis is durable.
     pub(crate) fn on_held(&mut self) {
         self.held = true;

@@ -5,8 +5,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::directory_voters;
 use crate::ids::{ClusterId, GroupId, MemberId, ReplicaId, len_u64};
 use crate::raft::message::{Membership, Replica};
+use crate::ring::ShardPlacement;
 use crate::wire::bounded::{self, MEMBERS_MAX};
 
 /// What the founders of a cluster agreed on. Never changes afterwards.
@@ -44,29 +46,45 @@ impl Genesis {
         (1..=self.shards).map(GroupId)
     }
 
-    /// The first membership of a group: each shard begins one member further round the list, so that replicas
-    /// and preferred leaders are spread as evenly as numbers allow. The first voter is the preferred leader.
+    /// The first membership of a group: a shard's replicas are where the placement of the founders puts them. The
+    /// directory is with the first members, the second of two as a learner.
     #[must_use]
     pub fn membership(&self, group: GroupId) -> Membership {
-        let mut voters: Vec<Replica> = self.replicas(group).collect();
+        let mut voters = self.replicas(group);
+        let learners = match group {
+            GroupId::DIRECTORY => voters.split_off(directory_voters(self.members.len())),
+            _ => Vec::new(),
+        };
         voters.sort_unstable();
-        Membership { voters, outgoing: Vec::new(), learners: Vec::new() }
+        Membership { voters, outgoing: Vec::new(), learners, order: 0 }
     }
 
     /// The member that should lead a group while it lives.
     #[must_use]
     pub fn preferred_leader(&self, group: GroupId) -> Option<MemberId> {
-        self.replicas(group).next().map(|replica| replica.member)
+        self.replicas(group).first().map(|replica| replica.member)
     }
 
-    fn replicas(&self, group: GroupId) -> impl Iterator<Item = Replica> + '_ {
-        let members = len_u64(self.members.len());
-        let count = u64::from(self.replication).min(members);
-        let shard = u64::from(group.0);
-        (0..count).filter_map(move |k| {
-            let place = usize::try_from((shard + k) % members).ok()?;
-            let member = self.members.get(place)?.id;
-            Some(Replica { id: ReplicaId(shard * u64::from(self.replication) + k + 1), member })
-        })
+    /// The first replica id that the genesis gives to nobody.
+    #[must_use]
+    pub fn next_replica(&self) -> ReplicaId {
+        let shards = (u64::from(self.shards) + 1) * u64::from(self.replication);
+        ReplicaId(shards.max(len_u64(self.members.len())) + 1)
+    }
+
+    /// A group's first replicas, the preferred leader's first.
+    fn replicas(&self, group: GroupId) -> Vec<Replica> {
+        let ids = self.members.iter().map(|founder| founder.id);
+        let members: Vec<MemberId> = match group {
+            // With two members the second learns.
+            GroupId::DIRECTORY if self.members.len() == 2 => ids.collect(),
+            GroupId::DIRECTORY => ids.take(directory_voters(self.members.len())).collect(),
+            _ => {
+                let set = ids.map(|id| (id, 1));
+                ShardPlacement::new(set, self.shards, self.replication).replicas(group).to_vec()
+            }
+        };
+        let first = u64::from(group.0) * u64::from(self.replication) + 1;
+        (first..).map(ReplicaId).zip(members).map(|(id, member)| Replica { id, member }).collect()
     }
 }

@@ -117,6 +117,22 @@ impl Boot {
     }
 }
 
+impl RequestId {
+    const INTERNAL_BIT: u64 = 1 << 63;
+
+    /// A call that a node makes of itself. Its answer is not told to the world.
+    #[must_use]
+    pub(crate) fn internal(number: u64) -> Self {
+        Self(number | Self::INTERNAL_BIT)
+    }
+
+    /// True for calls that a node makes of itself.
+    #[must_use]
+    pub(crate) fn is_internal(self) -> bool {
+        self.0 & Self::INTERNAL_BIT != 0
+    }
+}
+
 impl GroupId {
     /// The directory's group. Reserved; the shards begin at 1.
     pub const DIRECTORY: Self = Self(0);
@@ -124,6 +140,26 @@ impl GroupId {
 
 impl MemberId {
     const CLIENT_BIT: u64 = 1 << 63;
+    const JOINER_BIT: u64 = 1 << 62;
+
+    /// The id of a member that joined a cluster after its creation: it follows from what its directory drew at its
+    /// making, so that another directory is another member.
+    #[must_use]
+    pub fn joiner(birth: u64) -> Self {
+        Self((birth | Self::JOINER_BIT) & !Self::CLIENT_BIT)
+    }
+
+    /// True for members that joined after the cluster's creation.
+    #[must_use]
+    pub fn is_joiner(self) -> bool {
+        self.0 & (Self::CLIENT_BIT | Self::JOINER_BIT) == Self::JOINER_BIT
+    }
+
+    /// True for members that created the cluster.
+    #[must_use]
+    pub fn is_founder(self) -> bool {
+        self.0 & (Self::CLIENT_BIT | Self::JOINER_BIT) == 0
+    }
 
     /// The id of a client, from 63 drawn bits.
     #[must_use]

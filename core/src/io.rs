@@ -8,12 +8,14 @@
 //! [`Node::submit`]: crate::Node::submit
 //! [`Node::flush`]: crate::Node::flush
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
 
+use crate::directory::{ChangeRefused, Table};
 use crate::genesis::Genesis;
 use crate::ids::{
     Boot, ClusterId, ConnId, CursorId, GroupId, LogSeq, MemberId, RequestId, Revision, SegmentId,
@@ -278,6 +280,12 @@ pub enum Action {
         /// The member; it may be this one.
         member: MemberId,
     },
+    /// Tells a member to leave the cluster (the call's partition is ignored): what it holds moves elsewhere, then it tells
+    /// its world [`Event::Left`]. Answered with `Reply::Status` as soon as it knows.
+    Leave {
+        /// The member; it may be this one.
+        member: MemberId,
+    },
 }
 
 /// How fresh a read must be.
@@ -449,6 +457,18 @@ pub enum Event {
         /// The leader, if known.
         leader: Option<MemberId>,
     },
+    /// The directory is another: who is registered, or who is to hold what.
+    DirectoryChanged {
+        /// What it says now.
+        table: Box<Table>,
+    },
+    /// The directory's leader cannot do what this member asked for.
+    ChangeRefused {
+        /// Why.
+        reason: ChangeRefused,
+    },
+    /// This member asked to be let go, and holds nothing any more: it may be closed for good.
+    Left,
     /// A peer sent something that the protocol forbids; it was dropped and counted.
     PeerFault {
         /// The peer, if the connection had one.

@@ -26,6 +26,7 @@
 extern crate alloc;
 
 pub mod config;
+pub mod directory;
 mod founding;
 pub mod genesis;
 mod group;

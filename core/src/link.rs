@@ -125,11 +125,14 @@ impl Judge<'_> {
         if self.me.member.is_client() {
             return Ok(());
         }
-        if who.agreement != self.me.agreement {
+        let joins = |member: MemberId| member.is_joiner();
+        if !joins(who.member) && !joins(self.me.member) && who.agreement != self.me.agreement {
             return Err(Refusal::Agreement);
         }
         let Some((name, birth)) = self.members.get(&who.member) else {
-            return Err(Refusal::Stranger);
+            // Who is not registered yet may ask for it, once there is a cluster; whom a joiner finds it believes.
+            let may_join = joins(who.member) && self.me.cluster.is_some();
+            return if may_join || joins(self.me.member) { Ok(()) } else { Err(Refusal::Stranger) };
         };
         if *name != who.name {
             return Err(Refusal::Stranger);
@@ -163,13 +166,38 @@ impl Links {
         }
     }
 
+    /// The address of a member is another now, or there is nothing to dial it for any more.
+    pub(crate) fn readdress(&mut self, now: Instant, member: MemberId, address: Option<&String>) {
+        for target in self.targets.iter_mut().filter(|target| target.member == Some(member)) {
+            match address {
+                Some(address) if target.address != *address => {
+                    target.address.clone_from(address);
+                    if let TargetState::Idle { dial_at } = &mut target.state {
+                        *dial_at = now;
+                    }
+                }
+                Some(_) => {}
+                // A link that is up stays for as long as the other side keeps it.
+                None => target.state = TargetState::Retired,
+            }
+        }
+    }
+
     /// Keeps a connection to this address from now on.
     pub(crate) fn add_target(&mut self, now: Instant, member: Option<MemberId>, address: String) {
-        let known = self.targets.iter_mut().find(|target| {
-            target.address == address || (member.is_some() && target.member == member)
-        });
-        if let Some(target) = known {
-            target.member = target.member.or(member);
+        let by_member = |target: &Target| member.is_some() && target.member == member;
+        let by_address = |target: &Target| target.address == address;
+        let place = self.targets.iter().position(by_member);
+        if let Some(place) = place.or_else(|| self.targets.iter().position(by_address)) {
+            let target = &mut self.targets[place];
+            if member.is_some() && target.member != member {
+                // Another member is there by now, on another directory than the one before it.
+                target.member = member;
+                if target.state == TargetState::Retired {
+                    target.state = TargetState::Idle { dial_at: now };
+                    target.backoff = self.timers.redial_min;
+                }
+            }
             return;
         }
         let state = TargetState::Idle { dial_at: now };
@@ -183,6 +211,11 @@ impl Links {
             if let TargetState::Idle { dial_at } = target.state
                 && dial_at <= now
             {
+                // It has dialled itself: a second connection would only take the place of that one.
+                if target.member.is_some_and(|member| self.up.contains_key(&member)) {
+                    target.state = TargetState::Idle { dial_at: now + self.timers.redial_max };
+                    continue;
+                }
                 let dial = self.next_dial;
                 self.next_dial += 1;
                 target.state = TargetState::Dialling(dial);

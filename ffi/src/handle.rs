@@ -537,9 +537,12 @@ pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
         NodeEvent::LeaderChanged { group, leader, .. } => {
             (RING_EV_LEADER, u64::from(group.0), leader.map_or(0, |leader| leader.0))
         }
-        NodeEvent::Up { .. } | NodeEvent::PeerRefused { .. } | NodeEvent::PeerFault { .. } => {
-            return None;
-        }
+        NodeEvent::Up { .. }
+        | NodeEvent::DirectoryChanged { .. }
+        | NodeEvent::ChangeRefused { .. }
+        | NodeEvent::Left
+        | NodeEvent::PeerRefused { .. }
+        | NodeEvent::PeerFault { .. } => return None,
     };
     Some(Event { kind, a, b, ..Event::default() })
 }

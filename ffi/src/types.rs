@@ -104,7 +104,8 @@ pub struct ring_options_t {
     pub members: *const ring_bytes_t,
     /// How many members there are.
     pub n_members: usize,
-    /// For a client: addresses of members, "host:port".
+    /// Addresses of members, "host:port": for a client, or for a member that joins a cluster that
+    /// exists; `members` is empty then, and `listen` is where the others reach it.
     pub join: *const ring_bytes_t,
     /// How many addresses there are.
     pub n_join: usize,

@@ -116,7 +116,7 @@ pub fn membership(u: &mut Unstructured<'_>) -> Result<Membership> {
         }
         Ok(replicas)
     };
-    Ok(Membership { voters: replicas()?, outgoing: replicas()?, learners: replicas()? })
+    Ok(Membership { voters: replicas()?, outgoing: replicas()?, learners: replicas()?, order: 1 })
 }
 
 fn payload(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {

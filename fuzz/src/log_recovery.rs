@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
+use ring_core::directory::Table;
 use ring_core::genesis::{Founder, Genesis};
 use ring_core::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, SegmentId, Term};
 use ring_core::raft::message::{Entry, EntryBody, Membership, Replica};
@@ -83,6 +84,7 @@ fn checkpoint(recovered: &Recovered) -> Checkpoint {
         founded: recovered.founded,
         boot: recovered.boot,
         earlier: recovered.earlier.clone(),
+        table: recovered.table.clone(),
         peers: recovered.peers.iter().map(|(&member, &boot)| (member, boot)).collect(),
         groups: groups.collect(),
     }
@@ -95,6 +97,9 @@ enum Step {
     Entries { group: bool, back: u8, count: u8, size: u8 },
     Cut { group: bool, on: u8 },
     Peer { boot: u8 },
+    Make { group: bool },
+    Drop { group: bool },
+    Table { version: u8 },
     Birth,
     Seal,
     Stored,
@@ -167,6 +172,20 @@ fn step(step: Step, log: &mut Log, files: &mut Files, groups: &mut BTreeMap<Grou
         Step::Peer { boot } => {
             let boot = Boot(u64::from(boot) << 32);
             log.push(Record::PeerBoot { member: MemberId(2), boot });
+        }
+        Step::Make { group } => {
+            let (group, replica) = held_of(group);
+            groups.entry(group).or_default();
+            log.push(Record::Replica { group, replica });
+        }
+        Step::Drop { group } => {
+            let (group, _) = held_of(group);
+            groups.remove(&group);
+            log.push(Record::Dropped { group });
+        }
+        Step::Table { version } => {
+            let table = Table { version: version.into(), ..Table::of_genesis(&genesis()) };
+            log.push(Record::Table(Box::new(table)));
         }
         Step::Birth => {
             log.push(Record::Genesis(genesis()));

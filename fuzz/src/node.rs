@@ -9,12 +9,13 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use ring_core::Input;
+use ring_core::directory::{Assignment, Registered, Standing, Table};
 use ring_core::ids::{
     ConnId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, Revision, Seq, SessionId, SnapshotId,
     Term,
 };
 use ring_core::io::{Action, Call, Consistency, Halt};
-use ring_core::raft::message::{Beat, BeatAnswer, Body, Entry, Message as RaftMessage};
+use ring_core::raft::message::{Beat, BeatAnswer, Body, Entry, Message as RaftMessage, Replica};
 use ring_core::shard::command::{Query, Scan};
 use ring_core::wire::message::{BeatOf, Message};
 
@@ -236,7 +237,7 @@ fn call(u: &mut Unstructured<'_>, lone: &Lone) -> Result<Message> {
     let group = GroupId(u.int_in_range(0..=3)?);
     let session = SessionId(u.int_in_range(0..=4)?);
     let first = Seq(near(u, &[1, 4])?);
-    Ok(match u.int_in_range(0..=9)? {
+    Ok(match u.int_in_range(0..=12)? {
         0 => Message::Open { group, nonce: u.int_in_range(0..=3)? },
         1 => {
             let mut commands = Vec::new();
@@ -271,13 +272,51 @@ fn call(u: &mut Unstructured<'_>, lone: &Lone) -> Result<Message> {
             query: query(u)?,
             linearizable: u.arbitrary()?,
         },
-        7 => Message::AskStatus { call: u.arbitrary()? },
+        7 => Message::AskStatus { call: u.arbitrary()?, leave: u.ratio(1, 8)? },
+        9 => Message::Table(table(u)?),
+        10 => Message::TableVersion(u.arbitrary()?),
+        11 => match u.int_in_range(0..=2)? {
+            0 => Message::Register { address: String::from("h:9"), weight: u.arbitrary()? },
+            1 => Message::Leave,
+            _ => Message::Settled { group, order: u.int_in_range(0..=9)? },
+        },
         8 => Message::Ping,
         _ => {
             let len = usize::from(u.arbitrary::<u8>()?).min(u.len());
             postcard::from_bytes(u.bytes(len)?).unwrap_or(Message::Pong)
         }
     })
+}
+
+/// A directory as a peer could tell of it: mostly sound, and seldom sensible.
+fn table(u: &mut Unstructured<'_>) -> Result<Table> {
+    let mut members = Vec::new();
+    for id in 1..=u.int_in_range(1..=4)? {
+        members.push(Registered {
+            id: MemberId(id),
+            name: format!("m{id}"),
+            address: format!("h:{id}"),
+            birth: u.int_in_range(0..=2)?,
+            weight: u.int_in_range(0..=2)?,
+            standing: *u.choose(&[Standing::Active, Standing::Leaving, Standing::Lost])?,
+        });
+    }
+    let mut groups = Vec::new();
+    for group in 0..=u.int_in_range(0..=4)? {
+        let mut replicas = Vec::new();
+        for member in 1..=u.int_in_range(1..=4)? {
+            let id = ReplicaId(u64::from(group) * 8 + member + u.int_in_range(0..=1)? * 64);
+            replicas.push(Replica { id, member: MemberId(member) });
+        }
+        let mut rest = replicas.split_off(u.int_in_range(1..=replicas.len())?);
+        let retiring = rest.split_off(u.int_in_range(0..=rest.len())?);
+        let settled = retiring.is_empty() && u.arbitrary()?;
+        let (order, learners) = (u.int_in_range(0..=9)?, rest);
+        let group = GroupId(group);
+        groups.push(Assignment { group, order, voters: replicas, learners, retiring, settled });
+    }
+    let (version, next_replica) = (u.int_in_range(0..=20)?, ReplicaId(1 << 20));
+    Ok(Table { version, next_replica, members, groups })
 }
 
 fn query(u: &mut Unstructured<'_>) -> Result<Query> {

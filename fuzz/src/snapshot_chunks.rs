@@ -101,6 +101,11 @@ impl Play {
                 };
                 StoreTask::Read { read: ReadId(1), group: GROUP, query }
             }
+            3 if u.ratio(1, 8)? => {
+                self.carry_out(StoreTask::Drop { group: GROUP });
+                let membership = ring_core::raft::message::Membership::default();
+                StoreTask::Create { group: GROUP, membership }
+            }
             _ => {
                 let chunk = u.int_in_range(0..=4)?;
                 StoreTask::Install {
@@ -123,6 +128,7 @@ impl Play {
         for done in done {
             match done {
                 StoreDone::Applied { index, .. } => self.index = index,
+                StoreDone::Dropped { .. } => (self.index, self.term) = Default::default(),
                 StoreDone::Installed { state, .. } => {
                     assert!(state.index >= self.index, "nothing applied is taken back");
                     (self.index, self.term) = (state.index, state.term);

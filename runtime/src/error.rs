@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use ring_core::config::ConfigError;
+use ring_core::directory::ChangeRefused;
 use ring_core::io::{Failure, Halt, Refused};
 use ring_core::node::StartError;
 use ring_core::storage::RecoveryError;
@@ -17,6 +18,8 @@ pub enum Error {
     Refused(Refused),
     /// It was accepted and did not succeed.
     Failed(Failure),
+    /// The directory does not let the member go.
+    Leave(ChangeRefused),
 }
 
 impl Error {
@@ -24,7 +27,7 @@ impl Error {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::Leave(_) => false,
             Self::Failed(failure) => match failure {
                 Failure::OutcomeUnknown | Failure::Closed { maybe: true } => true,
                 Failure::Deadline
@@ -47,6 +50,7 @@ impl fmt::Display for Error {
         match self {
             Self::Refused(refused) => refused.fmt(f),
             Self::Failed(failure) => failure.fmt(f),
+            Self::Leave(reason) => write!(f, "the member cannot leave: {reason}"),
         }
     }
 }

@@ -82,6 +82,7 @@ pub use node::{Connections, Events, Node};
 pub use options::{Data, Options};
 pub use partition::{Compared, Info, Item, Partition, Range, Scan, Value};
 pub use ring_core::config::{ConfigError, Limits, Timers};
+pub use ring_core::directory::{Assignment, ChangeRefused, Registered, Standing, Table};
 pub use ring_core::genesis::Founder;
 pub use ring_core::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, RequestId, Revision, Term,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use ring_core::genesis::Founder;
+use ring_core::directory::{Registered, Table};
 use ring_core::ids::{MemberId, len_u64};
 use ring_core::io::{Action, Event, Failure, Halt, Reply};
 use ring_core::wire::message::MemberStatus;
@@ -80,11 +80,53 @@ impl Node {
         *self.inner.shared.me.get().expect("set before the node is handed out")
     }
 
-    /// All members of the cluster, sorted by id.
+    /// All registered members of the cluster, sorted by id, as far as this node has been told.
     #[must_use]
-    pub fn members(&self) -> Vec<Founder> {
+    pub fn members(&self) -> Vec<Registered> {
+        if let Some(table) = self.directory() {
+            return table.members.clone();
+        }
         let genesis = self.inner.shared.genesis.get();
-        genesis.map(|genesis| genesis.members.clone()).unwrap_or_default()
+        genesis.map(|genesis| Table::of_genesis(genesis).members).unwrap_or_default()
+    }
+
+    /// Who is registered and who is to hold which shard, as far as this node has been told.
+    #[must_use]
+    pub fn directory(&self) -> Option<Arc<Table>> {
+        self.inner.shared.table.lock().clone()
+    }
+
+    /// Leaves the cluster: what this member holds moves to others first, which takes as long as the data needs; until
+    /// then it serves as before. Resolves when nothing is held here any more: the node may be closed and its directory
+    /// deleted.
+    ///
+    /// # Errors
+    /// [`Error::Leave`] when the directory refuses, as it does for the only member that could hold the data; the node
+    /// goes on then. [`Failure::Closed`] when the node ends first.
+    pub async fn leave(&self) -> Result<(), Error> {
+        let mut events = self.events();
+        self.tell_to_leave(self.whoami()).await?;
+        loop {
+            match events.next().await {
+                Some(Event::Left) => return Ok(()),
+                Some(Event::ChangeRefused { reason }) => return Err(Error::Leave(reason)),
+                Some(_) => {}
+                None => return Err(Failure::Closed { maybe: true }.into()),
+            }
+        }
+    }
+
+    /// Tells a member to leave the cluster. Resolves when it knows; it is gone when [`Node::members`] has it no more.
+    ///
+    /// # Errors
+    /// The member did not answer within the default deadline, or this node has ended.
+    pub async fn tell_to_leave(&self, member: MemberId) -> Result<MemberStatus, Error> {
+        let shared = &self.inner.shared;
+        let reply = shared.ask("", Action::Leave { member }, shared.options.deadline).await?;
+        let Reply::Status(status) = reply else {
+            return wrong(&reply);
+        };
+        Ok(status)
     }
 
     /// Where this node listens, if it does.

@@ -19,8 +19,14 @@ pub struct Options {
     /// Name and address (`host:port`) of every member, this one included; the same list on all.
     /// Empty on a member: a cluster of one.
     pub members: Vec<(String, String)>,
-    /// Only for a client: addresses of members to begin with.
+    /// Addresses of members to begin with: of a client, or of a member that joins a cluster that exists (`members` is
+    /// empty then, and shards and replication are the cluster's). A member tries them again and again and creates no
+    /// cluster.
     pub join: Vec<String>,
+    /// Where others reach a member that joins or that stands alone (`host:port`). None: where it listens.
+    pub advertise: Option<String>,
+    /// A member's share of the shards beside the others'; 0: none. Default: 1.
+    pub weight: u16,
     /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a
     /// cluster of one and for a client.
     pub listen: Option<String>,
@@ -63,6 +69,8 @@ impl Default for Options {
             client: false,
             members: Vec::new(),
             join: Vec::new(),
+            advertise: None,
+            weight: 1,
             listen: None,
             data: Data::Dir(PathBuf::from("ring-data")),
             keys: None,
@@ -79,19 +87,20 @@ impl Default for Options {
 impl Options {
     /// What core is told.
     pub(crate) fn config(&self) -> Config {
-        let members = match (&self.listen, self.client) {
-            (_, true) => self.join.iter().map(|a| (String::new(), a.clone())).collect(),
-            // A cluster of one that clients can reach says in its genesis where.
-            (Some(listen), false) if self.members.is_empty() && !listen.ends_with(":0") => {
-                vec![(self.name.clone(), listen.clone())]
-            }
-            (_, false) => self.members.clone(),
+        let listen = self.listen.clone().filter(|listen| !listen.ends_with(":0"));
+        let address = self.advertise.clone().or(listen).unwrap_or_default();
+        let (members, join) = match self.client {
+            true => (self.join.iter().map(|a| (String::new(), a.clone())).collect(), Vec::new()),
+            false => (self.members.clone(), self.join.clone()),
         };
         Config {
             cluster: self.cluster.clone(),
             name: self.name.clone(),
             client: self.client,
             members,
+            join,
+            address,
+            weight: self.weight,
             shards: self.shards,
             replication: self.replication,
             timers: self.timers.clone(),

@@ -1,11 +1,12 @@
 //! What the threads of one node share.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ring_core::directory::Table;
 use ring_core::genesis::Genesis;
 use ring_core::ids::{ConnId, LogSeq, MemberId, RequestId, len_u64};
 use ring_core::io::{Action, Call, Dial, Event, Failure, Halt, Input, Refused, Reply};
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) me: OnceLock<MemberId>,
     /// Known when the node is up.
     pub(crate) genesis: OnceLock<Genesis>,
+    /// The newest directory.
+    pub(crate) table: Mutex<Option<Arc<Table>>>,
     /// For core's thread.
     inbox: Mailbox<Item>,
     /// Woken when the inbox was full and is not any more.
@@ -103,6 +106,7 @@ impl Shared {
             notices: Notices::default(),
             me: OnceLock::new(),
             genesis: OnceLock::new(),
+            table: Mutex::new(None),
             inbox: Mailbox::new(),
             room: Notify::new(),
             calls: Mutex::default(),
@@ -325,6 +329,21 @@ impl Shared {
                 let _: Result<(), Genesis> = self.genesis.set(genesis.clone());
                 self.advance(Phase::Up);
             }
+            Event::DirectoryChanged { table } => {
+                tracing::info!(
+                    version = table.version,
+                    members = table.members.len(),
+                    moving = table.moving(),
+                    "directory"
+                );
+                *self.table.lock() = Some(Arc::new((**table).clone()));
+            }
+            Event::ChangeRefused { reason } => {
+                tracing::warn!(%reason, "refused by the directory");
+            }
+            Event::Left => {
+                tracing::info!("left: nothing is held here any more");
+            }
             Event::PeerConnected { member } => tracing::info!(%member, "peer connected"),
             Event::PeerDisconnected { member } => tracing::info!(%member, "peer disconnected"),
             Event::PeerRefused { member, reason, by_us } => {
@@ -399,7 +418,7 @@ fn weigh(action: &Action) -> (bool, usize) {
             (false, from.len() + to.as_ref().map_or(0, bytes::Bytes::len))
         }
         Action::ScanNext { .. } | Action::ScanClose { .. } => (false, 0),
-        Action::Info | Action::Status { .. } => (false, 0),
+        Action::Info | Action::Status { .. } | Action::Leave { .. } => (false, 0),
     }
 }
 

@@ -288,8 +288,9 @@ fn check(options: &Options) -> Result<(), OpenError> {
     if options.client && options.listen.is_some() {
         return wrong("listen", "a client does not listen");
     }
-    if !options.client && !options.join.is_empty() {
-        return wrong("join", "only a client joins; a member has the list `members`");
+    let joins = !options.client && !options.join.is_empty() && options.members.is_empty();
+    if joins && options.listen.is_none() {
+        return wrong("listen", "missing: a member that joins says where it listens (host:port)");
     }
     if options.deadline.is_zero() {
         return wrong("deadline", "calls need some time");

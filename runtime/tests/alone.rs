@@ -60,7 +60,7 @@ async fn every_call_of_a_partition() {
     assert_eq!((info.keys, info.leader), (1, Some(node.whoami())));
     assert_eq!(info.replicas, [node.whoami()]);
     let status = node.status(node.whoami()).await.unwrap();
-    assert_eq!(status.groups.len(), 4);
+    assert_eq!(status.groups.len(), 5, "four shards and the directory");
     assert_eq!(node.members().len(), 1);
     node.close().await.unwrap();
 }

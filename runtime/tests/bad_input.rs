@@ -119,7 +119,8 @@ async fn options_that_cannot_be_meant() {
     let memory = || Options { data: Data::Memory, ..quick() };
     let wrong = [
         ("join", Options { client: true, ..memory() }),
-        ("join", Options { join: free_addresses(1), ..memory() }),
+        ("listen", Options { join: free_addresses(1), ..memory() }),
+        ("join", Options { join: free_addresses(1), ..members(3, None).remove(0) }),
         ("listen", Options { listen: Some("127.0.0.1:0".into()), ..client(&members(1, None)) }),
         ("deadline", Options { deadline: Duration::ZERO, ..memory() }),
         ("name", Options { name: "nobody".into(), ..members(3, None).remove(0) }),

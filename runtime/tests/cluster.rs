@@ -59,7 +59,7 @@ async fn what_one_writes_all_read() {
     for node in &nodes {
         assert_eq!(node.members().iter().map(|m| m.id).collect::<Vec<_>>(), ids);
         // Leadership may be on its way to the preferred leader: asked again until it has arrived.
-        let settled = async { while leaders(node, &ids).await != 4 {} };
+        let settled = async { while leaders(node, &ids).await != 5 {} };
         tokio::time::timeout(Duration::from_secs(10), settled).await.expect("one for each shard");
     }
     drop(parts);

@@ -531,6 +531,7 @@ fn machine(plan: &Plan, m: usize) -> Machine {
         replication: plan.replication,
         timers: plan.timers.clone(),
         limits: plan.limits.clone(),
+        ..Config::default()
     };
     Machine::new(config, clock)
 }

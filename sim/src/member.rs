@@ -453,6 +453,7 @@ fn trace_done(done: &StoreDone) -> u64 {
         StoreDone::Installed { state, .. } => state.digest,
         StoreDone::InstallRefused { .. } => 1,
         StoreDone::Failed { .. } => 2,
+        StoreDone::Dropped { group } => u64::from(group.0),
     }
 }
 

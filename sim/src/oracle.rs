@@ -159,7 +159,7 @@ impl Oracle {
             }
             return;
         }
-        for group in genesis.groups() {
+        for group in core::iter::once(GroupId::DIRECTORY).chain(genesis.groups()) {
             let facts = self.groups.entry(group).or_default();
             facts.shapes.insert((LogIndex(0), Term(0)), genesis.membership(group));
         }
@@ -349,6 +349,10 @@ impl Oracle {
                 if let Some((group, term, vote)) = fact.vote() {
                     facts.votes.insert((group, term), vote);
                 }
+                // The next replica on this member is another voter.
+                if let Fact::Dropped { group } = fact {
+                    facts.votes.retain(|(voted, _), _| *voted != group);
+                }
                 fact.apply(&mut facts.durable);
                 if let Fact::Entries { group, entries } = &fact
                     && let Some(last) = entries.last()
@@ -388,6 +392,12 @@ impl Oracle {
             | Message::Answer { .. }
             | Message::AskStatus { .. }
             | Message::Status { .. }
+            | Message::Table(_)
+            | Message::TableVersion(_)
+            | Message::Register { .. }
+            | Message::Leave
+            | Message::Settled { .. }
+            | Message::ChangeRefused(_)
             | Message::Ping
             | Message::Pong => false,
         }
@@ -456,6 +466,10 @@ impl Oracle {
         let (Some(&stood), Some(mirror)) = (stood, mirror) else {
             return;
         };
+        // A slow disk may let the grant go only when its voter follows a later leader, which has given it more.
+        if mirror.term > term {
+            return;
+        }
         let last = mirror.last();
         let Some(last_term) = mirror.term_at(last) else {
             return;
@@ -568,6 +582,10 @@ impl Oracle {
         }
         match task {
             StoreTask::Apply { group, entries, .. } => self.on_apply(member, *group, entries),
+            // What was handed to a state that is forgotten is owed to nobody.
+            StoreTask::Drop { group } => {
+                self.members[member].progress.remove(group);
+            }
             StoreTask::Create { .. }
             | StoreTask::Read { .. }
             | StoreTask::CloseCursor { .. }
@@ -786,7 +804,8 @@ impl Oracle {
                 };
                 self.on_digest(member, state.group, state.index, state.digest);
             }
-            StoreDone::Read { .. }
+            StoreDone::Dropped { .. }
+            | StoreDone::Read { .. }
             | StoreDone::Loaded { .. }
             | StoreDone::Staged { .. }
             | StoreDone::InstallRefused { .. }

@@ -378,10 +378,11 @@ fn limits(theme: Theme, rng: &mut Rng) -> Limits {
 /// What makes the log's files turn over, be cut, and leave followers behind.
 fn log_limits(rng: &mut Rng, all: bool, limits: &mut Limits) {
     if all || rng.chance(1, 2) {
-        limits.segment_bytes = *pick(rng, &[1 << 10, 4 << 10, 16 << 10, 64 << 10]);
+        // Larger than a checkpoint with its directory: a segment of less holds nothing else.
+        limits.segment_bytes = *pick(rng, &[3 << 10, 4 << 10, 16 << 10, 64 << 10]);
     }
     if all || rng.chance(1, 2) {
-        limits.log_bytes = *pick(rng, &[4 << 10, 16 << 10, 64 << 10, 256 << 10]);
+        limits.log_bytes = *pick(rng, &[12 << 10, 16 << 10, 64 << 10, 256 << 10]);
         limits.segment_bytes = limits.segment_bytes.min(limits.log_bytes / 4);
     }
     if all || rng.chance(1, 2) {

@@ -284,6 +284,12 @@ impl Lookout {
             | Message::Ask { .. }
             | Message::AskStatus { .. }
             | Message::Status { .. }
+            | Message::Table(_)
+            | Message::TableVersion(_)
+            | Message::Register { .. }
+            | Message::Leave
+            | Message::Settled { .. }
+            | Message::ChangeRefused(_)
             | Message::Ping
             | Message::Pong => {}
         }
@@ -360,7 +366,10 @@ impl Lookout {
                 | Record::Founded
                 | Record::Boot(_)
                 | Record::PeerBoot { .. }
+                | Record::Table(_)
                 | Record::Vote { .. }
+                | Record::Replica { .. }
+                | Record::Dropped { .. }
                 | Record::Checkpoint(_) => {}
             }
         }
@@ -419,6 +428,7 @@ impl Lookout {
                 self.reached.add_if(Rare::ScanPages, matches!(query, Query::ScanNext { .. }));
             }
             StoreTask::Create { .. }
+            | StoreTask::Drop { .. }
             | StoreTask::CloseCursor { .. }
             | StoreTask::Persist
             | StoreTask::Load { .. } => {}
@@ -450,7 +460,8 @@ impl Lookout {
             StoreDone::Read { answer: Answer::NoCursor, .. } => {
                 self.reached.add(Rare::CursorLost);
             }
-            StoreDone::Read { .. }
+            StoreDone::Dropped { .. }
+            | StoreDone::Read { .. }
             | StoreDone::Applied { .. }
             | StoreDone::Persisted { .. }
             | StoreDone::Loaded { .. }
@@ -480,7 +491,12 @@ impl Lookout {
                 let peer = &mut self.members[machine_of(*member)];
                 peer.alive.known_to.insert(me);
             }
-            Event::Up { .. } | Event::PeerConnected { .. } | Event::PeerDisconnected { .. } => {}
+            Event::Up { .. }
+            | Event::DirectoryChanged { .. }
+            | Event::ChangeRefused { .. }
+            | Event::Left
+            | Event::PeerConnected { .. }
+            | Event::PeerDisconnected { .. } => {}
         }
     }
 

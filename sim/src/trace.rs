@@ -180,10 +180,16 @@ impl Brief {
             Message::Answer { call, result } => {
                 plain("answer", none, *call, u64::from(result.is_ok()))
             }
-            Message::AskStatus { call } => plain("ask status", none, *call, 0),
+            Message::AskStatus { call, .. } => plain("ask status", none, *call, 0),
             Message::Status { call, .. } => plain("status", none, *call, 0),
             Message::Ping => plain("ping", none, 0, 0),
             Message::Pong => plain("pong", none, 0, 0),
+            Message::Table(table) => plain("table", none, table.version, table.moving()),
+            Message::TableVersion(version) => plain("table version", none, *version, 0),
+            Message::Register { weight, .. } => plain("register", none, u64::from(*weight), 0),
+            Message::Leave => plain("leave", none, 0, 0),
+            Message::Settled { group, order } => plain("settled", *group, *order, 0),
+            Message::ChangeRefused(_) => plain("change refused", none, 0, 0),
         }
     }
 

@@ -198,6 +198,7 @@ impl Sim {
             let news = match task {
                 StoreTask::Apply { group, .. } => oracle.applied(*group).next(),
                 StoreTask::Create { .. }
+                | StoreTask::Drop { .. }
                 | StoreTask::Read { .. }
                 | StoreTask::CloseCursor { .. }
                 | StoreTask::Persist
@@ -582,6 +583,9 @@ impl World for SimWorld {
                 self.linked.remove(member);
             }
             Event::LeaderChanged { leader: None, .. }
+            | Event::DirectoryChanged { .. }
+            | Event::ChangeRefused { .. }
+            | Event::Left
             | Event::PeerRefused { .. }
             | Event::PeerFault { .. } => {}
         }

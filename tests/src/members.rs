@@ -18,6 +18,8 @@ pub struct Members {
     dir: TempDir,
     ports: Ports,
     shards: u32,
+    /// The first begins alone, and the others join.
+    joining: bool,
     env: Vec<(String, OsString)>,
     running: Vec<Option<Program>>,
 }
@@ -33,9 +35,19 @@ impl Members {
             dir: tempfile::tempdir().expect("the temporary directory can be written"),
             ports: Ports::reserve(count),
             shards,
+            joining: false,
             env: Vec::new(),
             running: (0..count).map(|_| None).collect(),
         }
+    }
+
+    /// A cluster that the first member begins alone and the others join.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    #[must_use]
+    pub fn joining(count: u16, shards: u32) -> Self {
+        Self { joining: true, ..Self::new(count, shards) }
     }
 
     /// The name of the `k`th member, counted from 0; its id is `k + 1`.
@@ -93,11 +105,18 @@ impl Members {
         command.arg("serve").args(["--name", &self.name(k)]);
         command.args(["--shards", &self.shards.to_string()]);
         command.arg("--data").arg(self.data(k));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if self.joining {
+            command.args(["--listen", &self.address(k), "--replace-after", "5s"]);
+            for other in (0..self.running.len()).filter(|_| k > 0) {
+                command.args(["--join", &self.address(other)]);
+            }
+            return command;
+        }
         for other in 0..self.running.len() {
             let member = format!("{}={}", self.name(other), self.address(other));
             command.args(["--member", &member]);
         }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -280,7 +280,8 @@ fn a_reader_that_goes_away_is_no_error() {
 fn bench_measures_and_counts_errors() {
     let one = One::new();
     let _member = one.start();
-    let words = ["bench", "--seconds", "1", "--warmup", "0", "--callers", "8", "--keys", "100"];
+    let words =
+        ["bench", "--seconds", "1", "--warmup", "0", "--callers", "8", "--key-count", "100"];
     for mix in ["put", "get", "mixed:50"] {
         let mut all = words.to_vec();
         all.extend(["--mix", mix, "--json"]);

@@ -72,7 +72,8 @@ impl Node {
                 let query = Query::Info { partition };
                 self.router.query(now, request, deadline, group, query, true);
             }
-            Action::Status { member } => self.router.status(now, request, deadline, member),
+            Action::Status { member } => self.router.status(now, request, deadline, member, false),
+            Action::Leave { member } => self.router.status(now, request, deadline, member, true),
         }
     }
 
@@ -105,7 +106,10 @@ fn check_call(call: &Call, limits: &Limits) -> Result<usize, Refused> {
     let name = within("partition name", call.partition.len(), limits.name_bytes)?;
     let needs_name = !matches!(
         call.action,
-        Action::Status { .. } | Action::ScanNext { .. } | Action::ScanClose { .. }
+        Action::Status { .. }
+            | Action::Leave { .. }
+            | Action::ScanNext { .. }
+            | Action::ScanClose { .. }
     );
     if name == 0 && needs_name {
         return Err(Refused::Invalid { what: "an empty partition name" });
@@ -134,6 +138,7 @@ fn check_call(call: &Call, limits: &Limits) -> Result<usize, Refused> {
         Action::ScanNext { .. }
         | Action::ScanClose { .. }
         | Action::Info
+        | Action::Leave { .. }
         | Action::Status { .. } => 0,
     };
     Ok(name + bytes)
@@ -154,6 +159,19 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return wrong("members", String::from("a client needs an address to begin with"));
         }
         return Ok(());
+    }
+    if !config.join.is_empty() {
+        if !config.members.is_empty() {
+            let problem = "given together with members: a member either joins a cluster or is one of its founders";
+            return wrong("join", String::from(problem));
+        }
+        if config.address.is_empty() {
+            let problem = "missing: say where the others reach this member (host:port), which joins a cluster";
+            return wrong("address", String::from(problem));
+        }
+    }
+    if config.address.len() > 255 {
+        return wrong("address", String::from("may have 255 bytes"));
     }
     if !config.members.is_empty() {
         let mut names: alloc::vec::Vec<&str> =

@@ -6,12 +6,13 @@ use core::mem;
 
 use super::{Node, PendingRead, ReadStage};
 use crate::group::Group;
-use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
+use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, ReplicaId, SnapshotId};
 use crate::io::{Event, Halt, Output};
 use crate::raft::message::{Body, Membership, Message as RaftMessage};
 use crate::raft::{Durable, Effects, ProposeRefused, Raft, Settings};
 use crate::shard::command::{ItemOutcome, Query};
-use crate::storage::{Recovered, RecoveredGroup};
+use crate::storage::Recovered;
+use crate::storage::record::Record;
 use crate::store::{StoreState, StoreTask};
 use crate::time::{Instant, Now};
 use crate::wire::message::{AskError, BeatOf, Message};
@@ -31,10 +32,12 @@ impl Node {
     /// The cluster exists: this member's replicas begin.
     pub(super) fn found_groups(&mut self, now: Instant) {
         let genesis = self.genesis.clone().expect("a founded node has a genesis");
-        for id in genesis.groups() {
+        for id in core::iter::once(GroupId::DIRECTORY).chain(genesis.groups()) {
             let membership = genesis.membership(id);
-            if membership.on_member(self.me).is_some() {
-                self.add_group(now, id, membership, None).expect("a new group fits an empty store");
+            if let Some(replica) = membership.on_member(self.me) {
+                // In the batch that says that the cluster exists: a replica that the log does not name was dropped.
+                self.records.push(Record::Replica { group: id, replica: replica.id });
+                self.add_new_group(now, id, replica.id, membership);
             }
         }
         self.keep_links(now);
@@ -48,28 +51,44 @@ impl Node {
         mut recovered: Recovered,
     ) -> Result<(), Halt> {
         let genesis = self.genesis.clone().expect("a founded node has a genesis");
-        for id in genesis.groups() {
-            let membership = genesis.membership(id);
-            let log = recovered.groups.remove(&id);
-            if membership.on_member(self.me).is_some() || log.is_some() {
-                self.add_group(now, id, membership, log)?;
-            }
+        for (id, log) in mem::take(&mut recovered.groups) {
+            let first = genesis.membership(id);
+            // Before its first cut a group's membership is that of the genesis.
+            let membership = match log.cut_index {
+                LogIndex(0) => first.clone(),
+                _ => log.membership,
+            };
+            let durable = Durable {
+                term: log.term,
+                vote: log.vote,
+                commit: log.commit,
+                cut_index: log.cut_index,
+                cut_term: log.cut_term,
+                membership,
+                entries: log.entries,
+            };
+            self.add_group(now, id, log.replica, first, durable)?;
+        }
+        // What the store still has of a replica that was dropped before the crash.
+        let orphans: Vec<GroupId> =
+            self.store.keys().copied().filter(|id| !self.groups.contains_key(id)).collect();
+        for group in orphans {
+            self.store.remove(&group);
+            self.dropping.insert(group);
+            self.outputs.0.push(Output::Store(StoreTask::Drop { group }));
         }
         Ok(())
     }
 
-    fn add_group(
+    /// An empty replica, made just now.
+    pub(super) fn add_new_group(
         &mut self,
         now: Instant,
         id: GroupId,
+        replica: ReplicaId,
         genesis: Membership,
-        log: Option<RecoveredGroup>,
-    ) -> Result<(), Halt> {
-        let replica = match &log {
-            Some(log) => log.replica,
-            None => genesis.on_member(self.me).expect("asked before").id,
-        };
-        let mut durable = Durable {
+    ) {
+        let durable = Durable {
             term: crate::ids::Term(0),
             vote: None,
             commit: LogIndex(0),
@@ -78,18 +97,18 @@ impl Node {
             membership: genesis.clone(),
             entries: Vec::new(),
         };
-        if let Some(log) = log {
-            durable.term = log.term;
-            durable.vote = log.vote;
-            durable.commit = log.commit;
-            durable.cut_index = log.cut_index;
-            durable.cut_term = log.cut_term;
-            durable.entries = log.entries;
-            // Before its first cut a group's membership is that of the genesis.
-            if log.cut_index > LogIndex(0) {
-                durable.membership = log.membership;
-            }
-        }
+        let added = self.add_group(now, id, replica, genesis, durable);
+        added.expect("an empty log is never cut behind what the store holds");
+    }
+
+    fn add_group(
+        &mut self,
+        now: Instant,
+        id: GroupId,
+        replica: ReplicaId,
+        genesis: Membership,
+        durable: Durable,
+    ) -> Result<(), Halt> {
         let store = match self.store.get(&id) {
             Some(state) => state.clone(),
             None => {
@@ -119,7 +138,7 @@ impl Node {
         let rng = self.rng.fork(u64::from(id.0) + 16);
         let mut fx = Effects::default();
         let mut raft = Raft::new((id, replica), settings, durable, &store, rng, now, &mut fx);
-        if self.genesis.as_ref().and_then(|g| g.preferred_leader(id)) == Some(self.me) {
+        if self.preferred_leader(id) == Some(self.me) {
             raft.stand_early(now);
         }
         let group = Group::new(raft, LogSeq(0), store.index, store.stamp, store.digest);
@@ -139,7 +158,7 @@ impl Node {
     ) {
         let Some(group) = self.groups.get_mut(&id) else {
             // Before the cluster is founded here others may have begun.
-            if self.founding.is_founded() {
+            if self.founding.is_founded() && !self.dropping.contains(&id) && self.table.is_none() {
                 self.peer_fault(None, "a message for a group that this member has no replica of");
             }
             return;
@@ -499,10 +518,9 @@ impl Node {
     /// Leaderships go to the members that the placement prefers, a few at a time, only where the heir could take
     /// over at once.
     pub(super) fn hand_over(&mut self, now: Instant) {
-        let Some(genesis) = &self.genesis else { return };
         let mut heirs = Vec::new();
         for (&id, group) in &self.groups {
-            let preferred = genesis.preferred_leader(id).filter(|&member| member != self.me);
+            let preferred = self.preferred_leader(id).filter(|&member| member != self.me);
             let Some(member) = preferred.filter(|_| group.raft.is_leader()) else { continue };
             let Some(replica) = group.raft.membership().on_member(member) else { continue };
             if self.links.conn_of(member).is_some() && group.raft.could_hand_over(replica.id) {
@@ -517,6 +535,14 @@ impl Node {
                 let handed = group.raft.transfer(now, heir, fx);
                 handed.expect("asked just before whether it could");
             });
+        }
+    }
+
+    /// The member that should lead a group while it lives.
+    fn preferred_leader(&self, id: GroupId) -> Option<MemberId> {
+        match self.table.as_ref().and_then(|table| table.group(id)) {
+            Some(assignment) => assignment.preferred_leader(),
+            None => self.genesis.as_ref().and_then(|genesis| genesis.preferred_leader(id)),
         }
     }
 
@@ -546,7 +572,8 @@ impl Node {
         let (voters, learners) = (replicas(voters)?, replicas(learners)?);
         let mut result = Ok(());
         self.with_group(now.instant, id, |group, fx| {
-            let changed = group.raft.change_membership(now.instant, voters, learners, fx);
+            let order = group.raft.membership().order;
+            let changed = group.raft.change_membership(now.instant, voters, learners, order, fx);
             result = changed.map(|_| ());
         });
         result

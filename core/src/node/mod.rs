@@ -10,6 +10,7 @@
 //! | `view.rs` | questions about the node |
 
 mod calls;
+mod directory;
 mod groups;
 mod peers;
 #[cfg(test)]
@@ -17,12 +18,14 @@ mod tests;
 mod turn;
 mod view;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::{Config, ConfigError};
+use crate::directory::{Director, DirectorSettings, Table};
 use crate::founding::Founding;
 use crate::genesis::Genesis;
 use crate::group::Group;
@@ -133,6 +136,20 @@ pub struct Node {
     proposals_bytes: usize,
     peer_faults: u64,
     halted: bool,
+    /// The newest directory that this node was told of.
+    table: Option<Table>,
+    director: Director,
+    /// The director has something to do.
+    directory_due: bool,
+    /// Numbers the node's own calls.
+    next_own: u64,
+    /// Members that are connected and not registered, as they called themselves: name and birth.
+    guests: BTreeMap<MemberId, (String, u64)>,
+    /// Groups whose state the store has yet to forget.
+    dropping: BTreeSet<GroupId>,
+    is_leaving: bool,
+    /// The application was told that this member, which joined, is up.
+    is_up: bool,
 }
 
 /// What this turn has produced so far.
@@ -149,6 +166,13 @@ struct PendingRead {
     /// The scan that it begins or continues.
     cursor: Option<CursorId>,
     stage: ReadStage,
+}
+
+impl PendingRead {
+    /// True when it was asked of a group and the store has not been asked yet.
+    fn is_waiting_for(&self, group: GroupId) -> bool {
+        self.group == group && self.stage != ReadStage::Stored
+    }
 }
 
 /// How far a read has come.
@@ -192,21 +216,13 @@ impl Node {
         calls::validate(&config).map_err(StartError::Config)?;
         let Restored { log: recovered, store } = restored;
         let mut rng = Rng::new(seed);
-        let mut sorted: Vec<(String, String)> = config.members.clone();
-        if sorted.is_empty() && !config.client {
-            sorted.push((config.name.clone(), String::new()));
-        }
-        sorted.sort();
-        let mut members: BTreeMap<MemberId, (String, String)> =
-            (1..).map(MemberId).zip(sorted).collect();
-        let me = if config.client {
-            members.clear();
-            MemberId::client(rng.next())
-        } else {
-            let mine = members.iter().find(|(_, (name, _))| *name == config.name);
-            *mine.expect("validated: the name is one of the members").0
-        };
         let birth = if recovered.birth == 0 { rng.next().max(1) } else { recovered.birth };
+        let (me, mut members) = whoami(&config, &recovered, birth, &mut rng);
+        if let Some(table) = &recovered.table {
+            // Where the members were last, whoever they are by now.
+            let listed = table.members.iter().filter(|member| !member.address.is_empty());
+            members.extend(listed.map(|m| (m.id, (m.name.clone(), m.address.clone()))));
+        }
         check_identity(&config, &recovered, me).map_err(StartError::Config)?;
         let links = Links::new(
             config.timers.clone(),
@@ -256,6 +272,18 @@ impl Node {
             proposals_bytes: 0,
             peer_faults: 0,
             halted: false,
+            table: recovered.table.clone().map(|table| *table),
+            director: Director::new(DirectorSettings {
+                replace_after: config.timers.replace_after,
+                moving_max: config.limits.moves,
+                members_max: config.limits.members,
+            }),
+            directory_due: false,
+            next_own: rng.next() >> 8,
+            guests: BTreeMap::new(),
+            dropping: BTreeSet::new(),
+            is_leaving: false,
+            is_up: recovered.founded,
             rng,
             config,
         };
@@ -264,6 +292,9 @@ impl Node {
     }
 
     fn start(&mut self, now: Instant, recovered: Recovered) -> Result<(), Halt> {
+        for address in self.config.join.clone() {
+            self.links.add_target(now, None, address);
+        }
         if self.config.client {
             for (_, address) in self.config.members.clone() {
                 self.links.add_target(now, None, address);
@@ -366,6 +397,13 @@ impl Node {
 
     fn on_store_done(&mut self, now: Instant, done: StoreDone) {
         match done {
+            StoreDone::Dropped { group } => self.on_dropped(now, group),
+            // What the store did before it forgot a group concerns nobody any more.
+            StoreDone::Applied { group, .. }
+            | StoreDone::Staged { group, .. }
+            | StoreDone::InstallRefused { group, .. }
+                if self.dropping.contains(&group) => {}
+            StoreDone::Installed { state, .. } if self.dropping.contains(&state.group) => {}
             StoreDone::Applied { group, index, outcomes, digest, stamp } => {
                 self.on_applied(group, index, outcomes, (digest, stamp));
             }
@@ -419,9 +457,42 @@ impl Node {
             boot: self.boot,
             earlier: self.earlier.clone(),
             peers: self.boots.iter().map(|(&member, &boot)| (member, boot)).collect(),
+            table: self.table.clone().map(Box::new),
             groups: groups.collect(),
         }
     }
+}
+
+/// This node's id, and the members that it knows of from the start. A founder is known by the birth that stands in the
+/// genesis; whoever has another directory joined later.
+fn whoami(
+    config: &Config,
+    recovered: &Recovered,
+    birth: u64,
+    rng: &mut Rng,
+) -> (MemberId, BTreeMap<MemberId, (String, String)>) {
+    if config.client {
+        return (MemberId::client(rng.next()), BTreeMap::new());
+    }
+    let founders = recovered.genesis.as_ref().map(|genesis| &genesis.members);
+    let founder = founders.and_then(|all| all.iter().find(|founder| founder.birth == birth));
+    let joins = match &recovered.genesis {
+        Some(_) => founder.is_none() && config.members.is_empty(),
+        None => !config.join.is_empty(),
+    };
+    if joins {
+        let all = founders.into_iter().flatten();
+        let members = all.map(|f| (f.id, (f.name.clone(), f.address.clone()))).collect();
+        return (MemberId::joiner(birth), members);
+    }
+    let mut sorted: Vec<(String, String)> = config.members.clone();
+    if sorted.is_empty() {
+        sorted.push((config.name.clone(), config.address.clone()));
+    }
+    sorted.sort();
+    let members: BTreeMap<MemberId, (String, String)> = (1..).map(MemberId).zip(sorted).collect();
+    let mine = members.iter().find(|(_, (name, _))| *name == config.name);
+    (*mine.expect("validated: the name is one of the members").0, members)
 }
 
 /// The directory must belong to this member of this cluster.
@@ -434,6 +505,9 @@ fn check_identity(config: &Config, recovered: &Recovered, me: MemberId) -> Resul
             genesis.name, config.cluster
         );
         return wrong("cluster", problem);
+    }
+    if me.is_joiner() {
+        return Ok(());
     }
     let mine = genesis.members.iter().find(|founder| founder.birth == recovered.birth);
     if mine.is_none_or(|founder| founder.name != config.name || founder.id != me) {

@@ -88,6 +88,11 @@ impl Node {
                     self.outputs.0.push(Output::Disconnect { conn });
                     return;
                 }
+                if who.member.is_joiner() {
+                    self.guests.insert(who.member, (who.name.clone(), who.birth));
+                    // Not durable until it is registered: nobody has let it promise anything.
+                    self.boots.entry(who.member).or_insert(who.boot);
+                }
                 let mut seq = self.log.stored();
                 // A client remembers nothing, and promises nothing that a peer's lost memory could break.
                 if let Some(boot) = new_boot.filter(|_| !self.config.client) {
@@ -95,7 +100,7 @@ impl Node {
                     self.records.push(Record::PeerBoot { member: who.member, boot });
                     seq = self.log.next_seq();
                 }
-                if !who.member.is_client() && !self.config.client {
+                if who.member.is_founder() && self.me.is_founder() {
                     self.founding.on_birth(who.member, who.birth);
                     if self.genesis.is_none() {
                         self.boots.insert(who.member, who.boot);
@@ -103,13 +108,17 @@ impl Node {
                 }
                 // To the side that dialled the answer is still owed.
                 let answer = if let Message::Hello(hello) = message {
-                    let genesis = if who.member.is_client() { self.known_genesis() } else { None };
+                    let wants = who.member.is_client() || who.cluster.is_none();
+                    let genesis = if wants { self.known_genesis() } else { None };
                     let version = common_version(hello);
                     Some(Welcome { version, who: me.clone(), genesis })
                 } else {
                     self.links.identify(conn, who.member);
+                    let genesis = welcome.and_then(|welcome| welcome.genesis);
                     if self.config.client {
-                        self.learn_genesis(now, welcome.and_then(|welcome| welcome.genesis));
+                        self.learn_genesis(now, genesis);
+                    } else if self.me.is_joiner() {
+                        self.join_cluster(now, genesis);
                     }
                     None
                 };
@@ -130,7 +139,10 @@ impl Node {
                 self.outputs.0.push(Output::Disconnect { conn: old });
             }
             self.event(Event::PeerConnected { member });
-            if !member.is_client() && !self.config.client {
+            if self.founding.is_founded() || self.config.client {
+                self.send(member, Message::TableVersion(self.table_version()));
+            }
+            if member.is_founder() && self.me.is_founder() {
                 let said = self.founding.say();
                 self.send(member, Message::Founding(said));
                 self.advance_founding(now);
@@ -185,6 +197,20 @@ impl Node {
         self.event(Event::Up { genesis });
     }
 
+    /// A member that joins takes the cluster's genesis for its own, durably, before it asks for anything.
+    fn join_cluster(&mut self, now: Instant, genesis: Option<Genesis>) {
+        let Some(genesis) = genesis.filter(|_| self.genesis.is_none()) else { return };
+        for founder in &genesis.members {
+            let named = (founder.name.clone(), founder.address.clone());
+            self.members.insert(founder.id, named);
+        }
+        self.founding.join(genesis.clone());
+        self.records.push(Record::Genesis(genesis.clone()));
+        self.records.push(Record::Founded);
+        self.genesis = Some(genesis);
+        self.keep_links(now);
+    }
+
     /// The genesis, once the cluster exists; with the addresses that this member was configured with.
     fn known_genesis(&self) -> Option<Genesis> {
         let mut genesis = self.genesis.clone().filter(|_| self.founding.is_founded())?;
@@ -208,10 +234,10 @@ impl Node {
             boot: if client { Boot(0) } else { self.boot },
             earlier: if client { Vec::new() } else { self.earlier.clone() },
             birth: if client { 0 } else { self.birth },
-            agreement: if client {
+            agreement: if client || self.me.is_joiner() {
                 0
             } else {
-                agreement(cluster, &self.judged(), shards, replication)
+                agreement(cluster, &self.founders(), shards, replication)
             },
         }
     }
@@ -219,9 +245,22 @@ impl Node {
     fn judged(&self) -> BTreeMap<MemberId, (String, Option<u64>)> {
         let births = self.genesis.as_ref().map(|genesis| &genesis.members);
         let birth = |id: &MemberId| {
-            births.and_then(|founders| founders.iter().find(|f| f.id == *id)).map(|f| f.birth)
+            let listed = self.table.as_ref().and_then(|table| table.member(*id));
+            let founder = births.and_then(|founders| founders.iter().find(|f| f.id == *id));
+            listed.map(|listed| listed.birth).or_else(|| founder.map(|founder| founder.birth))
         };
         self.members.iter().map(|(&id, (name, _))| (id, (name.clone(), birth(&id)))).collect()
+    }
+
+    /// Those whom the founders were configured with: members that join later are none of their agreement.
+    fn founders(&self) -> BTreeMap<MemberId, (String, Option<u64>)> {
+        match &self.genesis {
+            Some(genesis) => {
+                let all = genesis.members.iter();
+                all.map(|f| (f.id, (f.name.clone(), Some(f.birth)))).collect()
+            }
+            None => self.judged(),
+        }
     }
 
     /// A step of the founding, as far as this member can go.
@@ -264,7 +303,7 @@ impl Node {
         }
     }
 
-    fn connected_members(&self) -> Vec<MemberId> {
+    pub(super) fn connected_members(&self) -> Vec<MemberId> {
         self.links.connected().filter(|member| !member.is_client()).collect()
     }
 
@@ -280,13 +319,39 @@ impl Node {
         }
     }
 
-    pub(super) fn on_peer_message(&mut self, now: Instant, from: MemberId, message: Message) {
+    /// What a message breaks that its sender may not send.
+    fn breach(&self, from: MemberId, message: &Message) -> Option<&'static str> {
         let of_member = matches!(
             message,
-            Message::Raft(_) | Message::Beats(_) | Message::BeatAnswers(_) | Message::Founding(_)
+            Message::Raft(_)
+                | Message::Beats(_)
+                | Message::BeatAnswers(_)
+                | Message::Founding(_)
+                | Message::Register { .. }
+                | Message::Leave
+                | Message::Settled { .. }
         );
         if of_member && (from.is_client() || self.config.client) {
-            self.peer_fault(Some(from), "a client spoke as a member");
+            return Some("a client spoke as a member");
+        }
+        if !from.is_client() {
+            return None;
+        }
+        if matches!(message, Message::Table(_)) {
+            return Some("a client told what the directory says");
+        }
+        // The directory's own commands come from its leader, by the way of its own calls.
+        let writes = matches!(
+            message,
+            Message::Open { group: GroupId::DIRECTORY, .. }
+                | Message::Propose { group: GroupId::DIRECTORY, .. }
+        );
+        writes.then_some("a client wrote to the directory")
+    }
+
+    pub(super) fn on_peer_message(&mut self, now: Instant, from: MemberId, message: Message) {
+        if let Some(what) = self.breach(from, &message) {
+            self.peer_fault(Some(from), what);
             return;
         }
         match message {
@@ -329,13 +394,22 @@ impl Node {
                 self.on_ask(now, from, call, group, query, linearizable);
             }
             Message::Answer { call, result } => self.on_answer(now, from, call, result),
-            Message::AskStatus { call } => {
+            Message::AskStatus { call, leave } => {
+                if leave {
+                    self.leave();
+                }
                 let status = self.status(now);
                 self.send(from, Message::Status { call, status });
             }
             Message::Status { call, status } => {
                 self.router.on_status(call, status, &mut self.outputs.0);
             }
+            Message::Table(_)
+            | Message::TableVersion(_)
+            | Message::Register { .. }
+            | Message::Leave
+            | Message::Settled { .. }
+            | Message::ChangeRefused(_) => self.on_directory_message(now, from, message),
         }
     }
 
@@ -420,10 +494,11 @@ impl Node {
                 let id = info.group;
                 let local = self.groups.get(&id).and_then(|group| group.raft.leader());
                 let leader = local.map(|leader| leader.member).or_else(|| router.leader(id));
-                let membership = genesis.as_ref().map(|genesis| genesis.membership(id));
-                let replicas = membership.map_or(Vec::new(), |membership| {
-                    membership.voters.iter().map(|replica| replica.member).collect()
-                });
+                let assigned = self.table.as_ref().and_then(|table| table.group(id));
+                let first = || genesis.as_ref().map_or(Vec::new(), |g| g.membership(id).voters);
+                let voters = assigned.map_or_else(first, |assignment| assignment.voters.clone());
+                let mut replicas: Vec<MemberId> = voters.iter().map(|r| r.member).collect();
+                replicas.sort_unstable();
                 BTreeMap::from([(id, (replicas, leader))])
             }
             Ok(_) | Err(_) => BTreeMap::new(),

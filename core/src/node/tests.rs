@@ -7,6 +7,8 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+mod directory;
+
 use super::*;
 use crate::ids::{ConnId, RequestId, Revision, SegmentId};
 use crate::io::{Action, Call, Consistency, Dial, Failure, Outbox, Reply, World, carry_out};
@@ -52,6 +54,14 @@ struct Net {
     ends: BTreeMap<ConnId, (usize, ConnId)>,
     next: u64,
     cut: bool,
+    /// They reach nobody, and nobody them.
+    isolated: BTreeSet<usize>,
+}
+
+impl Net {
+    fn carries(&self, from: usize, to: usize) -> bool {
+        !self.cut && !self.isolated.contains(&from) && !self.isolated.contains(&to)
+    }
 }
 
 struct Cluster {
@@ -77,7 +87,7 @@ impl World for Effects<'_> {
     fn connect(&mut self, dial: Dial, address: String) {
         let address = address.replace("alias", "m");
         let to = self.addresses.iter().position(|known| *known == address);
-        let Some(to) = to.filter(|_| !self.net.cut) else {
+        let Some(to) = to.filter(|&to| self.net.carries(self.from, to)) else {
             self.deliver.push((self.from, Input::ConnectFailed { dial }));
             return;
         };
@@ -98,7 +108,7 @@ impl World for Effects<'_> {
         let encoded = crate::wire::Encoder::new().push(&message);
         encoded.expect("no message is larger than the wire allows");
         if let Some(&(to, conn)) = self.net.ends.get(&conn)
-            && !self.net.cut
+            && self.net.carries(self.from, to)
         {
             self.deliver.push((to, Input::Message { conn, message }));
         }

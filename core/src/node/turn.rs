@@ -1,10 +1,14 @@
 //! The end of a turn: timers, calls, groups, the log's batch, and everything that is sent.
 
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
 
 use super::Node;
+use crate::directory::Table;
 use crate::genesis::Genesis;
+use crate::group::Group;
 use crate::ids::{GroupId, LogSeq, MemberId};
 use crate::io::{Outbox, Output};
 use crate::link::Links;
@@ -21,6 +25,8 @@ struct Reachable<'a> {
     client: bool,
     links: &'a Links,
     genesis: Option<&'a Genesis>,
+    table: Option<&'a Table>,
+    groups: &'a BTreeMap<GroupId, Group>,
 }
 
 impl Reach for Reachable<'_> {
@@ -29,6 +35,10 @@ impl Reach for Reachable<'_> {
     }
 
     fn replicas(&self, group: GroupId) -> Vec<MemberId> {
+        if let Some(assignment) = self.table.and_then(|table| table.group(group)) {
+            // Who is about to go may still have what who comes lacks.
+            return assignment.replicas().map(|replica| replica.member).collect();
+        }
         let Some(genesis) = self.genesis else { return Vec::new() };
         let mut members: Vec<MemberId> =
             genesis.membership(group).voters.iter().map(|replica| replica.member).collect();
@@ -41,8 +51,7 @@ impl Reach for Reachable<'_> {
     }
 
     fn local_replica(&self, group: GroupId) -> Option<MemberId> {
-        let member = self.genesis?.membership(group).on_member(self.me)?.member;
-        (!self.client).then_some(member)
+        self.groups.contains_key(&group).then_some(self.me)
     }
 }
 
@@ -79,6 +88,10 @@ impl Node {
         self.keep_alive(now);
         if self.config.client {
             self.next_beat = now + self.config.timers.election_max / 2;
+            if now >= self.next_hand_over {
+                self.next_hand_over = now + self.config.timers.election_max * 2;
+                self.compare_tables();
+            }
             return;
         }
         self.next_beat = now + self.config.timers.heartbeat;
@@ -91,11 +104,13 @@ impl Node {
             self.advance_founding(now);
             self.say_founding();
         }
+        self.directory_tick(now);
         self.give_up_old_reads(now);
         self.close_idle_cursors(now);
         if now >= self.next_hand_over {
             self.next_hand_over = now + self.config.timers.election_max * 2;
             self.hand_over(now);
+            self.compare_tables();
         }
     }
 
@@ -107,11 +122,18 @@ impl Node {
                 client: self.config.client,
                 links: &self.links,
                 genesis: self.genesis.as_ref(),
+                table: self.table.as_ref(),
+                groups: &self.groups,
             };
             let mut sends = Vec::new();
             self.router.drive(now, &reach, &mut sends, &mut self.outputs.0);
             for (to, message) in sends {
                 self.send(to, message);
+            }
+            self.on_own_answers(now);
+            if self.directory_due {
+                self.drive_director(now);
+                continue;
             }
             if self.local.is_empty() && self.dirty.is_empty() {
                 return;
@@ -211,14 +233,18 @@ impl Node {
             let genesis = self.genesis.clone().expect("a founded node has a genesis");
             self.event(crate::io::Event::Up { genesis });
         }
+        if let Some(table) = &self.table {
+            self.event(crate::io::Event::DirectoryChanged { table: Box::new(table.clone()) });
+        }
         self.keep_links(now);
+        self.do_duties(now);
         self.advance_founding(now);
     }
 
     /// Of two members the one with the lower id dials.
     pub(super) fn keep_links(&mut self, now: Instant) {
         for (&id, (_, address)) in &self.members {
-            if id > self.me {
+            if id > self.me && !address.is_empty() {
                 self.links.add_target(now, Some(id), address.clone());
             }
         }

@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use super::Node;
+use crate::directory::Table;
 use crate::genesis::Genesis;
 use crate::group::Group;
 use crate::ids::{GroupId, LogIndex, LogSeq, MemberId};
@@ -37,6 +38,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn genesis(&self) -> Option<&'a Genesis> {
         self.0.genesis.as_ref().filter(|_| self.0.config.client || self.0.founding.is_founded())
+    }
+
+    /// The directory, as far as this node knows it.
+    #[must_use]
+    pub fn directory(&self) -> Option<&'a Table> {
+        self.0.table.as_ref()
     }
 
     /// Members by id, with name and address.

@@ -218,6 +218,14 @@ impl Raft {
             && leader.progress.get(&to).is_some_and(|progress| progress.matched >= self.commit)
     }
 
+    /// True when this replica leads and the other has, as far as is known, everything that is committed.
+    #[must_use]
+    pub fn has_caught_up(&self, replica: ReplicaId) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let progress = leader.progress.get(&replica);
+        progress.is_some_and(|progress| progress.matched >= self.commit)
+    }
+
     /// Tells the target of a transfer to stand as soon as it has everything.
     pub(super) fn drive_transfer(&mut self, fx: &mut Effects) {
         let last = self.log.last_index();

@@ -34,6 +34,8 @@ pub struct Membership {
     /// They receive the log and never vote. Sorted by id, none of them in `voters`.
     #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub learners: Vec<Replica>,
+    /// The directory's order that this membership follows; 0 for the genesis. See [`crate::directory`].
+    pub order: u64,
 }
 
 /// One position of a group's log.

@@ -500,6 +500,12 @@ impl Raft {
         self.log.membership()
     }
 
+    /// The membership in force, if its entry is committed.
+    #[must_use]
+    pub fn committed_membership(&self) -> Option<&Membership> {
+        (self.log.membership_index() <= self.commit).then(|| self.log.membership())
+    }
+
     /// Who leads, as far as known.
     #[must_use]
     pub fn leader(&self) -> Option<Replica> {

@@ -111,6 +111,7 @@ mod tests {
                 voters: replicas(&voters),
                 outgoing: replicas(&outgoing),
                 learners: Vec::new(),
+                order: 0,
             };
             let index = membership.quorum_index(|id| LogIndex(reached[&id.0]));
             prop_assert_eq!(index.0, slow_quorum_index(&membership, &reached));
@@ -125,6 +126,7 @@ mod tests {
             voters: replicas(&[1]),
             outgoing: Vec::new(),
             learners: replicas(&[2, 3]),
+            order: 0,
         };
         assert!(!membership.has_quorum(|id| id != ReplicaId(1)));
         assert!(membership.has_quorum(|id| id == ReplicaId(1)));

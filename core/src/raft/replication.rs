@@ -38,6 +38,7 @@ impl Raft {
         now: Instant,
         mut voters: Vec<Replica>,
         mut learners: Vec<Replica>,
+        order: u64,
         fx: &mut Effects,
     ) -> Result<LogIndex, ProposeRefused> {
         let State::Leader(leader) = &self.state else {
@@ -58,7 +59,7 @@ impl Raft {
         voters.sort_unstable();
         learners.sort_unstable();
         let outgoing = if voters == present.voters { Vec::new() } else { present.voters.clone() };
-        let membership = Membership { voters, outgoing, learners };
+        let membership = Membership { voters, outgoing, learners, order };
         if !membership.is_sound() || membership == *present {
             return Err(ProposeRefused::BadMembership);
         }

@@ -18,6 +18,7 @@ fn membership(voters: &[u64], learners: &[u64]) -> Membership {
         voters: voters.iter().map(|&id| replica(id)).collect(),
         outgoing: Vec::new(),
         learners: learners.iter().map(|&id| replica(id)).collect(),
+        order: 0,
     }
 }
 
@@ -519,11 +520,11 @@ fn a_change_of_voters_is_joint_and_is_left_when_committed() {
     let mut raft = leader(membership(&[1, 2, 3], &[]), &[]);
     let mut fx = Effects::default();
     let voters = vec![replica(1), replica(4), replica(5)];
-    let early = raft.change_membership(at(0), voters.clone(), vec![], &mut fx);
+    let early = raft.change_membership(at(0), voters.clone(), vec![], 0, &mut fx);
     assert_eq!(early, Err(ProposeRefused::NoCommitInTerm), "TRAPS R14");
     step(&mut raft, at(0), from(2, 2, accepted(1)));
-    raft.change_membership(at(0), voters.clone(), vec![], &mut fx).unwrap();
-    let again = raft.change_membership(at(0), voters, vec![], &mut fx);
+    raft.change_membership(at(0), voters.clone(), vec![], 0, &mut fx).unwrap();
+    let again = raft.change_membership(at(0), voters, vec![], 0, &mut fx);
     assert_eq!(again, Err(ProposeRefused::ChangePending));
     store(&mut raft, at(0));
 
@@ -546,7 +547,7 @@ fn a_removed_leader_hands_over() {
     let mut raft = leader(membership(&[1, 2], &[]), &[]);
     step(&mut raft, at(0), from(2, 2, accepted(1)));
     let mut fx = Effects::default();
-    raft.change_membership(at(0), vec![replica(2)], vec![], &mut fx).unwrap();
+    raft.change_membership(at(0), vec![replica(2)], vec![], 0, &mut fx).unwrap();
     store(&mut raft, at(0));
     step(&mut raft, at(0), from(2, 2, accepted(2)));
     store(&mut raft, at(0));

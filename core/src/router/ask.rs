@@ -35,6 +35,8 @@ pub(super) enum What {
     },
     Status {
         member: MemberId,
+        /// It is told to leave, too.
+        leave: bool,
     },
 }
 
@@ -67,8 +69,9 @@ impl Router {
         request: RequestId,
         deadline: Instant,
         member: MemberId,
+        leave: bool,
     ) {
-        self.ask(now, request, deadline, What::Status { member });
+        self.ask(now, request, deadline, What::Status { member, leave });
     }
 
     /// The next page of a scan, or its end. False when the cursor is not known (any more).
@@ -152,10 +155,10 @@ impl Router {
                 let query = query.clone();
                 send.push((member, Message::Ask { call: id, group, query, linearizable: false }));
             }
-            What::Status { member } => {
+            What::Status { member, leave } => {
                 ask.target = Some(*member);
                 if reach.is_connected(*member) {
-                    send.push((*member, Message::AskStatus { call: id }));
+                    send.push((*member, Message::AskStatus { call: id, leave: *leave }));
                 } else {
                     wait = PAUSE;
                 }

@@ -27,7 +27,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{Limits, Timers};
-use crate::ids::{CursorId, GroupId, MemberId, RequestId, Seq, len_u64};
+use crate::ids::{CursorId, GroupId, MemberId, RequestId, Revision, Seq, len_u64};
 use crate::io::{Failure, Output, Reply};
 use crate::rng::Rng;
 use crate::shard::command::Command;
@@ -64,6 +64,29 @@ pub(crate) struct Router {
     ask_due: BTreeSet<(Instant, u64)>,
     next_ask: u64,
     cursors: BTreeMap<CursorId, Cursor>,
+    /// Answers to calls that the node made of itself.
+    own: Vec<(RequestId, Own)>,
+}
+
+/// The answer to a call that the node made of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Own {
+    /// A value and its revision, if there is one.
+    Value(Option<(Bytes, Revision)>),
+    /// The new revision of a compare-and-set that took place.
+    Swapped(Revision),
+    /// It did not take place, or that is not known.
+    Failed,
+}
+
+impl Own {
+    fn of(result: Result<Reply, Failure>) -> Self {
+        match result {
+            Ok(Reply::Value(value)) => Self::Value(value),
+            Ok(Reply::Compared { swapped: true, revision }) => Self::Swapped(revision),
+            Ok(_) | Err(_) => Self::Failed,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,7 +126,13 @@ impl Router {
             ask_due: BTreeSet::new(),
             next_ask,
             cursors: BTreeMap::new(),
+            own: Vec::new(),
         }
+    }
+
+    /// Answers to calls that the node made of itself.
+    pub(crate) fn take_own(&mut self) -> Vec<(RequestId, Own)> {
+        core::mem::take(&mut self.own)
     }
 
     /// Which limit a call of this size would pass, if any.
@@ -148,7 +177,11 @@ impl Router {
         let Some(call) = self.calls.remove(&request) else { return };
         self.calls_bytes -= call.bytes;
         self.deadlines.remove(&(call.deadline, request));
-        out.push(Output::Reply { request, result });
+        if request.is_internal() {
+            self.own.push((request, Own::of(result)));
+        } else {
+            out.push(Output::Reply { request, result });
+        }
     }
 
     /// Ends the calls whose deadline has come.

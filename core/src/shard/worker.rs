@@ -211,6 +211,10 @@ impl<S: Store> Worker<S> {
                 self.sender.close(id);
                 return Ok(());
             }
+            StoreTask::Drop { group } => {
+                self.flush_whole(done)?;
+                self.drop_group(group)?
+            }
             StoreTask::Install { group, id, chunk, data, last } => {
                 self.flush_whole(done)?;
                 self.install(group, id, chunk, &data, last)?
@@ -233,6 +237,26 @@ impl<S: Store> Worker<S> {
         state.touch();
         self.touched.push(group);
         slot.state = Some(state);
+    }
+
+    /// The pointer stays and says that no epoch counts: an epoch that was in use is never used again.
+    fn drop_group(&mut self, group: GroupId) -> Result<StoreDone, Stop> {
+        let Some(slot) = self.groups.get_mut(&group) else {
+            return Ok(StoreDone::Dropped { group });
+        };
+        let receiving = slot.receiving.take().map(|receiving| receiving.epoch);
+        let current = core::mem::replace(&mut slot.pointer.current, Epoch(0));
+        slot.state = None;
+        slot.installed = None;
+        // What a sync under way will have made durable of it says nothing about a state that comes after.
+        for (_, states) in &mut self.syncing {
+            states.retain(|state| state.group != group);
+        }
+        push_pointer(&mut self.pending, group, slot.pointer);
+        self.store.write(self.pending.take(true))?; // nothing is touched
+        let epochs = receiving.into_iter().chain(Some(current).filter(|&epoch| epoch != Epoch(0)));
+        self.garbage.extend(epochs.map(|epoch| epoch_range(group, epoch)));
+        Ok(StoreDone::Dropped { group })
     }
 
     fn read(

@@ -130,6 +130,9 @@ fn kind(record: &Record) -> &'static str {
         Record::Vote { .. } => "vote",
         Record::Entries { .. } => "entries",
         Record::Cut { .. } => "cut",
+        Record::Table(_) => "directory",
+        Record::Replica { .. } => "replica",
+        Record::Dropped { .. } => "dropped",
         Record::Checkpoint(_) => "checkpoint",
     }
 }

@@ -90,8 +90,9 @@ impl Log {
             | Record::Founded
             | Record::Boot(_)
             | Record::PeerBoot { .. }
+            | Record::Table(_)
             | Record::Checkpoint(_) => (None, Ok(Change::default())),
-            Record::Vote { group, replica, .. } => {
+            Record::Vote { group, replica, .. } | Record::Replica { group, replica } => {
                 self.extent(*group, *replica);
                 (Some(*group), Ok(Change::default()))
             }
@@ -102,6 +103,12 @@ impl Log {
             Record::Cut { group, replica, index, term, .. } => {
                 let extent = self.extent(*group, *replica);
                 (Some(*group), extent.on_cut(*index, *term))
+            }
+            Record::Dropped { group } => {
+                if let Some(gone) = self.groups.remove(group) {
+                    self.free_all(segment, &gone);
+                }
+                (Some(*group), Ok(Change::default()))
             }
         };
         match change {

@@ -52,9 +52,11 @@ pub mod record;
 pub mod recovery;
 mod replay;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use crate::directory::Table;
 use crate::genesis::Genesis;
 use crate::ids::{Boot, GroupId, LogIndex, LogSeq, MemberId, ReplicaId, SegmentId, Term};
 use crate::raft::message::{Entry, Membership};
@@ -80,6 +82,8 @@ pub struct Recovered {
     pub earlier: Vec<u32>,
     /// The highest boot counters seen of peers.
     pub peers: BTreeMap<MemberId, Boot>,
+    /// The newest directory that was taken.
+    pub table: Option<Box<Table>>,
     /// Every group of which the log speaks.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
     /// Where the log goes on.

@@ -1,10 +1,12 @@
 //! What the member's own log holds. The format of every record is frozen: golden-byte tests beside
 //! the codec.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::Table;
 use crate::genesis::Genesis;
 use crate::ids::{Boot, GroupId, LogIndex, LogSeq, MemberId, ReplicaId, SegmentId, Term};
 use crate::raft::message::{Entry, Membership};
@@ -67,6 +69,41 @@ pub enum Record {
     },
     /// Everything but the entries behind the cuts; the first record of each segment.
     Checkpoint(Checkpoint),
+    /// An empty replica was made.
+    Replica {
+        /// The group.
+        group: GroupId,
+        /// This member's replica of it.
+        replica: ReplicaId,
+    },
+    /// The newest directory that this member has taken.
+    Table(Box<Table>),
+    /// This member's replica of a group takes part in nothing any more: what was written of it counts no longer.
+    Dropped {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+impl Record {
+    /// The group that it is about, if it is about one.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Vote { group, .. }
+            | Self::Entries { group, .. }
+            | Self::Cut { group, .. }
+            | Self::Replica { group, .. }
+            | Self::Dropped { group } => Some(*group),
+            Self::Birth { .. }
+            | Self::Genesis(_)
+            | Self::Founded
+            | Self::Boot(_)
+            | Self::PeerBoot { .. }
+            | Self::Table(_)
+            | Self::Checkpoint(_) => None,
+        }
+    }
 }
 
 /// A whole member but for its entries. Replaces all facts that were written before it, entries
@@ -85,6 +122,8 @@ pub struct Checkpoint {
     pub earlier: Vec<u32>,
     /// The highest boot counters seen, sorted by member.
     pub peers: Vec<(MemberId, Boot)>,
+    /// The newest directory that this member has taken.
+    pub table: Option<Box<Table>>,
     /// Every group this member has a replica of, sorted by group.
     pub groups: Vec<GroupCheckpoint>,
 }

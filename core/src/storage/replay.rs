@@ -46,6 +46,13 @@ impl Replay {
                 held.on_cut(index, term, membership).map_err(|what| Conflict::of(group, what))?;
             }
             Record::Checkpoint(checkpoint) => self.on_checkpoint(checkpoint)?,
+            Record::Replica { group, replica } => {
+                self.group(group, replica);
+            }
+            Record::Table(table) => self.facts.table = Some(table),
+            Record::Dropped { group } => {
+                self.groups.remove(&group);
+            }
         }
         Ok(())
     }
@@ -99,13 +106,15 @@ impl Replay {
     }
 
     fn on_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Conflict> {
-        let Checkpoint { birth, genesis, founded, boot, earlier, peers, groups } = checkpoint;
+        let Checkpoint { birth, genesis, founded, boot, earlier, peers, table, groups } =
+            checkpoint;
         self.facts.birth = birth;
         self.facts.genesis = genesis;
         self.facts.founded = founded;
         self.facts.boot = boot;
         self.facts.earlier = earlier;
         self.facts.peers = peers.into_iter().collect();
+        self.facts.table = table;
         let mut before = core::mem::take(&mut self.groups);
         let based = core::mem::replace(&mut self.based, true);
         for says in groups {

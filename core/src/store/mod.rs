@@ -129,6 +129,12 @@ pub enum StoreTask {
         /// Its first membership.
         membership: Membership,
     },
+    /// Forgets a group's state, for ever; snapshots of it that are being sent or received too. Answered with
+    /// [`StoreDone::Dropped`], also when there is none.
+    Drop {
+        /// The group.
+        group: GroupId,
+    },
     /// Applies committed entries: contiguous, each once. Answered with [`StoreDone::Applied`].
     Apply {
         /// The group.
@@ -193,6 +199,11 @@ pub enum StoreTask {
 /// What the store thread answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreDone {
+    /// A group's state is forgotten; nothing that was asked for before concerns the group any more.
+    Dropped {
+        /// The group.
+        group: GroupId,
+    },
     /// Entries were applied.
     Applied {
         /// The group.

@@ -180,6 +180,7 @@ impl Message {
             | Self::Founding(_)
             | Self::Beats(_)
             | Self::BeatAnswers(_)
+            | Self::TableVersion(_)
             | Self::Ping
             | Self::Pong => true,
             Self::Raft(message) => match &message.body {
@@ -206,7 +207,12 @@ impl Message {
             | Self::Ask { .. }
             | Self::Answer { .. }
             | Self::AskStatus { .. }
-            | Self::Status { .. } => false,
+            | Self::Status { .. }
+            | Self::Table(_)
+            | Self::Register { .. }
+            | Self::Leave
+            | Self::Settled { .. }
+            | Self::ChangeRefused(_) => false,
         }
     }
 }

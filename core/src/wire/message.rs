@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::directory::{ChangeRefused, Table};
 use crate::genesis::Genesis;
 use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Seq, SessionId, Term};
 use crate::raft;
@@ -108,6 +109,8 @@ pub enum Message {
     AskStatus {
         /// The asker's number of the question.
         call: u64,
+        /// Leave the cluster, too: what the member holds moves elsewhere.
+        leave: bool,
     },
     /// The answer.
     Status {
@@ -120,6 +123,29 @@ pub enum Message {
     Ping,
     /// I am.
     Pong,
+    /// The directory, as its sender knows it. Whoever has an older one takes it.
+    Table(Table),
+    /// The version of the directory that its sender has: who has a later one sends it, who has an older one asks
+    /// likewise.
+    TableVersion(u64),
+    /// A member asks the directory's leader to be registered as it says.
+    Register {
+        /// Where it listens.
+        address: String,
+        /// Its weight.
+        weight: u16,
+    },
+    /// A member asks the directory's leader to be let go.
+    Leave,
+    /// A group's leader tells the directory's that the membership of an order is committed.
+    Settled {
+        /// The group.
+        group: GroupId,
+        /// The order.
+        order: u64,
+    },
+    /// The directory's leader cannot do what a member asked for.
+    ChangeRefused(ChangeRefused),
 }
 
 /// Who dials and whom it takes the other side for.

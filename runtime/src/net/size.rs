@@ -1,7 +1,8 @@
 //! How much memory a message takes, nearly.
 
 use bytes::Bytes;
-use ring_core::raft::message::{Body, Entry};
+use ring_core::directory::Assignment;
+use ring_core::raft::message::{Body, Entry, Replica};
 use ring_core::shard::command::{Answer, Query};
 use ring_core::wire::Message;
 use ring_core::wire::message::{Identity, MemberStatus, Refusal};
@@ -36,6 +37,13 @@ pub(super) fn size(message: &Message) -> usize {
                 Query::ScanNext { .. } | Query::ScanClose { .. } => 0,
             },
             Message::Answer { result: Ok(found), .. } => answer(found),
+            Message::Table(table) => {
+                let members = table.members.iter();
+                let replicas = |group: &Assignment| size_of::<Replica>() * group.replicas().count();
+                members.map(|m| size_of_val(m) + m.name.len() + m.address.len()).sum::<usize>()
+                    + table.groups.iter().map(|g| size_of_val(g) + replicas(g)).sum::<usize>()
+            }
+            Message::Register { address, .. } => address.len(),
             Message::Status { status, .. } => self::status(status),
             Message::Refuse(_)
             | Message::Open { .. }
@@ -44,13 +52,17 @@ pub(super) fn size(message: &Message) -> usize {
             | Message::Busy { .. }
             | Message::Answer { result: Err(_), .. }
             | Message::AskStatus { .. }
+            | Message::TableVersion(_)
+            | Message::Leave
+            | Message::Settled { .. }
+            | Message::ChangeRefused(_)
             | Message::Ping
             | Message::Pong => 0,
         }
 }
 
 fn identity(who: &Identity) -> usize {
-    who.cluster_name.len() + who.name.len()
+    who.cluster_name.len() + who.name.len() + size_of_val(&*who.earlier)
 }
 
 fn body(body: &Body) -> usize {

@@ -10,7 +10,7 @@
 //! 2. It is for this cluster, and whoever is dialled is a member (`tls`).
 //! 3. Who speaks on the connection is who the certificate names: the handshake of the protocol
 //!    (`Hello`, `Welcome`) says cluster, name and id, and none of them may be another's (the reader
-//!    of a connection, by [`Subject::fits`]). So a member's certificate is of use to nobody but that
+//!    of a connection, by `Subject::fits`). So a member's certificate is of use to nobody but that
 //!    member, and a client's makes no member.
 //!
 //! Until then a connection is a stranger's: strangers are counted (`Limits::strangers`), have as

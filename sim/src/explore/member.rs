@@ -360,6 +360,9 @@ impl Disk {
                 | Record::Founded
                 | Record::Boot(_)
                 | Record::PeerBoot { .. }
+                | Record::Table(_)
+                | Record::Replica { .. }
+                | Record::Dropped { .. }
                 | Record::Checkpoint(_) => unreachable!("a replica records nothing of its member"),
             }
         }
@@ -427,7 +430,7 @@ fn settings(append_entries: usize) -> Settings {
 pub(super) fn membership(voters: usize) -> Membership {
     let replica = |id| Replica { id: ReplicaId(id), member: MemberId(id) };
     let voters = (1..=count(voters)).map(replica).collect();
-    Membership { voters, outgoing: Vec::new(), learners: Vec::new() }
+    Membership { voters, ..Membership::default() }
 }
 
 fn count(len: usize) -> u64 {

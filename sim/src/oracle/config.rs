@@ -40,7 +40,12 @@ mod tests {
             let replica = |id: &u64| Replica { id: ReplicaId(*id), member: MemberId(*id) };
             ids.iter().map(replica).collect()
         };
-        Membership { voters: replicas(voters), outgoing: replicas(outgoing), learners: Vec::new() }
+        Membership {
+            voters: replicas(voters),
+            outgoing: replicas(outgoing),
+            learners: Vec::new(),
+            order: 0,
+        }
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub(super) enum Fact {
         index: LogIndex,
         term: Term,
     },
+    /// A new, empty replica takes the place of whatever there was.
+    Made {
+        group: GroupId,
+    },
+    /// There is no replica any more.
+    Dropped {
+        group: GroupId,
+    },
     Checkpoint {
         group: GroupId,
         term: Term,
@@ -123,6 +131,8 @@ impl Fact {
             Self::Vote { group, .. }
             | Self::Entries { group, .. }
             | Self::Cut { group, .. }
+            | Self::Made { group }
+            | Self::Dropped { group }
             | Self::Checkpoint { group, .. } => *group,
         }
     }
@@ -131,7 +141,11 @@ impl Fact {
     pub(super) fn vote(&self) -> Option<(GroupId, Term, ReplicaId)> {
         match self {
             Self::Vote { group, term, vote } => Some((*group, *term, (*vote)?)),
-            Self::Entries { .. } | Self::Cut { .. } | Self::Checkpoint { .. } => None,
+            Self::Entries { .. }
+            | Self::Cut { .. }
+            | Self::Made { .. }
+            | Self::Dropped { .. }
+            | Self::Checkpoint { .. } => None,
         }
     }
 
@@ -155,7 +169,10 @@ impl Fact {
                     return Err(format!("{group}: entries at {first}, the log is {cut}..{last}"));
                 }
             }
-            Self::Cut { .. } => {}
+            Self::Cut { .. } | Self::Dropped { .. } => {}
+            Self::Made { group } => {
+                return Err(format!("{group}: a replica is made where there is one"));
+            }
             Self::Checkpoint { group, term, vote, last, .. } => {
                 if (*term, *vote, *last) != (mirror.term, mirror.vote, mirror.last()) {
                     return Err(format!(
@@ -171,8 +188,13 @@ impl Fact {
     }
 
     pub(super) fn apply(&self, mirrors: &mut BTreeMap<GroupId, LogMirror>) {
+        if let Self::Dropped { group } = self {
+            mirrors.remove(group);
+            return;
+        }
         let mirror = mirrors.entry(self.group()).or_default();
         match self {
+            Self::Made { .. } | Self::Dropped { .. } => {}
             Self::Vote { term, vote, .. } => {
                 mirror.term = *term;
                 mirror.vote = *vote;
@@ -210,6 +232,8 @@ pub(super) fn facts_of(batch: &Batch) -> Vec<Fact> {
             Record::Cut { group, index, term, .. } => {
                 facts.push(Fact::Cut { group: *group, index: *index, term: *term })
             }
+            Record::Replica { group, .. } => facts.push(Fact::Made { group: *group }),
+            Record::Dropped { group } => facts.push(Fact::Dropped { group: *group }),
             Record::Checkpoint(checkpoint) => {
                 facts.extend(checkpoint.groups.iter().map(|g| Fact::Checkpoint {
                     group: g.group,
@@ -224,7 +248,8 @@ pub(super) fn facts_of(batch: &Batch) -> Vec<Fact> {
             | Record::Genesis(_)
             | Record::Founded
             | Record::Boot(_)
-            | Record::PeerBoot { .. } => {}
+            | Record::PeerBoot { .. }
+            | Record::Table(_) => {}
         }
     }
     facts

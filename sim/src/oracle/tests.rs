@@ -360,7 +360,12 @@ fn shape(voters: &[u64], outgoing: &[u64]) -> Membership {
         replicas.sort_unstable();
         replicas
     };
-    Membership { voters: replicas(voters), outgoing: replicas(outgoing), learners: Vec::new() }
+    Membership {
+        voters: replicas(voters),
+        outgoing: replicas(outgoing),
+        learners: Vec::new(),
+        order: 0,
+    }
 }
 
 fn change(index: u64, term: u64, shape: &Membership) -> Entry {

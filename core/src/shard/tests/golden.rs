@@ -61,7 +61,7 @@ fn the_state_is_frozen() {
     let mut state = State::new(GroupId(2), Epoch(1), membership(1));
     state.meta.index = LogIndex(300);
     state.meta.digest = 7;
-    let mut bytes = vec![1, 2, 0xac, 2, 0, 1, 1, 1, 0, 0, 0, 0, 1, 7];
+    let mut bytes = vec![1, 2, 0xac, 2, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 7];
     bytes.extend([0x80, 0x20]); // 4096 sessions
     bytes.extend([0x80, 0xb0, 0x9d, 0xc2, 0xdf, 1]); // 60 s
     bytes.extend([0x80, 0x20, 0x80, 0x80, 0x10]); // 4096 replies a session, 262,144 in all

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::directory::Table;
 use crate::genesis::{Founder, Genesis};
 use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Term};
 use crate::raft::message::{Entry, EntryBody, Membership, Replica};
@@ -26,6 +27,7 @@ fn membership() -> Membership {
         voters: vec![replica(1, 1), replica(2, 2)],
         outgoing: vec![replica(3, 3)],
         learners: vec![replica(4, 4)],
+        order: 9,
     }
 }
 
@@ -52,6 +54,7 @@ fn checkpoint() -> Checkpoint {
         boot: Boot(2),
         earlier: vec![300, 1],
         peers: vec![(MemberId(2), Boot(9))],
+        table: None,
         groups: vec![GroupCheckpoint {
             group: GroupId(1),
             replica: ReplicaId(2),
@@ -64,6 +67,10 @@ fn checkpoint() -> Checkpoint {
             last_index: LogIndex(8),
         }],
     }
+}
+
+fn table() -> Table {
+    Table { version: 3, next_replica: ReplicaId(1), members: vec![], groups: vec![] }
 }
 
 fn entries() -> Vec<Entry> {
@@ -90,7 +97,7 @@ fn golden() -> Vec<(Record, &'static str)> {
         (Record::Vote { group, replica, term: Term(3), vote: Some(ReplicaId(4)) }, "05010203 0104"),
         (
             Record::Entries { group, replica, entries: entries() },
-            "06010203 060300 070301 02 0101 0202 01 0303 01 0404 080302 02 6869",
+            "06010203 060300 070301 02 0101 0202 01 0303 01 0404 09 080302 02 6869",
         ),
         (
             Record::Cut {
@@ -100,12 +107,15 @@ fn golden() -> Vec<(Record, &'static str)> {
                 term: Term(7),
                 membership: membership(),
             },
-            "0701020607 02 0101 0202 01 0303 01 0404",
+            "0701020607 02 0101 0202 01 0303 01 0404 09",
         ),
         (
             Record::Checkpoint(checkpoint()),
-            "08 ac02 00 01 02 02ac0201 01 0209 01 01 02 03 0104 05 06 07 02 0101 0202 01 0303 01 0404 08",
+            "08 ac02 00 01 02 02ac0201 01 0209 00 01 01 02 03 0104 05 06 07 02 0101 0202 01 0303 01 0404 09 08",
         ),
+        (Record::Replica { group, replica }, "090102"),
+        (Record::Table(Box::new(table())), "0a03010000"),
+        (Record::Dropped { group }, "0b01"),
     ]
 }
 

@@ -169,6 +169,7 @@ fn everything_durable_is_found() {
         boot: Boot(1),
         earlier: vec![],
         peers: [(MemberId(2), Boot(4))].into(),
+        table: None,
         groups: [(G, group)].into(),
         tail: Tail {
             next_seq: LogSeq(10),

@@ -130,7 +130,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
         Just(EntryBody::Noop),
         (replicas(), replicas(), replicas()).prop_map(|(voters, outgoing, learners)| {
-            EntryBody::Membership(Box::new(Membership { voters, outgoing, learners }))
+            EntryBody::Membership(Box::new(Membership { voters, outgoing, learners, order: 7 }))
         }),
         data().prop_map(EntryBody::Data),
     ];
@@ -331,7 +331,7 @@ fn questions() -> impl Strategy<Value = Message> {
             |(call, group, query, linearizable)| Message::Ask { call, group, query, linearizable }
         ),
         (number(), result).prop_map(|(call, result)| Message::Answer { call, result }),
-        number().prop_map(|call| Message::AskStatus { call }),
+        (number(), any::<bool>()).prop_map(|(call, leave)| Message::AskStatus { call, leave }),
         (number(), status).prop_map(|(call, status)| Message::Status { call, status }),
     ]
 }

@@ -9,6 +9,7 @@ use core::fmt::Write;
 use bytes::Bytes;
 
 use super::{frames_of, trusting};
+use crate::directory::{Assignment, ChangeRefused, Registered, Standing, Table};
 use crate::genesis::{Founder, Genesis};
 use crate::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, Revision, Seq, SessionId,
@@ -84,6 +85,7 @@ fn append() -> Body {
         voters: vec![replica(10, 1), replica(11, 2)],
         outgoing: vec![replica(10, 1)],
         learners: vec![replica(12, 3)],
+        order: 9,
     };
     let entry = |index, body| Entry { index: LogIndex(index), term: Term(2), body };
     Body::Append {
@@ -219,7 +221,7 @@ fn raft_logs() -> Vec<Golden> {
         (
             "append",
             raft(append()),
-            "04030a0bc80104090108030a02000b0201020a010b02010a01010c030c02020464617461",
+            "04030a0bc80104090108030a02000b0201020a010b02010a01010c03090c02020464617461",
         ),
         ("accepted", raft(Body::Accepted { index: LogIndex(300) }), "04030a0bc80105ac02"),
         (
@@ -377,7 +379,7 @@ fn answers() -> Vec<Golden> {
             "0ec8010101",
         ),
         ("answer busy", Message::Answer { call: 200, result: Err(AskError::Busy) }, "0ec8010102"),
-        ("ask status", Message::AskStatus { call: 200 }, "0fc801"),
+        ("ask status", Message::AskStatus { call: 200, leave: true }, "0fc80101"),
         (
             "status",
             Message::Status { call: 200, status: status() },
@@ -389,8 +391,45 @@ fn answers() -> Vec<Golden> {
     ]
 }
 
+fn directory() -> Vec<Golden> {
+    let replica = |id, member| Replica { id: ReplicaId(id), member: MemberId(member) };
+    let table = Table {
+        version: 300,
+        next_replica: ReplicaId(13),
+        members: vec![Registered {
+            id: MemberId(2),
+            name: text("two"),
+            address: text("h:2"),
+            birth: 1000,
+            weight: 1,
+            standing: Standing::Leaving,
+        }],
+        groups: vec![Assignment {
+            group: GroupId(3),
+            order: 200,
+            voters: vec![replica(10, 1)],
+            learners: vec![replica(11, 2)],
+            retiring: vec![replica(12, 3)],
+            settled: false,
+        }],
+    };
+    vec![
+        (
+            "table",
+            Message::Table(table),
+            "13ac020d01020374776f03683a32e80701010103c801010a01010b02010c0300",
+        ),
+        ("table version", Message::TableVersion(300), "14ac02"),
+        ("register", Message::Register { address: text("h:2"), weight: 1 }, "1503683a3201"),
+        ("leave", Message::Leave, "16"),
+        ("settled", Message::Settled { group: GroupId(3), order: 200 }, "1703c801"),
+        ("change refused", Message::ChangeRefused(ChangeRefused::NameTaken), "1800"),
+    ]
+}
+
 fn all() -> Vec<Golden> {
-    [handshakes(), raft_logs(), raft_rest(), sessions(), questions(), answers()].concat()
+    [handshakes(), raft_logs(), raft_rest(), sessions(), questions(), answers(), directory()]
+        .concat()
 }
 
 #[test]
@@ -416,8 +455,8 @@ fn every_variant_has_golden_bytes() {
         }
     }
     tags.dedup();
-    assert_eq!(tags, (0..=18).collect::<Vec<u8>>());
-    assert_eq!(postcard::from_bytes::<Message>(&[19]), unknown);
+    assert_eq!(tags, (0..=24).collect::<Vec<u8>>());
+    assert_eq!(postcard::from_bytes::<Message>(&[25]), unknown);
     assert_eq!(raft_tags, (0..=13).collect::<Vec<u8>>());
     assert_eq!(postcard::from_bytes::<Message>(&[4, 1, 1, 1, 1, 14]), unknown);
 }

@@ -37,6 +37,9 @@ enum Op {
     Leave {
         group: u32,
     },
+    Drop {
+        group: u32,
+    },
     PeerBoot {
         member: u64,
         boot: u64,
@@ -67,6 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (group(), 0..3_u64).prop_map(|(group, term)| Op::Vote { group, term }),
         1 => group().prop_map(|group| Op::NewReplica { group }),
         1 => group().prop_map(|group| Op::Leave { group }),
+        1 => group().prop_map(|group| Op::Drop { group }),
         1 => (1..3_u64, 0..9_u64).prop_map(|(member, boot)| Op::PeerBoot { member, boot }),
         8 => Just(Op::Write),
         4 => Just(Op::Sync),
@@ -169,7 +173,13 @@ impl Model {
                 let named = |group: &GroupId| checkpoint.groups.iter().any(|it| it.group == *group);
                 self.groups.retain(|group, _| named(group));
             }
-            Record::Birth { .. } | Record::Genesis(_) | Record::Founded => {
+            Record::Replica { group, replica } => {
+                of(group, replica);
+            }
+            Record::Dropped { group } => {
+                self.groups.remove(group);
+            }
+            Record::Birth { .. } | Record::Table(_) | Record::Genesis(_) | Record::Founded => {
                 panic!("{record:?} is not drawn")
             }
         }
@@ -461,10 +471,9 @@ impl Run {
             }
             Op::NewReplica { group } => {
                 self.model.groups.remove(&GroupId(group));
-                let (group, replica) = self.group(group);
-                let term = Term(1);
-                self.push(Record::Vote { group, replica, term, vote: None });
+                self.group(group);
             }
+            Op::Drop { group } => self.push(Record::Dropped { group: GroupId(group) }),
             Op::Leave { group } => self.left.push(GroupId(group)),
             Op::PeerBoot { member, boot } => {
                 self.push(Record::PeerBoot { member: MemberId(member), boot: Boot(boot) })
@@ -489,8 +498,7 @@ impl Run {
         if !self.model.groups.contains_key(&group) {
             self.replicas += 1;
             let replica = ReplicaId(self.replicas);
-            let term = Term(0);
-            self.push(Record::Vote { group, replica, term, vote: None });
+            self.push(Record::Replica { group, replica });
         }
         (group, self.model.groups[&group].state.replica)
     }

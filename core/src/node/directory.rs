@@ -1,0 +1,463 @@
+//! The node's part in the directory: it takes the newest table it is told of, does what the table asks of its
+//! replicas and of the groups it leads, and, while it leads the directory's group, gives the orders.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::directory::{Ask, Assignment, Change, Duty, Registration, Standing, Step, Table};
+use crate::genesis::Genesis;
+use crate::ids::{GroupId, MemberId, ReplicaId, RequestId, Revision};
+use crate::io::{Event, Output};
+use crate::ring::ShardPlacement;
+use crate::router::Own;
+use crate::shard::command::{Command, Expect, Query};
+use crate::storage::record::Record;
+use crate::store::StoreTask;
+use crate::time::Instant;
+use crate::wire::message::{AskError, Message};
+
+/// The partition of the directory's group that holds the table, and its key.
+const PARTITION: &[u8] = b"directory";
+const KEY: &[u8] = b"table";
+/// The call with which the director reads the table, and the one with which it writes it; numbers follow.
+const READ: u64 = 0;
+const WRITE: u64 = 1;
+
+impl Node {
+    /// With each tick: what was asked for and is not in the table yet is asked for again, and the groups that this
+    /// member leads go on with their orders.
+    pub(super) fn directory_tick(&mut self, now: Instant) {
+        if self.config.client {
+            return;
+        }
+        self.note_presence(now);
+        self.ask_to_be_registered();
+        self.follow_orders(now);
+        self.directory_due = true;
+    }
+
+    /// Now and then one peer is told which table this node has, so that a table that was lost on its way is noticed.
+    pub(super) fn compare_tables(&mut self) {
+        let peers = self.connected_members();
+        let len = crate::ids::len_u64(peers.len());
+        if len > 0 {
+            let peer = peers[crate::ids::len_usize(self.rng.below(len))];
+            self.send(peer, Message::TableVersion(self.table_version()));
+        }
+    }
+
+    pub(super) fn table_version(&self) -> u64 {
+        self.table.as_ref().map_or(0, |table| table.version)
+    }
+
+    fn note_presence(&mut self, now: Instant) {
+        let leads = self.leads(GroupId::DIRECTORY);
+        self.director.on_lead(leads);
+        let Some(table) = self.table.as_ref().filter(|_| leads) else { return };
+        for member in &table.members {
+            let is_here = member.id == self.me || self.links.conn_of(member.id).is_some();
+            self.director.on_presence(now, member.id, is_here);
+        }
+    }
+
+    fn leads(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.raft.is_leader())
+    }
+
+    /// A step of the director, if this node leads the directory's group. What it asks is asked like any call.
+    pub(super) fn drive_director(&mut self, now: Instant) {
+        self.directory_due = false;
+        self.director.on_lead(self.leads(GroupId::DIRECTORY));
+        if !self.director.leads() {
+            return;
+        }
+        let Some(genesis) = &self.genesis else { return };
+        self.director.drive(now, |table| placed(table, genesis));
+        for (member, reason) in self.director.take_refused() {
+            self.send(member, Message::ChangeRefused(reason));
+        }
+        let Some(ask) = self.director.take_ask() else { return };
+        let deadline = now + self.config.timers.retry * 10;
+        let number = self.next_own << 1;
+        self.next_own += 1;
+        let (partition, key) = (Bytes::from_static(PARTITION), Bytes::from_static(KEY));
+        let group = GroupId::DIRECTORY;
+        match ask {
+            Ask::Read => {
+                let request = RequestId::internal(number | READ);
+                let query = Query::Get { partition, key };
+                self.router.query(now, request, deadline, group, query, true);
+            }
+            Ask::Write { value, on } => {
+                let request = RequestId::internal(number | WRITE);
+                let (expect, value) = (Expect::Revision(on), Some(Bytes::from(value)));
+                let command = Command::CompareAndSet { partition, key, expect, value };
+                self.router.write(now, request, deadline, group, &command);
+            }
+        }
+    }
+
+    /// Answers to what the director asked. An answer to an earlier question cannot be taken for one to a later: a
+    /// director asks again only when it was answered, and forgets what it asked when it ceases to lead; what comes
+    /// after that it reads anew.
+    pub(super) fn on_own_answers(&mut self, now: Instant) {
+        for (request, answer) in self.router.take_own() {
+            if request.0 & WRITE == 0 {
+                let read = match answer {
+                    Own::Value(None) => {
+                        self.genesis.as_ref().map(Table::of_genesis).map(|t| (t, Revision(0)))
+                    }
+                    Own::Value(Some((bytes, revision))) => match Table::decode(&bytes) {
+                        Ok(table) => Some((table, revision)),
+                        Err(what) => {
+                            self.peer_fault(None, what);
+                            None
+                        }
+                    },
+                    Own::Swapped(_) | Own::Failed => None,
+                };
+                if let Some((table, _)) =
+                    read.as_ref().filter(|(_, revision)| *revision > Revision(0))
+                {
+                    self.take_table(now, table.clone());
+                }
+                self.director.on_read(read);
+            } else {
+                let revision = match answer {
+                    Own::Swapped(revision) => Some(revision),
+                    Own::Value(_) | Own::Failed => None,
+                };
+                if let Some(table) = self.director.on_written(revision) {
+                    self.take_table(now, table);
+                }
+            }
+            self.directory_due = true;
+        }
+    }
+
+    /// What peers say about the directory. To any other message it does nothing.
+    pub(super) fn on_directory_message(&mut self, now: Instant, from: MemberId, message: Message) {
+        if let Message::Table(table) = message {
+            self.take_table(now, table);
+        } else if let Message::TableVersion(version) = message {
+            self.on_table_version(from, version);
+        } else if let Message::Register { address, weight } = message {
+            if let Some(registration) = self.registration(from, address, weight) {
+                self.on_change(from, Change::Register(registration));
+            }
+        } else if let Message::Leave = message {
+            self.on_change(from, Change::Leave(from));
+        } else if let Message::Settled { group, order } = message {
+            self.on_change(from, Change::Settle { group, order });
+        } else if let Message::ChangeRefused(reason) = message {
+            self.is_leaving = false;
+            self.event(Event::ChangeRefused { reason });
+        }
+    }
+
+    /// A member asks the director for something.
+    fn on_change(&mut self, from: MemberId, change: Change) {
+        if self.director.leads() {
+            self.director.ask(change);
+            self.directory_due = true;
+        } else if matches!(change, Change::Settle { .. }) {
+            // It is repeated, to whoever leads then.
+        } else if let Some(table) = self.table.clone() {
+            // Who asks the wrong one learns whom to ask.
+            self.send(from, Message::Table(table));
+        }
+    }
+
+    /// A peer's table, or its word of which it has.
+    pub(super) fn on_table_version(&mut self, from: MemberId, version: u64) {
+        match &self.table {
+            Some(table) if table.version > version => {
+                let table = table.clone();
+                self.send(from, Message::Table(table));
+            }
+            _ if self.table_version() < version => {
+                self.send(from, Message::TableVersion(self.table_version()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a table if it is newer than the one this node has; tells the others if this node leads the directory.
+    pub(super) fn take_table(&mut self, now: Instant, table: Table) {
+        if table.version <= self.table_version() || !table.is_sound() {
+            return;
+        }
+        if self.director.leads() {
+            let peers: Vec<MemberId> = self.links.connected().collect();
+            for peer in peers {
+                self.send(peer, Message::Table(table.clone()));
+            }
+        }
+        self.event(Event::DirectoryChanged { table: Box::new(table.clone()) });
+        if !self.config.client {
+            // Before anything that follows from it: a member that knew an older one after its next start could make a
+            // replica under an id that it had and dropped.
+            self.records.push(Record::Table(Box::new(table.clone())));
+        }
+        let before = self.table.replace(table);
+        self.take_members(now, before.as_ref());
+        if !self.config.client {
+            self.do_duties(now);
+            self.follow_orders(now);
+        }
+    }
+
+    /// Names, addresses and links follow the table.
+    fn take_members(&mut self, now: Instant, before: Option<&Table>) {
+        let table = self.table.clone().expect("just taken");
+        for member in before.iter().flat_map(|table| &table.members) {
+            if table.member(member.id).is_none() {
+                self.members.remove(&member.id);
+                self.links.readdress(now, member.id, None);
+            }
+        }
+        for member in &table.members {
+            let known = self.members.get(&member.id).map(|(_, address)| address);
+            if known.is_some_and(|known| !known.is_empty() && member.address.is_empty()) {
+                continue; // a founder that was named to this node only
+            }
+            let is_new = known.is_none();
+            self.members.insert(member.id, (member.name.clone(), member.address.clone()));
+            self.links.readdress(now, member.id, Some(&member.address));
+            if is_new && !self.config.client && self.links.conn_of(member.id).is_some() {
+                self.note_boot(member.id);
+            }
+        }
+        if self.config.client {
+            for member in table.members.iter().filter(|member| !member.address.is_empty()) {
+                self.links.add_target(now, Some(member.id), member.address.clone());
+            }
+        } else {
+            self.keep_links(now);
+        }
+        let me = self.me;
+        let listed = |table: &Table| table.member(me).is_some();
+        let was_listed = before.is_some_and(listed);
+        if self.is_leaving && was_listed && !listed(&table) {
+            self.event(Event::Left);
+        }
+        // One of the cluster's for the first time: a founder was from the beginning, and one that starts again is
+        // when it wakes.
+        if self.me.is_joiner() && !self.is_up && listed(&table) {
+            self.is_up = true;
+            let genesis = self.genesis.clone().expect("who is listed knows the cluster");
+            self.event(Event::Up { genesis });
+        }
+    }
+
+    /// A member's start is remembered from the moment when it may be given replicas.
+    fn note_boot(&mut self, member: MemberId) {
+        if let Some(&boot) = self.boots.get(&member) {
+            self.records.push(Record::PeerBoot { member, boot });
+        }
+    }
+
+    /// Makes and drops replicas as the table says.
+    pub(super) fn do_duties(&mut self, now: Instant) {
+        if !self.founding.is_founded() || self.awake_at.is_some() {
+            return;
+        }
+        let Some(table) = self.table.clone() else { return };
+        for assignment in &table.groups {
+            let id = assignment.group;
+            // What is being dropped is made anew only when the store is done with it.
+            if self.dropping.contains(&id) {
+                continue;
+            }
+            let held = self.groups.get(&id).map(|group| group.raft.id());
+            match table.duty(id, self.me, held) {
+                Duty::Keep => {}
+                Duty::Drop => self.drop_replica(id),
+                Duty::Make(_) if held.is_some() => self.drop_replica(id),
+                Duty::Make(replica) => self.make_replica(now, id, replica),
+            }
+        }
+    }
+
+    fn make_replica(&mut self, now: Instant, id: GroupId, replica: ReplicaId) {
+        let Some(genesis) = &self.genesis else { return };
+        // Before its first entry a group's membership is that of the genesis; this replica learns of its own part
+        // from the log, or with a snapshot.
+        let membership = genesis.membership(id);
+        self.records.push(Record::Replica { group: id, replica });
+        self.add_new_group(now, id, replica, membership);
+    }
+
+    /// Forgets a replica: nothing that it promised can be needed any more.
+    fn drop_replica(&mut self, id: GroupId) {
+        let Some(mut group) = self.groups.remove(&id) else { return };
+        self.deadlines.remove(&(group.raft.deadline(), id));
+        self.persist.memory_bytes -= group.counted_bytes;
+        self.proposals_bytes -= group.counted_waiting;
+        self.dirty.remove(&id);
+        for groups in self.unstored.values_mut() {
+            groups.remove(&id);
+        }
+        for held in self.held.values_mut() {
+            held.retain(|(_, message)| !matches!(message, Message::Raft(raft) if raft.group == id));
+        }
+        // Its own records of this turn would follow its end in the log.
+        self.records.retain(|record| record.group() != Some(id));
+        self.records.push(Record::Dropped { group: id });
+        for member in group.drop_waiters() {
+            self.send(member, Message::NotLeader { group: id, hint: None });
+        }
+        let asked: Vec<_> = self
+            .reads
+            .iter()
+            .filter(|(_, read)| read.is_waiting_for(id))
+            .map(|(&id, _)| id)
+            .collect();
+        for read in asked {
+            let read = self.reads.remove(&read).expect("just listed");
+            let result = Err(AskError::NotReplica);
+            self.send(read.asker, Message::Answer { call: read.call, result });
+        }
+        self.loads_waiting.retain(|&(_, group)| group != id);
+        let loads: Vec<_> =
+            self.loads.iter().filter(|&(_, &group)| group == id).map(|(&load, _)| load).collect();
+        for load in loads {
+            self.loads.remove(&load);
+            self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: load }));
+        }
+        self.beats_forget(id);
+        self.store.remove(&id);
+        self.dropping.insert(id);
+        self.outputs.0.push(Output::Store(StoreTask::Drop { group: id }));
+        self.event(Event::LeaderChanged { group: id, term: group.raft.term(), leader: None });
+    }
+
+    /// The store has forgotten a group: what the table gives this member of it can be made now.
+    pub(super) fn on_dropped(&mut self, now: Instant, group: GroupId) {
+        self.dropping.remove(&group);
+        self.do_duties(now);
+    }
+
+    fn beats_forget(&mut self, id: GroupId) {
+        for beats in self.beats.values_mut() {
+            beats.retain(|beat| beat.group != id);
+        }
+        for answers in self.beat_answers.values_mut() {
+            answers.retain(|answer| answer.group != id);
+        }
+    }
+
+    /// The groups that this member leads take the next step of their orders.
+    fn follow_orders(&mut self, now: Instant) {
+        let Some(table) = &self.table else { return };
+        let mut settled = Vec::new();
+        let mut steps: Vec<Assignment> = Vec::new();
+        for assignment in table.groups.iter().filter(|assignment| !assignment.settled) {
+            let Some(group) = self.groups.get(&assignment.group) else { continue };
+            if !group.raft.is_leader() {
+                continue;
+            }
+            match group.raft.committed_membership() {
+                Some(committed) if assignment.is_settled_by(committed) => {
+                    settled.push((assignment.group, assignment.order));
+                }
+                Some(_) => steps.push(assignment.clone()),
+                None => {}
+            }
+        }
+        for assignment in steps {
+            self.with_group(now, assignment.group, |group, fx| {
+                let present = group.raft.membership().clone();
+                let is_ready = |replica| group.raft.has_caught_up(replica);
+                let (Step::Learn(next) | Step::Switch(next)) =
+                    assignment.next_step(&present, is_ready)
+                else {
+                    return;
+                };
+                // Refused while a change is under way or leadership is handed over: asked again with the next tick.
+                let _ =
+                    group.raft.change_membership(now, next.voters, next.learners, next.order, fx);
+            });
+        }
+        for (group, order) in settled {
+            self.tell_directory(Message::Settled { group, order });
+        }
+    }
+
+    /// To every member that may lead the directory: the one that does takes it up.
+    fn tell_directory(&mut self, message: Message) {
+        let assigned = self.table.as_ref().and_then(|table| table.group(GroupId::DIRECTORY));
+        let mut voters: Vec<MemberId> =
+            assigned.iter().flat_map(|a| a.replicas()).map(|replica| replica.member).collect();
+        if voters.is_empty() {
+            voters = self.connected_members();
+        }
+        for member in voters {
+            self.send(member, message.clone());
+        }
+    }
+
+    /// A member that is not in the table as it would be says so; one that goes says that.
+    fn ask_to_be_registered(&mut self) {
+        if !self.founding.is_founded() {
+            return;
+        }
+        let listed = self.table.as_ref().and_then(|table| table.member(self.me));
+        if self.is_leaving {
+            if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
+                self.tell_directory(Message::Leave);
+            }
+            return;
+        }
+        // Without a table nobody knows yet whom to ask, unless this member is none of the founders.
+        if self.table.is_none() && !self.me.is_joiner() {
+            return;
+        }
+        let (address, weight) = (self.own_address(), self.config.weight);
+        let as_wished = |listed: &crate::directory::Registered| {
+            listed.standing == Standing::Active
+                && listed.weight == weight
+                && (address.is_empty() || listed.address == address)
+        };
+        if !listed.is_some_and(as_wished) {
+            self.tell_directory(Message::Register { address, weight });
+        }
+    }
+
+    pub(super) fn own_address(&self) -> String {
+        if !self.config.address.is_empty() {
+            return self.config.address.clone();
+        }
+        self.members.get(&self.me).map_or_else(String::new, |(_, address)| address.clone())
+    }
+
+    /// What a member that asks to be registered said of itself in its handshake.
+    pub(super) fn registration(
+        &self,
+        id: MemberId,
+        address: String,
+        weight: u16,
+    ) -> Option<Registration> {
+        let (name, birth) = self.guests.get(&id).cloned().or_else(|| {
+            let listed = self.table.as_ref().and_then(|table| table.member(id));
+            listed.map(|listed| (listed.name.clone(), listed.birth))
+        })?;
+        Some(Registration { id, name, address, birth, weight })
+    }
+
+    /// Asks to be let go: what this member holds moves elsewhere, then [`Event::Left`] says that it may be closed for
+    /// good. Until then it serves as before.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+}
+
+/// Where the shards belong, on the members that are to hold replicas.
+fn placed(table: &Table, genesis: &Genesis) -> impl Fn(GroupId) -> Vec<MemberId> + use<> {
+    let placement = ShardPlacement::new(table.active(), genesis.shards, genesis.replication);
+    move |group| placement.replicas(group).to_vec()
+}
