@@ -1,6 +1,6 @@
 //! Connections and the handshake: who may talk to this node, and over which connection.
 //!
-//! Of two members the one with the lower id dials; a client dials every member. The dialler says `Hello`, the
+//! Of two members the one with the lower id dials first; a client dials every member. The dialler says `Hello`, the
 //! other side `Welcome` or `Refuse`. A link is up only when the peer's start counter is durable here: otherwise a
 //! peer whose disk was rolled back could be believed again after this member's own crash.
 
@@ -36,6 +36,8 @@ struct Conn {
     stage: Stage,
     /// When anything last came on it.
     heard: Instant,
+    /// Which start of the peer's speaks on it, once it has said so.
+    boot: Boot,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -183,8 +185,8 @@ impl Links {
         }
     }
 
-    /// Keeps a connection to this address from now on.
-    pub(crate) fn add_target(&mut self, now: Instant, member: Option<MemberId>, address: String) {
+    /// Keeps a connection to this address from then on.
+    pub(crate) fn add_target(&mut self, at: Instant, member: Option<MemberId>, address: String) {
         let by_member = |target: &Target| member.is_some() && target.member == member;
         let by_address = |target: &Target| target.address == address;
         let place = self.targets.iter().position(by_member);
@@ -194,13 +196,13 @@ impl Links {
                 // Another member is there by now, on another directory than the one before it.
                 target.member = member;
                 if target.state == TargetState::Retired {
-                    target.state = TargetState::Idle { dial_at: now };
+                    target.state = TargetState::Idle { dial_at: at };
                     target.backoff = self.timers.redial_min;
                 }
             }
             return;
         }
-        let state = TargetState::Idle { dial_at: now };
+        let state = TargetState::Idle { dial_at: at };
         let backoff = self.timers.redial_min;
         self.targets.push(Target { address, member, state, backoff });
     }
@@ -288,7 +290,10 @@ impl Links {
             return;
         }
         let until = now + self.timers.handshake;
-        self.conns.insert(conn, Conn { target, stage: Stage::Handshake { until }, heard: now });
+        self.conns.insert(
+            conn,
+            Conn { target, stage: Stage::Handshake { until }, heard: now, boot: Boot(0) },
+        );
         if let Some(place) = target {
             self.targets[place].state = TargetState::Connected(conn);
             let hello =
@@ -359,11 +364,12 @@ impl Links {
     pub(crate) fn hold(
         &mut self,
         conn: ConnId,
-        who: MemberId,
+        (who, boot): (MemberId, Boot),
         seq: LogSeq,
         welcome: Option<Welcome>,
     ) {
         if let Some(state) = self.conns.get_mut(&conn) {
+            state.boot = boot;
             let welcome = welcome.map(Box::new);
             state.stage = Stage::Pending { who, seq, welcome };
         }
@@ -382,8 +388,18 @@ impl Links {
         ready
     }
 
-    /// The link is up. Returns the connection that it replaces, if the peer had one.
-    pub(crate) fn set_up(&mut self, conn: ConnId, who: MemberId) -> Option<ConnId> {
+    /// The link is up, unless the two have a better one. Returns the connection that is given up for the other: the
+    /// one that the peer had so far, or this one.
+    ///
+    /// Of two that the same starts of both have, that of the lower id's dialling stays: each side for itself would
+    /// otherwise keep the later one, which is another for each, and both would end, again and again.
+    pub(crate) fn set_up(&mut self, me: MemberId, conn: ConnId, who: MemberId) -> Option<ConnId> {
+        let dialled = |conn: &Conn| if conn.target.is_some() { me } else { who };
+        let before = self.up.get(&who).and_then(|before| self.conns.get(before));
+        let this = self.conns.get(&conn).expect("a ready connection exists");
+        if before.is_some_and(|b| b.boot == this.boot && dialled(b) < dialled(this)) {
+            return Some(conn);
+        }
         let state = self.conns.get_mut(&conn).expect("a ready connection exists");
         state.stage = Stage::Up(who);
         if let Some(place) = state.target {
@@ -415,6 +431,14 @@ impl Links {
 
     pub(crate) fn conn_of(&self, member: MemberId) -> Option<ConnId> {
         self.up.get(&member).copied()
+    }
+
+    /// True when a connection to this member is up, or about to be.
+    pub(crate) fn has_conn(&self, member: MemberId) -> bool {
+        self.conns.values().any(|conn| match conn.stage {
+            Stage::Pending { who, .. } | Stage::Up(who) => who == member,
+            Stage::Handshake { .. } => false,
+        })
     }
 
     /// Who speaks on a connection that is up.

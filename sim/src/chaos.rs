@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use ring_core::ids::{GroupId, len_usize};
+use ring_core::ids::GroupId;
 use serde_json::Map;
 
 use crate::clock::Nanos;
@@ -17,6 +17,8 @@ use crate::plan::{Fault, Loss, Plan, Who};
 use crate::store::SimStore;
 use crate::world::member_id;
 
+mod churn;
+
 /// The faults of a run, on their way.
 pub(crate) struct Chaos {
     steps: BinaryHeap<Reverse<Step>>,
@@ -25,6 +27,8 @@ pub(crate) struct Chaos {
     pub(crate) done: u64,
     pub(crate) skipped: u64,
     shards: u32,
+    /// Numbers the names that nobody had.
+    names: u64,
 }
 
 struct Step {
@@ -39,6 +43,8 @@ enum What {
     Start(usize),
     /// The power fails, whatever the machine does.
     Strike(usize),
+    /// The process dies, and is started again soon.
+    Die(usize),
     /// The disk is as it was.
     RollBack(usize, Box<Backup>),
     Resume(usize),
@@ -63,13 +69,21 @@ const LOOK_EVERY: Nanos = 1_000_000;
 const LOOK_MAX: Nanos = 20_000_000_000;
 /// Who halted is looked for this often, and started again.
 const PATROL_EVERY: Nanos = 1_500_000_000;
+/// Who dies in the middle of leaving is started again after this.
+const DEAD_FOR: Nanos = 300_000_000;
 /// A disk falls back by this long, or longer.
 const ROLL_BACK_AFTER: Nanos = 6_000_000_000;
 
 impl Chaos {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut chaos =
-            Self { steps: BinaryHeap::new(), count: 0, done: 0, skipped: 0, shards: plan.shards };
+        let mut chaos = Self {
+            steps: BinaryHeap::new(),
+            count: 0,
+            done: 0,
+            skipped: 0,
+            shards: plan.shards,
+            names: 0,
+        };
         for scheduled in &plan.faults {
             chaos.at(scheduled.at, What::Begin(scheduled.fault.clone(), scheduled.at + LOOK_MAX));
         }
@@ -132,6 +146,10 @@ impl Chaos {
                 }
             }
             What::Strike(m) => cluster.kill(m, true),
+            What::Die(m) => {
+                cluster.kill(m, false);
+                self.at(cluster.sim.now() + DEAD_FOR, What::Start(m));
+            }
             What::RollBack(m, backup) => self.roll_back(cluster, m, backup),
             What::Resume(m) => cluster.sim.machines[m].inbox.resume(),
             What::Clear(number) => cluster.clear(number),
@@ -152,6 +170,7 @@ impl Chaos {
     /// disk was lost.
     fn patrol(&mut self, cluster: &mut Cluster) {
         cluster.ask_for_shapes();
+        cluster.close_who_left();
         for m in 0..cluster.sim.machines.len() {
             let state = cluster.sim.machines[m].state();
             if let Some(halt) = &state.halted
@@ -208,6 +227,7 @@ impl Chaos {
                 self.at(now + long, What::Regrow(*group));
             }
             Fault::Lose(m, loss) => return self.lose(cluster, now, *m, *loss),
+            Fault::Churn(change) => return self.change(cluster, now, change),
             Fault::Crash(who, _)
             | Fault::PowerCut(who, _)
             | Fault::Relapse(who, _, _)
@@ -284,6 +304,7 @@ impl Chaos {
             | Fault::Reset(..)
             | Fault::Jump(..)
             | Fault::Reshape(..)
+            | Fault::Churn(_)
             | Fault::Lose(..) => unreachable!("not a fault of one machine"),
         }
     }
@@ -388,8 +409,7 @@ fn find(cluster: &Cluster, who: Who) -> Option<usize> {
     let m = match who {
         Who::Machine(m) => m,
         Who::Leader(group) => {
-            let leader = cluster.sim.oracle(|oracle| oracle.leader(group))?;
-            len_usize(leader.0 - 1)
+            cluster.sim.oracle(|oracle| oracle.machine_of(oracle.leader(group)?))?
         }
         Who::Sender => cluster.sim.lookout(|lookout| lookout.sender())?,
         Who::Receiver => cluster.sim.lookout(|lookout| lookout.receiver())?,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use madsim::net::NetSim;
 use madsim::runtime::Handle;
 use ring_core::config::Config;
-use ring_core::ids::{GroupId, MemberId, len_u64, len_usize};
+use ring_core::ids::{GroupId, MemberId, len_u64};
 use ring_core::io::{Action, Reply};
 use ring_core::rng::Rng;
 use ring_core::wire::message::{MemberStatus, Role};
@@ -28,6 +28,8 @@ use crate::oracle::Violation;
 use crate::plan::{Plan, founders, genesis};
 use crate::world::{Machine, Sim, member_id};
 
+mod churn;
+
 /// A cluster and everything that can be done to it. Machines are counted from 1 here, as members are.
 pub struct Cluster {
     pub(crate) sim: Arc<Sim>,
@@ -39,6 +41,8 @@ pub struct Cluster {
     /// Groups whose membership was changed: what each is to have.
     shapes: BTreeMap<GroupId, (Vec<MemberId>, Vec<MemberId>)>,
     fronts: u64,
+    /// Every founder has known at some time that the cluster exists.
+    founded_once: bool,
 }
 
 /// What is wrong with some links, until it is called off.
@@ -75,8 +79,9 @@ impl Cluster {
     /// They do not found a cluster in time.
     pub async fn start(members: usize) -> Self {
         let seed = Handle::current().seed();
-        let mut plan = Plan::of(seed).calm();
+        let mut plan = Plan::steady(seed).calm();
         plan.members = members;
+        plan.spares = 0;
         plan.replication = u32::try_from(members).expect("a test has few members");
         plan.clients = 0;
         plan.wild = false;
@@ -96,10 +101,10 @@ impl Cluster {
         let rng = Rng::new(plan.seed).fork(7);
         let latency = plan.latency.0..plan.latency.1;
         NetSim::current().update_config(|config| config.send_latency = latency);
-        let count = plan.members + plan.clients;
+        let count = plan.members + plan.spares + plan.clients;
         let machines = (0..count).map(|m| machine(&plan, m)).collect();
         let pace = plan.pace.clone();
-        let sim = Sim::new(machines, plan.members, pace, plan.seed, aloud);
+        let sim = Sim::new(machines, plan.members + plan.spares, pace, plan.seed, aloud);
         if plan.wild {
             sim.net.change_all(|_, _, link| link.wild = true);
         }
@@ -118,6 +123,7 @@ impl Cluster {
             weather: Vec::new(),
             shapes: BTreeMap::new(),
             fronts: 0,
+            founded_once: false,
         }
     }
 
@@ -233,7 +239,7 @@ impl Cluster {
     /// The leader of the highest term that is known of a group, counted from 1.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<usize> {
-        self.sim.oracle(|oracle| oracle.leader(group)).map(|m| len_usize(m.0))
+        self.sim.oracle(|oracle| oracle.machine_of(oracle.leader(group)?)).map(|m| m + 1)
     }
 
     /// Starts machine `m`, counted from 0, if it does not run.
@@ -242,7 +248,7 @@ impl Cluster {
         let node = *machine.node.get().expect("set when it was made");
         {
             let mut state = lock(&machine.state);
-            if machine.inbox.is_up() || state.starting {
+            if machine.inbox.is_up() || state.starting || state.idle {
                 return;
             }
             state.halted = None;
@@ -262,6 +268,7 @@ impl Cluster {
     /// Ends the process on machine `m`, counted from 0; with `power`, its cache is lost too. After a failed sync it
     /// always is: nobody starts a member again on a system that shows what is not on its disk.
     pub(crate) fn kill(&mut self, m: usize, power: bool) {
+        self.note_departure(m);
         let sim = &self.sim;
         let machine = &sim.machines[m];
         let power = power || lock(&machine.disk).deceives();
@@ -401,13 +408,13 @@ impl Cluster {
     pub(crate) async fn founded(&mut self, long: Duration) -> Result<(), Stuck> {
         let end = self.sim.now() + nanos(long);
         loop {
-            let missing: Vec<String> = (0..self.sim.members)
+            if self.is_founded() {
+                return Ok(());
+            }
+            let missing: Vec<String> = (0..self.plan.members)
                 .filter(|m| !self.sim.machines[*m].state().founded)
                 .map(|m| format!("n{}", m + 1))
                 .collect();
-            if missing.is_empty() {
-                return Ok(());
-            }
             if self.sim.now() > end {
                 let missing = missing.join(", ");
                 return Err(Stuck(format!("not founded in {long:?}: {missing} do not know")));
@@ -421,6 +428,7 @@ impl Cluster {
         let end = self.sim.now() + nanos(long);
         loop {
             let problem = match self.statuses().await {
+                Ok(statuses) if self.plan.spares > 0 => self.unrest(&statuses),
                 Ok(statuses) => self.disagreement(&statuses),
                 Err(silent) => Some(silent),
             };
@@ -431,6 +439,7 @@ impl Cluster {
                 return Err(Stuck(format!("not settled in {long:?}: {problem}")));
             }
             self.ask_for_shapes();
+            self.close_who_left();
             self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
         }
     }
@@ -439,10 +448,14 @@ impl Cluster {
     async fn statuses(&self) -> Result<Vec<MemberStatus>, String> {
         let mut statuses = Vec::new();
         for (m, machine) in self.sim.machines[..self.sim.members].iter().enumerate() {
+            if machine.state().idle {
+                continue;
+            }
+            let member = self.sim.oracle(|oracle| oracle.id_of(m));
             let ask = Ask {
                 timeout: secs(1),
                 partition: String::new(),
-                action: Action::Status { member: member_id(m) },
+                action: Action::Status { member },
             };
             let ended = machine.inbox.call(ask).await;
             let Ended::Answered(Ok(Reply::Status(status))) = ended else {
@@ -522,16 +535,20 @@ fn machine(plan: &Plan, m: usize) -> Machine {
     let (drift, wall) = plan.clocks[m];
     let start = Rng::new(plan.seed).fork(len_u64(m) + 100).below(1 << 40);
     let clock = Clock::new(start, drift, WALL_START_MS.saturating_add_signed(wall));
+    let members = plan.members + plan.spares;
+    let client = m >= members;
     let config = Config {
         cluster: String::from("sim"),
         name: format!("n{}", m + 1),
-        client: m >= plan.members,
-        members: founders(plan.members),
+        client,
+        members: founders(if client { members } else { plan.members }),
         shards: plan.shards,
         replication: plan.replication,
         timers: plan.timers.clone(),
         limits: plan.limits.clone(),
         ..Config::default()
     };
-    Machine::new(config, clock)
+    let machine = Machine::new(config, clock);
+    lock(&machine.state).idle = !client && m >= plan.members;
+    machine
 }

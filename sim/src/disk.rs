@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use ring_core::ids::{SegmentId, len_u64, len_usize};
+use ring_core::ids::{GroupId, SegmentId, len_u64, len_usize};
 use ring_core::rng::Rng;
+use ring_core::storage::record::{Batch, Record};
 use ring_core::storage::{decode_batch, parse_segment_name};
 
 /// One directory with its files, durable and cached.
@@ -88,6 +89,17 @@ struct NameChange {
     to: Option<FileId>,
 }
 
+/// A batch and its place.
+#[derive(Clone, Debug)]
+struct Placed {
+    name: String,
+    id: FileId,
+    offset: u64,
+    len: u64,
+    /// It speaks of groups, and no later batch speaks of those.
+    is_last_word: bool,
+}
+
 /// How a power cut treats what is not synced: extremes are as likely as mixtures.
 #[derive(Clone, Copy)]
 enum Mood {
@@ -96,8 +108,6 @@ enum Mood {
     Mixed,
 }
 
-/// Rot prefers so many files before the newest.
-const LATE_FILES: usize = 3;
 /// Sectors of this size are written whole or not at all.
 const SECTOR: u64 = 512;
 
@@ -321,14 +331,14 @@ impl Disk {
     }
 
     /// Flips a bit of durable data of which a later batch of the log says that it was durable; rot of what no later
-    /// batch speaks of looks like a torn end, and nothing is promised about it. Half of the time it hits one of the
-    /// last files before the newest, which hold what the log ends with. Answers the file and the offset; none when
-    /// there is no such data.
+    /// batch speaks of looks like a torn end, and nothing is promised about it. Half of the time it hits the last
+    /// file before the newest, which holds what the log ends with. Answers the file and the offset; none when there
+    /// is no such data.
     pub fn rot(&mut self, rng: &mut Rng) -> Option<(String, u64)> {
         let mut lens = self.old_lens();
         if lens.len() > 1 && rng.chance(1, 2) {
             lens.pop();
-            lens.drain(..lens.len().saturating_sub(LATE_FILES));
+            lens.drain(..lens.len() - 1);
         }
         let mut place = rng.below(lens.iter().map(|(_, _, len)| len).sum());
         for (name, id, len) in lens {
@@ -345,39 +355,50 @@ impl Disk {
 
     /// A batch was written over an earlier one, of which a later batch says that it was durable: the last write
     /// before the power failed went to a wrong place. If batches of its length are there it takes the place of one
-    /// of them, so that everything around still fits. Answers the file and the offset; none when there are no such
-    /// batches.
+    /// of them, so that everything around still fits. Half of the time both are, if there are such, the last ones
+    /// that speak of their groups, so that nothing later contradicts the loss. Answers the file and the offset; none
+    /// when there are no such batches.
     pub fn misdirect(&mut self, rng: &mut Rng) -> Option<(String, u64)> {
-        let mut batches: Vec<(String, FileId, u64, u64)> = Vec::new();
+        let batches = self.old_batches();
+        let last: Vec<Placed> = batches.iter().filter(|b| b.is_last_word).cloned().collect();
+        let quiet = if rng.chance(1, 2) { misplaced(&last, false, rng) } else { None };
+        let (source, victim) = match quiet {
+            Some(pair) => pair,
+            None => misplaced(&batches, true, rng)?,
+        };
+        let content = &self.files[&source.id].durable;
+        let start = len_usize(source.offset);
+        let bytes = content[start..start + len_usize(source.len)].to_vec();
+        put(&mut self.files.get_mut(&victim.id)?.durable, victim.offset, &bytes);
+        Some((victim.name, victim.offset))
+    }
+
+    /// The batches of which a later batch says that they were durable, in the order in which they were written.
+    fn old_batches(&self) -> Vec<Placed> {
+        let mut batches: Vec<Placed> = Vec::new();
+        let mut groups: Vec<Vec<GroupId>> = Vec::new();
+        let mut last_words: BTreeMap<GroupId, (FileId, u64)> = BTreeMap::new();
         for (name, id, old_len) in self.old_lens() {
             let Some(segment) = parse_segment_name(&name) else { continue };
             let content = &self.files[&id].durable;
             let mut offset = 0;
-            while let Ok(batch) = decode_batch(content, segment, offset)
-                && offset + batch.len <= old_len
-            {
-                batches.push((name.clone(), id, offset, batch.len));
+            while let Ok(batch) = decode_batch(content, segment, offset) {
+                let spoken_of = groups_of(&batch);
+                last_words.extend(spoken_of.iter().map(|group| (*group, (id, offset))));
+                if offset + batch.len <= old_len {
+                    let (name, len) = (name.clone(), batch.len);
+                    batches.push(Placed { name, id, offset, len, is_last_word: false });
+                    groups.push(spoken_of);
+                }
                 offset += batch.len;
             }
         }
-        let at = |rng: &mut Rng, count: usize| len_usize(rng.below(len_u64(count)));
-        let drawn = at(rng, batches.len());
-        let (before, behind) = batches.split_at(drawn);
-        // Not every batch can take the place of another one.
-        let (source, victims) = behind.iter().chain(before).find_map(|source| {
-            let (_, from, start, len) = source;
-            let earlier = batches.iter().filter(|b| (b.1, b.2) < (*from, *start));
-            let (equal, longer): (Vec<_>, Vec<_>) =
-                earlier.filter(|b| b.3 >= *len).partition(|b| b.3 == *len);
-            let victims = if equal.is_empty() { longer } else { equal };
-            (!victims.is_empty()).then_some((source, victims))
-        })?;
-        let (_, from, start, len) = source.clone();
-        let (name, id, offset, _) = victims[at(rng, victims.len())].clone();
-        let content = &self.files[&from].durable;
-        let bytes = content[len_usize(start)..len_usize(start + len)].to_vec();
-        put(&mut self.files.get_mut(&id)?.durable, offset, &bytes);
-        Some((name, offset))
+        for (batch, groups) in batches.iter_mut().zip(&groups) {
+            let place = (batch.id, batch.offset);
+            batch.is_last_word =
+                !groups.is_empty() && groups.iter().all(|g| last_words[g] == place);
+        }
+        batches
     }
 
     /// The durable files, by name: how much of each was durable to the knowledge of what was written later.
@@ -547,6 +568,39 @@ fn put_some_sectors(content: &mut Vec<u8>, offset: u64, data: &[u8], rng: &mut R
         }
         at = next;
     }
+}
+
+/// The groups that a batch says anything about.
+fn groups_of(batch: &Batch) -> Vec<GroupId> {
+    let mut groups = Vec::new();
+    for record in &batch.records {
+        groups.extend(record.group());
+        if let Record::Checkpoint(checkpoint) = record {
+            groups.extend(checkpoint.groups.iter().map(|says| says.group));
+        }
+    }
+    groups
+}
+
+/// A batch and an earlier one in whose place it could stand: one of equal length, or, if that will do, a longer one.
+fn misplaced(batches: &[Placed], longer: bool, rng: &mut Rng) -> Option<(Placed, Placed)> {
+    let at = |rng: &mut Rng, count: usize| len_usize(rng.below(len_u64(count)));
+    if batches.is_empty() {
+        return None;
+    }
+    let (before, behind) = batches.split_at(at(rng, batches.len()));
+    // Not every batch can take the place of another one.
+    let (source, victims) = behind.iter().chain(before).find_map(|source| {
+        let is_earlier = |b: &&Placed| (b.id, b.offset) < (source.id, source.offset);
+        let (equal, others): (Vec<_>, Vec<_>) =
+            batches.iter().filter(is_earlier).partition(|b| b.len == source.len);
+        let mut victims = equal;
+        if victims.is_empty() && longer {
+            victims = others.into_iter().filter(|b| b.len > source.len).collect();
+        }
+        (!victims.is_empty()).then_some((source, victims))
+    })?;
+    Some((source.clone(), victims[at(rng, victims.len())].clone()))
 }
 
 /// How many of a segment's bytes its own last whole batch knew to be durable.

@@ -35,6 +35,8 @@ pub(crate) enum Delivery {
         voters: Vec<MemberId>,
         learners: Vec<MemberId>,
     },
+    /// The member is asked to go.
+    Leave,
     /// All connections to this machine are to break now.
     Reset {
         peer: usize,

@@ -28,6 +28,7 @@ use crate::inbox::{Delivery, Look, Submission};
 use crate::lock;
 use crate::log::{LogAnswer, recover_disk, settle_disk};
 use crate::net;
+use crate::oracle::GoesBy;
 use crate::rare::Rare;
 use crate::store::SimStore;
 use crate::trace::{Brief, What};
@@ -153,11 +154,16 @@ impl Process {
     ) -> Result<Self, Halt> {
         let machine = &sim.machines[me];
         let now = lock(&machine.clock).now(sim.now());
-        let node = match Node::new(machine.config.clone(), restored, rng.next(), now) {
+        let node = match Node::new(machine.config(me), restored, rng.next(), now) {
             Ok(node) => node,
             Err(StartError::Config(error)) => panic!("the plan draws valid limits: {error}"),
             Err(StartError::Halt(halt)) => return Err(halt),
         };
+        if me < sim.members {
+            let id = node.view().me();
+            sim.oracle(|oracle| oracle.on_started(me, id));
+            sim.lookout(|lookout| lookout.on_started(me, id));
+        }
         Ok(Self {
             node,
             worker,
@@ -239,17 +245,29 @@ impl Process {
         });
     }
 
-    /// Each replica goes by the last membership that its log holds.
+    /// Each replica goes by the last membership that its log holds, and the groups by what the directory asks for.
     fn watch_memberships(&self) {
         let (view, me) = (self.node.view(), self.world.me);
         if view.is_halted() {
             return;
         }
+        let table = view.directory().filter(|_| me < self.world.sim.members);
+        if let Some(table) = table {
+            self.world.sim.lookout(|lookout| lookout.on_table(table));
+        }
         self.world.sim.oracle(|oracle| {
+            if let Some(table) = table {
+                oracle.on_table(me, table);
+            }
             for (group, replica) in view.touched() {
-                let log = replica.raft().log();
+                let raft = replica.raft();
+                let log = raft.log();
                 let range = (log.cut_index(), log.membership_index(), log.last_index());
                 oracle.on_goes_by(me, group, range, log.membership());
+                let committed = raft.committed_membership().map(|_| log.membership_index());
+                let leads = raft.is_leader().then(|| raft.term());
+                let present = log.membership();
+                oracle.on_replica(me, GoesBy { group, leads, present, committed });
             }
         });
     }
@@ -374,6 +392,10 @@ impl Process {
                     let words = format!("{group} is to have {voters:?}, learners {learners:?}");
                     self.world.sim.say(self.world.me, words);
                 }
+            }
+            Delivery::Leave => {
+                self.world.sim.say(self.world.me, String::from("is to leave"));
+                self.node.leave();
             }
             Delivery::Reset { peer } => {
                 for conn in self.world.reset(peer) {

@@ -11,17 +11,20 @@
 //! | CONFIG | each membership shares a voter of every majority with the one before it in its log; a replica goes by the last membership that its log holds |
 //! | HASH | equal applied index: equal digest of the state |
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
+//! | ORDER, TABLE, R22 | what the directory asks for and what the groups do about it fit together: see `oracle/directory.rs` |
 //! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
 //! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable; nothing is cut off a log that its store does not hold durably |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use ring_core::genesis::Genesis;
 use ring_core::ids::{GroupId, LogIndex, LogSeq, MemberId, ReplicaId, Term, len_u64, len_usize};
-use ring_core::raft::message::{Body, Entry, EntryBody, Membership, Message as RaftMessage};
+use ring_core::raft::message::{
+    Body, Entry, EntryBody, Membership, Message as RaftMessage, Replica,
+};
 use ring_core::storage::Recovered;
 use ring_core::storage::record::Batch;
 use ring_core::store::{StoreDone, StoreState, StoreTask};
@@ -30,9 +33,12 @@ use ring_core::wire::Message;
 use crate::trace::Hash64;
 
 mod config;
+mod directory;
 mod mirror;
 
 use config::{decides, may_part};
+use directory::Directory;
+pub use directory::GoesBy;
 use mirror::{Fact, LogMirror, facts_of};
 
 /// A rule was broken.
@@ -44,12 +50,15 @@ pub struct Violation {
     pub problem: String,
 }
 
-/// What the oracle knows. Members are numbered as the simulator's machines: member id minus 1.
+/// What the oracle knows. Members are numbered as the machines that they live on.
 #[derive(Debug, Default)]
 pub struct Oracle {
     genesis: Option<Genesis>,
     groups: BTreeMap<GroupId, GroupFacts>,
     members: Vec<MemberFacts>,
+    directory: Directory,
+    /// Logs of replicas that are no more, as they were last durable: what they said before still counts.
+    buried: BTreeMap<(GroupId, ReplicaId), LogMirror>,
     violation: Option<Violation>,
     promises: u64,
     messages: u64,
@@ -66,9 +75,9 @@ struct GroupFacts {
     entries: BTreeMap<(LogIndex, Term), (u64, Term)>,
     /// By index and term: the memberships that any log holds or held; at 0 that of the genesis.
     shapes: BTreeMap<(LogIndex, Term), Membership>,
-    /// By term and member: the last index of that term which the member has stored while in that term. A leader
+    /// By term and replica: the last index of that term which the replica has stored while in that term. A leader
     /// commits by counting these, and nothing else.
-    stored: BTreeMap<Term, BTreeMap<usize, LogIndex>>,
+    stored: BTreeMap<Term, BTreeMap<(usize, Option<ReplicaId>), LogIndex>>,
     /// By term and candidate: with which last entry it stood.
     candidates: BTreeMap<(Term, ReplicaId), (Term, LogIndex)>,
     /// By asker and number: what was applied when a read index was asked for.
@@ -77,12 +86,16 @@ struct GroupFacts {
 
 #[derive(Debug, Default)]
 struct MemberFacts {
+    /// Its id, once a process of it has started; a founder's follows from its place.
+    id: Option<MemberId>,
     durable: BTreeMap<GroupId, LogMirror>,
     written: BTreeMap<GroupId, LogMirror>,
     votes: BTreeMap<(GroupId, Term), ReplicaId>,
     queue: VecDeque<(LogSeq, Vec<Fact>)>,
     durable_upto: LogSeq,
     progress: BTreeMap<GroupId, Progress>,
+    /// Groups whose state the store is to forget: what it did before concerns nobody.
+    dropping: BTreeSet<GroupId>,
     /// Its disk is gone: what it promised stays known, and it must not promise anything again.
     lost: bool,
 }
@@ -177,7 +190,10 @@ impl Oracle {
             return;
         }
         self.on_recovered(member, log);
+        // What is found was durable before it could be said so.
+        self.on_stored(member, LogSeq(log.tail.next_seq.0.max(1) - 1));
         let facts = &mut self.members[member];
+        facts.dropping.clear();
         facts.durable_upto = LogSeq(log.tail.next_seq.0.max(1) - 1);
         facts.queue.clear();
         facts.written.clear();
@@ -191,7 +207,7 @@ impl Oracle {
         for (group, mirror) in &facts.durable {
             if mirror.term_at(mirror.last()) == Some(mirror.term) {
                 let group = self.groups.entry(*group).or_default();
-                group.on_stored(member, mirror.term, mirror.last());
+                group.on_stored(member, mirror.replica, mirror.term, mirror.last());
             }
         }
         let known = facts.progress.iter_mut();
@@ -280,6 +296,9 @@ impl Oracle {
                 let problem = format!("{}: batch {}: {problem}", name(member), batch.seq);
                 return self.fail("MATCH", problem);
             }
+            if let Err(problem) = self.directory.on_fact(fact, mirror) {
+                return self.fail("ORDER", format!("{}: {problem}", name(member)));
+            }
             if let Fact::Entries { group, entries, .. } = fact {
                 let before = mirror.and_then(|m| m.term_at(entries[0].index.prev()));
                 let replaced = entries.iter().map(|e| mirror.and_then(|m| m.term_at(e.index)));
@@ -352,14 +371,23 @@ impl Oracle {
                 // The next replica on this member is another voter.
                 if let Fact::Dropped { group } = fact {
                     facts.votes.retain(|(voted, _), _| *voted != group);
+                    let mirror = facts.durable.get(&group);
+                    if let Some((replica, mirror)) = mirror.and_then(|m| Some((m.replica?, m))) {
+                        self.buried.insert((group, replica), mirror.clone());
+                        self.directory.on_gone(group, replica);
+                    }
+                }
+                if let Fact::Made { group, replica } = fact {
+                    self.directory.on_made(group, replica);
                 }
                 fact.apply(&mut facts.durable);
                 if let Fact::Entries { group, entries } = &fact
                     && let Some(last) = entries.last()
-                    && facts.durable.get(group).is_some_and(|mirror| mirror.term == last.term)
+                    && let Some(mirror) = facts.durable.get(group)
+                    && mirror.term == last.term
                 {
                     let group = self.groups.entry(*group).or_default();
-                    group.on_stored(member, last.term, last.index);
+                    group.on_stored(member, mirror.replica, last.term, last.index);
                 }
             }
         }
@@ -405,6 +433,13 @@ impl Oracle {
 
     fn on_send_raft(&mut self, member: usize, message: &RaftMessage) -> bool {
         let RaftMessage { group, from, to, term, ref body } = *message;
+        let is_promise = matches!(
+            body,
+            Body::Vote { .. } | Body::VoteAnswer { granted: true } | Body::Accepted { .. }
+        );
+        if is_promise {
+            self.on_promise_of(member, group, from);
+        }
         match body {
             Body::Append { .. } | Body::Beat(_) | Body::Snapshot { .. } | Body::TimeoutNow => {
                 self.on_leads(member, group, term);
@@ -531,7 +566,7 @@ impl Oracle {
         let covered = index <= mirror.cut || mine.is_some();
         let leader = self.groups.get(&group).and_then(|g| g.leaders.get(&term));
         let theirs = leader.and_then(|leader| {
-            let facts = self.members.get(len_usize(leader.0 - 1))?;
+            let facts = &self.members[self.machine_of(*leader)?];
             facts.written.get(&group).filter(|m| m.term == term)?.term_at(index)
         });
         let equal = mine.is_none() || theirs.is_none() || mine == theirs;
@@ -556,7 +591,7 @@ impl Oracle {
     }
 
     fn on_leads(&mut self, member: usize, group: GroupId, term: Term) {
-        let leader = MemberId(len_u64(member) + 1);
+        let leader = self.id_of(member);
         let facts = self.groups.entry(group).or_default();
         if facts.leaders.get(&term) == Some(&leader) {
             return;
@@ -585,6 +620,7 @@ impl Oracle {
             // What was handed to a state that is forgotten is owed to nobody.
             StoreTask::Drop { group } => {
                 self.members[member].progress.remove(group);
+                self.members[member].dropping.insert(*group);
             }
             StoreTask::Create { .. }
             | StoreTask::Read { .. }
@@ -635,6 +671,9 @@ impl Oracle {
             }
             None if at == facts.ledger.len() => {
                 facts.ledger.push((entry.term, hash));
+                if let Err(problem) = self.directory.on_applied(group, entry) {
+                    return self.fail("ORDER", format!("{}: {problem}", name(member)));
+                }
                 self.on_first_applied(member, group, entry);
             }
             None => {
@@ -646,34 +685,39 @@ impl Oracle {
 
     fn on_first_applied(&mut self, member: usize, group: GroupId, entry: &Entry) {
         let facts = &self.groups[&group];
-        let holds = |member: MemberId| {
-            let mirror = self.members[len_usize(member.0 - 1)].durable.get(&group);
+        let holds = |replica: &Replica| {
+            let mirror = self.mirror_of(group, replica);
             mirror
                 .is_some_and(|m| entry.index <= m.cut || m.term_at(entry.index) == Some(entry.term))
         };
         // Its leader counted by the last membership in its log: the one in force there, or one that came after.
         let from = facts.in_force(entry.index);
-        let has_quorum = |holds: &dyn Fn(MemberId) -> bool| {
+        let has_quorum = |holds: &dyn Fn(&Replica) -> bool| {
             facts.shapes.range(from..).any(|(_, shape)| {
                 let replicas = || shape.voters.iter().chain(&shape.outgoing);
-                decides(shape, |id| replicas().any(|r| r.id == id && holds(r.member)))
+                decides(shape, |id| replicas().any(|r| r.id == id && holds(r)))
             })
         };
         if !has_quorum(&holds) {
-            let holders = (1..=len_u64(self.members.len())).map(MemberId).filter(|m| holds(*m));
+            let shapes = facts.shapes.range(from..);
+            let all = shapes.flat_map(|(_, s)| s.voters.iter().chain(&s.outgoing));
+            let holders: BTreeSet<&Replica> = all.filter(|replica| holds(replica)).collect();
             let problem = format!(
                 "{}: applies {group} {} {}, durable on {:?} only, with {:?}",
                 name(member),
                 entry.index,
                 entry.term,
-                holders.collect::<Vec<_>>(),
+                holders,
                 facts.shapes.range(from..).collect::<Vec<_>>()
             );
             return self.fail("COMMIT", problem);
         }
-        let reached = |stored: &BTreeMap<usize, LogIndex>| {
-            has_quorum(&|member| {
-                stored.get(&len_usize(member.0 - 1)).is_some_and(|index| *index >= entry.index)
+        let reached = |stored: &BTreeMap<(usize, Option<ReplicaId>), LogIndex>| {
+            has_quorum(&|replica| {
+                let machine = self.machine_ever_of(replica.member);
+                let by = |id| machine.and_then(|machine| stored.get(&(machine, id)));
+                let index = by(Some(replica.id)).or_else(|| by(None));
+                index.is_some_and(|index| *index >= entry.index)
             })
         };
         if !facts.stored.range(entry.term..).any(|(_, stored)| reached(stored)) {
@@ -693,7 +737,11 @@ impl Oracle {
             return;
         };
         let facts = self.groups.entry(group).or_default();
-        facts.shapes.insert((entry.index, entry.term), (**shape).clone());
+        let order = facts.shapes.values().map(|shape| shape.order).max();
+        let known = facts.shapes.insert((entry.index, entry.term), (**shape).clone());
+        if known.is_none() {
+            self.on_ordered(member, group, entry, order.unwrap_or_default());
+        }
         let facts = &self.groups[&group];
         let mirror = self.members[member].written.get(&group);
         // A lost disk is not mirrored; what its own batch replaces again never counted.
@@ -765,7 +813,14 @@ impl Oracle {
         if self.members[member].lost {
             return;
         }
+        let dropping = self.members[member].dropping.clone();
+        let of_group = |group| dropping.contains(group);
         match done {
+            StoreDone::Dropped { group } => {
+                self.members[member].dropping.remove(group);
+            }
+            StoreDone::Applied { group, .. } if of_group(group) => {}
+            StoreDone::Installed { state, .. } if of_group(&state.group) => {}
             StoreDone::Applied { group, index, digest, .. } => {
                 let progress = self.members[member].progress.entry(*group).or_default();
                 let due = progress.waiting.pop_front();
@@ -779,7 +834,7 @@ impl Oracle {
                 self.on_digest(member, *group, *index, *digest);
             }
             StoreDone::Persisted { groups } => {
-                for state in groups {
+                for state in groups.iter().filter(|state| !of_group(&state.group)) {
                     let progress = self.members[member].progress.entry(state.group).or_default();
                     progress.persisted = progress.persisted.max(state.index);
                 }
@@ -804,8 +859,7 @@ impl Oracle {
                 };
                 self.on_digest(member, state.group, state.index, state.digest);
             }
-            StoreDone::Dropped { .. }
-            | StoreDone::Read { .. }
+            StoreDone::Read { .. }
             | StoreDone::Loaded { .. }
             | StoreDone::Staged { .. }
             | StoreDone::InstallRefused { .. }
@@ -838,8 +892,14 @@ impl GroupFacts {
         found.copied().unwrap_or_default()
     }
 
-    fn on_stored(&mut self, member: usize, term: Term, index: LogIndex) {
-        let stored = self.stored.entry(term).or_default().entry(member).or_default();
+    fn on_stored(
+        &mut self,
+        member: usize,
+        replica: Option<ReplicaId>,
+        term: Term,
+        index: LogIndex,
+    ) {
+        let stored = self.stored.entry(term).or_default().entry((member, replica)).or_default();
         *stored = index.max(*stored);
     }
 }
@@ -862,6 +922,7 @@ fn entry_hash(entry: &Entry) -> u64 {
         EntryBody::Noop => hash.mix(1),
         EntryBody::Membership(membership) => {
             hash.mix(2);
+            hash.mix(membership.order);
             for list in [&membership.voters, &membership.outgoing, &membership.learners] {
                 hash.mix(len_u64(list.len()));
                 for replica in list {

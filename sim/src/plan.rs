@@ -17,7 +17,10 @@ use crate::clock::Nanos;
 use crate::net::Link;
 use crate::world::{Pace, machine_of};
 
+mod churn;
 mod outages;
+
+pub use churn::{Change, Name};
 
 use outages::Outages;
 
@@ -26,8 +29,11 @@ use outages::Outages;
 pub struct Plan {
     /// The seed.
     pub seed: u64,
-    /// Members of the cluster.
+    /// Members that found the cluster.
     pub members: usize,
+    /// Further machines that may become members.
+    #[serde(default)]
+    pub spares: usize,
     /// Further machines, each with a client node.
     pub clients: usize,
     /// Shards.
@@ -150,6 +156,8 @@ pub enum Fault {
     Reshape(GroupId, Vec<usize>, Vec<usize>, Nanos),
     /// A member's disk is lost; it may be started on what is left, and must notice.
     Lose(usize, Loss),
+    /// Who is a member changes.
+    Churn(Change),
 }
 
 /// How a disk is lost.
@@ -188,14 +196,30 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
+        Self::steady(seed)
+    }
+
+    /// A plan in which members come and go.
+    #[must_use]
+    pub fn churning(seed: u64) -> Self {
+        churn::plan(seed)
+    }
+
+    /// A plan in which the members stay who they are.
+    #[must_use]
+    pub fn steady(seed: u64) -> Self {
         let root = Rng::new(seed);
         let mut rng = root.fork(1);
-        let members = if rng.chance(1, 2) { 3 } else { 5 };
+        let mut members = if rng.chance(1, 2) { 3 } else { 5 };
         let clients = len_usize(rng.below(3));
-        let replication = if members == 5 && rng.chance(1, 2) { 5 } else { 3 };
+        let mut replication = if members == 5 && rng.chance(1, 2) { 5 } else { 3 };
         let shards = u32::try_from(1 + rng.below(8)).expect("at most 8");
         let timers = timers(&mut rng);
         let theme = Theme::draw(&mut root.fork(9));
+        if matches!(theme, Theme::Restarts) {
+            // Members that have to ask others.
+            (members, replication) = (5, 3);
+        }
         let limits = limits(theme, &mut root.fork(2));
         let machines = members + clients;
         let clocks = (0..machines).map(|_| clock(&mut rng)).collect();
@@ -204,6 +228,10 @@ impl Plan {
             &[(50, 300), (100, 1_000), (500, 5_000), (1_000, 10_000), (5_000, 30_000)],
         );
         let mut pace = pace(&mut root.fork(3));
+        if matches!(theme, Theme::Restarts) {
+            // Who returns is let in long before its questions of the life before are answered.
+            (pace.sync, pace.store) = (100_000, 2 * MS);
+        }
         // What a leader may have on its way to one peer, over all shards, must fit its queue, as the defaults do: a
         // queue that overflows costs the connection.
         let flight = 3 * limits.append_bytes + limits.chunk_bytes;
@@ -212,6 +240,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             members,
+            spares: 0,
             clients,
             shards,
             replication,
@@ -275,6 +304,7 @@ impl Plan {
             | Fault::StoreSyncFails(_)
             | Fault::Unreadable(..)
             | Fault::Reshape(..)
+            | Fault::Churn(_)
             | Fault::Jump(..) => None,
         });
         let lost: Vec<usize> = lost.collect();
@@ -462,6 +492,10 @@ enum Kind {
     Unreadable,
     Jump,
     Reshape,
+    /// A process dies and is back at once: only where a run is about that.
+    Blink,
+    /// Disk and store take much longer than with `Slow`: only where a run is about that.
+    Crawl,
 }
 
 const KINDS: [Kind; 22] = [
@@ -500,7 +534,7 @@ enum Theme {
     Deposed,
     /// Changes of membership whose leader goes away.
     Changes,
-    /// Short lives.
+    /// Members that are back before the slow stores of others have answered them.
     Restarts,
 }
 
@@ -523,7 +557,7 @@ impl Theme {
             }
             Self::Deposed => vec![Kind::Island, Kind::Pause],
             Self::Changes => vec![Kind::Reshape, Kind::Reshape, Kind::Island, Kind::Crash],
-            Self::Restarts => vec![Kind::Crash, Kind::Slow, Kind::OneWay],
+            Self::Restarts => vec![Kind::Blink, Kind::Blink, Kind::Crawl],
         }
     }
 }
@@ -675,6 +709,11 @@ fn draw(plan: &Plan, kind: Kind, rng: &mut Rng) -> Fault {
             Fault::Jump(any, ms)
         }
         Kind::Reshape => reshape(plan, long, rng),
+        Kind::Blink => {
+            let who = Who::Machine(len_usize(rng.below(members)));
+            Fault::Crash(who, MS + rng.below(20 * MS))
+        }
+        Kind::Crawl => Fault::Slow(who, 50 + rng.below(300), SECOND + rng.below(4 * SECOND)),
     }
 }
 
@@ -731,6 +770,13 @@ fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
         lost = more;
         let at = 10 * SECOND + rng.below(crate::net::nanos(plan.chaos) - 15 * SECOND);
         let loss = *pick(rng, &LOSSES);
+        if loss == Loss::Rotten && rng.fork(len_u64(member)).chance(1, 2) {
+            // A start closes the file before. Cut off, the member writes nothing new that would contradict its loss.
+            let who = Who::Machine(member);
+            let alone = Fault::Isolate(who, 2 * SECOND);
+            faults.push(Scheduled { at: at - 1_600 * MS, fault: alone });
+            faults.push(Scheduled { at: at - 1_200 * MS, fault: Fault::Crash(who, 20 * MS) });
+        }
         faults.push(Scheduled { at, fault: Fault::Lose(member, loss) });
     }
 }
@@ -770,9 +816,10 @@ impl fmt::Display for Plan {
         let w = &self.workload;
         writeln!(
             f,
-            "seed {}: {} members, {} client nodes, {} shards x {}; links {}, {:?} to {:?}; sync {:?}, store {:?}",
+            "seed {}: {} members, {} more may join, {} client nodes, {} shards x {}; links {}, {:?} to {:?}; sync {:?}, store {:?}",
             self.seed,
             self.members,
+            self.spares,
             self.clients,
             self.shards,
             self.replication,
@@ -894,6 +941,7 @@ impl fmt::Display for Fault {
                 write!(f, "{group} has voters [{voters}], learners [{learners}] for {}", s(long))
             }
             Self::Lose(m, loss) => write!(f, "disk of n{} {loss:?}", m + 1),
+            Self::Churn(change) => change.fmt(f),
         }
     }
 }
@@ -920,7 +968,7 @@ mod tests {
     fn plans_stay_within_the_budget_and_go_up_to_it() {
         let mut most = 0;
         for seed in 0..2_000 {
-            let plan = Plan::of(seed);
+            let plan = Plan::steady(seed);
             assert!(plan.is_within_budget(), "{plan}");
             let is_loss = |f: &&Scheduled| matches!(f.fault, Fault::Lose(..));
             let lost = plan.faults.iter().filter(is_loss).count();
@@ -936,7 +984,7 @@ mod tests {
     fn plans_leave_groups_a_majority_for_most_of_the_time() {
         let mut near = 0;
         for seed in 0..3_000 {
-            let plan = Plan::of(seed);
+            let plan = Plan::steady(seed);
             let mut outages = Outages::new(&plan);
             assert!(plan.faults.iter().all(|fault| outages.admit(fault)), "{plan}");
             assert!(outages.share() <= outages::STALLED_MAX, "{plan}");

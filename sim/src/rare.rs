@@ -16,8 +16,6 @@ use ring_core::store::{StoreDone, StoreState, StoreTask};
 use ring_core::wire::Message;
 use ring_core::wire::message::AskError;
 
-use crate::world::{machine_of, member_id};
-
 macro_rules! rare {
     ($($name:ident: $words:literal,)*) => {
         /// A state that runs should reach.
@@ -100,6 +98,19 @@ rare! {
     ChangeTruncated: "membership: change given up with its leader",
     LeaderRemoved: "membership: leader removed itself",
     RemovedStands: "membership: removed replica stood for election",
+    MemberLeft: "churn: a member has left",
+    MemberBuried: "churn: a member lost for good",
+    MemberRenewed: "churn: a member lost its disk and joins again",
+    ChangeRefused: "churn: what a member asked for refused",
+    ReplicaMade: "churn: a replica made on a member that had none",
+    ReplicaDropped: "churn: a replica dropped",
+    ReplicaRemade: "churn: a replica made where there had been one",
+    OrderFollowed: "churn: the voters changed as ordered",
+    MovingHeadless: "churn: the directory's leader changed while a move was under way",
+    MemberLost: "churn: a member given up because it was away",
+    MemberReturned: "churn: a member that had been given up returned",
+    OrderSuperseded: "churn: an order superseded before it was settled",
+    Replaced: "churn: a replica of a member that is away replaced by another",
 }
 
 /// How often a run (or many) reached each.
@@ -160,13 +171,16 @@ impl fmt::Display for Table {
     }
 }
 
+mod churn;
+
 /// Looks at what passes between the nodes and their worlds.
 #[derive(Debug, Default)]
 pub(crate) struct Lookout {
     pub(crate) reached: Reached,
     members: Vec<Seen>,
+    churn: churn::Churn,
     /// Who stood for election.
-    candidates: BTreeMap<(GroupId, Term), MemberId>,
+    candidates: BTreeMap<(GroupId, Term), usize>,
     applied: BTreeSet<(GroupId, SessionId, Seq)>,
     /// The last membership that was committed, of groups that had another than the first.
     shapes: BTreeMap<GroupId, Membership>,
@@ -302,14 +316,15 @@ impl Lookout {
         match body {
             Body::PreVote { .. } => {
                 let shape = self.shapes.get(&group);
-                let removed = shape.is_some_and(|shape| !has_vote(shape, me));
+                let id = self.churn.id_of(me);
+                let removed = shape.is_some_and(|shape| !has_vote(shape, id));
                 reached.add_if(Rare::RemovedStands, removed);
             }
             Body::PreVoteAnswer { granted } => reached.add_if(Rare::PreVoteRefused, !granted),
             Body::VoteAnswer { granted } => reached.add_if(Rare::VoteRefused, !granted),
             Body::Vote { .. } => {
-                let other = *self.candidates.entry((group, term)).or_insert(member_id(me));
-                reached.add_if(Rare::VoteSplit, other != member_id(me));
+                let other = *self.candidates.entry((group, term)).or_insert(me);
+                reached.add_if(Rare::VoteSplit, other != me);
             }
             Body::Rejected { .. } => reached.add(Rare::AppendRejected),
             Body::Snapshot { id, chunk, last, .. } => {
@@ -361,6 +376,8 @@ impl Lookout {
                     self.on_memberships(me, *group, entries);
                 }
                 Record::Cut { .. } => self.reached.add(Rare::LogCut),
+                Record::Replica { group, .. } => self.on_made(me, *group),
+                Record::Dropped { .. } => self.reached.add(Rare::ReplicaDropped),
                 Record::Birth { .. }
                 | Record::Genesis(_)
                 | Record::Founded
@@ -368,8 +385,6 @@ impl Lookout {
                 | Record::PeerBoot { .. }
                 | Record::Table(_)
                 | Record::Vote { .. }
-                | Record::Replica { .. }
-                | Record::Dropped { .. }
                 | Record::Checkpoint(_) => {}
             }
         }
@@ -384,12 +399,13 @@ impl Lookout {
         }
         for entry in entries {
             let EntryBody::Membership(membership) = &entry.body else { continue };
-            if has_vote(membership, me) {
+            if has_vote(membership, self.churn.id_of(me)) {
                 life.outside.remove(&group);
             } else {
                 life.outside.insert(group);
             }
-            let learns = membership.learners.iter().any(|r| r.member == member_id(me));
+            let id = self.churn.id_of(me);
+            let learns = membership.learners.iter().any(|r| r.member == id);
             self.reached.add_if(Rare::LearnerAdded, learns);
             if membership.is_joint() {
                 life.joint.insert(group, entry.index);
@@ -437,7 +453,9 @@ impl Lookout {
 
     fn on_first_applied(&mut self, group: GroupId, entry: &Entry) {
         if let EntryBody::Membership(membership) = &entry.body {
-            self.shapes.insert(group, (**membership).clone());
+            let before = self.shapes.insert(group, (**membership).clone());
+            let order = before.map_or(0, |before| before.order);
+            self.reached.add_if(Rare::OrderFollowed, membership.order > order);
         }
         let EntryBody::Data(data) = &entry.body else { return };
         let Ok(payload) = postcard::from_bytes::<Payload<&[u8]>>(data) else { return };
@@ -488,13 +506,14 @@ impl Lookout {
             Event::PeerRefused { .. } => self.reached.add(Rare::PeerRefused),
             Event::PeerFault { .. } => self.reached.add(Rare::PeerFault),
             Event::PeerConnected { member } if !member.is_client() && me < self.members.len() => {
-                let peer = &mut self.members[machine_of(*member)];
-                peer.alive.known_to.insert(me);
+                if let Some(machine) = self.churn.machine_of(*member) {
+                    self.members[machine].alive.known_to.insert(me);
+                }
             }
+            Event::ChangeRefused { .. } => self.reached.add(Rare::ChangeRefused),
+            Event::Left => self.reached.add(Rare::MemberLeft),
             Event::Up { .. }
             | Event::DirectoryChanged { .. }
-            | Event::ChangeRefused { .. }
-            | Event::Left
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. } => {}
         }
@@ -509,7 +528,9 @@ impl Lookout {
     ) {
         let Some(seen) = self.members.get_mut(me) else { return };
         let life = &mut seen.alive;
-        if leader == Some(member_id(me)) {
+        if leader == Some(self.churn.id_of(me)) {
+            let moving = self.churn.on_lead(group);
+            self.reached.add_if(Rare::MovingHeadless, moving);
             life.leads.insert(group, term);
             self.reached.add_if(Rare::JointInherited, life.joint.contains_key(&group));
             let others = self.members.iter().enumerate().filter(|(other, _)| *other != me);
@@ -540,9 +561,9 @@ impl Lookout {
     }
 }
 
-fn has_vote(membership: &Membership, machine: usize) -> bool {
+fn has_vote(membership: &Membership, member: MemberId) -> bool {
     let mut voters = membership.voters.iter().chain(&membership.outgoing);
-    voters.any(|voter| voter.member == member_id(machine))
+    voters.any(|voter| voter.member == member)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 
 use crate::clock::Nanos;
 use crate::net::nanos;
-use crate::plan::{Fault, Plan, Scheduled, Who};
+use crate::plan::{Change, Fault, Plan, Scheduled, Who};
 
 /// What came of shrinking.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,9 @@ struct Search<F> {
     tries: usize,
     tries_max: usize,
 }
+
+/// A gap between two faults is not made shorter than half of this.
+const GAP_MIN: Nanos = 1_000_000_000;
 
 /// The smallest plan that `fails` still says yes to, found from a plan that it says yes to, in at most so many tries.
 pub fn shrink(plan: &Plan, tries_max: usize, fails: impl FnMut(&Plan) -> bool) -> Shrunk {
@@ -106,11 +109,20 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
             plan.faults.iter_mut().for_each(|fault| fault.at -= quiet);
             plan.chaos -= Duration::from_nanos(quiet).min(plan.chaos / 2);
         }) {}
+        // ... and that between two of them.
+        for n in 1..self.plan.faults.len() {
+            while self.attempt(|plan| {
+                let gap = plan.faults[n].at.saturating_sub(plan.faults[n - 1].at);
+                let less = if gap > GAP_MIN { gap / 2 } else { 0 };
+                plan.faults[n..].iter_mut().for_each(|fault| fault.at -= less);
+            }) {}
+        }
     }
 
     fn fewer_machines(&mut self) {
         while self.plan.clients > 0 && self.attempt(|plan| set_machines(plan, |p| p.clients -= 1)) {
         }
+        while self.plan.spares > 0 && self.attempt(|plan| set_machines(plan, |p| p.spares -= 1)) {}
         for members in 1..self.plan.members {
             if self.attempt(|plan| set_machines(plan, |p| p.members = members)) {
                 break;
@@ -187,11 +199,11 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
 /// Changes how many machines there are: faults of others hit those that are left.
 fn set_machines(plan: &mut Plan, change: impl FnOnce(&mut Plan)) {
     change(plan);
-    let machines = plan.members + plan.clients;
+    let members = plan.members + plan.spares;
+    let machines = members + plan.clients;
     plan.clocks.truncate(machines);
     plan.replication =
-        plan.replication.min(u32::try_from(plan.members).expect("a plan has few members"));
-    let members = plan.members;
+        plan.replication.min(u32::try_from(members).expect("a plan has few members"));
     let faults = std::mem::take(&mut plan.faults).into_iter();
     plan.faults = faults
         .filter_map(|Scheduled { at, fault }| {
@@ -207,7 +219,7 @@ fn set_shards(plan: &mut Plan, shards: u32) {
     plan.faults.retain(|scheduled| !is_gone(&scheduled.fault));
     for scheduled in &mut plan.faults {
         if let Some(Who::Leader(group)) = scheduled.fault.who() {
-            *group = GroupId((group.0 - 1) % shards + 1);
+            *group = GroupId(group.0.saturating_sub(1) % shards + 1).min(*group);
         }
     }
 }
@@ -241,6 +253,7 @@ impl Fault {
             | Self::Full(_, long)
             | Self::Reshape(_, _, _, long)
             | Self::Unreadable(_, long) => Some(long),
+            Self::Churn(change) => change.long(),
             Self::Reset(..)
             | Self::SyncFails(_)
             | Self::WriteFails(_)
@@ -267,6 +280,7 @@ impl Fault {
             | Self::StoreWriteFails(who)
             | Self::StoreSyncFails(who)
             | Self::Unreadable(who, _) => Some(who),
+            Self::Churn(change) => change.who(),
             Self::Blackout(_)
             | Self::Split(..)
             | Self::OneWay(..)
@@ -305,13 +319,16 @@ impl Fault {
                 let all = voters.iter().chain(learners.iter());
                 all.max().is_none_or(|most| *most < members).then_some(self)
             }
-            Self::Lose(member, _) => (*member < members).then_some(self),
+            Self::Lose(member, _) | Self::Churn(Change::Join(member, ..)) => {
+                (*member < members).then_some(self)
+            }
             Self::Crash(..)
             | Self::PowerCut(..)
             | Self::Relapse(..)
             | Self::Blackout(_)
             | Self::Pause(..)
             | Self::Isolate(..)
+            | Self::Churn(_)
             | Self::Storm(..)
             | Self::Slow(..)
             | Self::SyncFails(_)
@@ -327,7 +344,7 @@ impl Fault {
 /// A plan's size in one number, for reports: faults, machines, operations and seconds.
 #[must_use]
 pub fn size(plan: &Plan) -> u64 {
-    let machines = len_u64(plan.members + plan.clients);
+    let machines = len_u64(plan.members + plan.spares + plan.clients);
     len_u64(plan.faults.len()) + machines + plan.workload.rate + plan.chaos.as_secs()
 }
 
@@ -345,7 +362,8 @@ mod tests {
     /// A defect that needs a power cut and a split is shown by those two faults and nothing else.
     #[test]
     fn what_does_not_matter_goes() {
-        let plan = (0..).map(Plan::of).find(|plan| plan.faults.len() > 30 && cut_and_split(plan));
+        let plan =
+            (0..).map(Plan::steady).find(|plan| plan.faults.len() > 30 && cut_and_split(plan));
         let plan = plan.expect("some seed has both");
 
         let shrunk = shrink(&plan, 2_000, cut_and_split);
@@ -369,7 +387,7 @@ mod tests {
                 && plan.workload.rate >= 20
                 && plan.faults.iter().any(|f| matches!(f.fault, Fault::Blackout(_)))
         };
-        let plan = (0..).map(Plan::of).find(fails).expect("some seed has both");
+        let plan = (0..).map(Plan::steady).find(fails).expect("some seed has both");
         let small = shrink(&plan, 2_000, fails).plan;
         assert_eq!(small.faults.len(), 1);
         assert!((20..40).contains(&small.workload.rate), "{small}");
@@ -380,7 +398,7 @@ mod tests {
     /// The whole way: real runs, a real failure of its own class, and the text of the result fails alike.
     #[test]
     fn a_real_failure_stays_what_it_was() {
-        let mut plan = Plan::of(5);
+        let mut plan = Plan::steady(5);
         plan.chaos = Duration::from_secs(8);
         plan.faults.retain(|fault| fault.at < nanos(plan.chaos));
         plan.limits.session_window = 0; // not valid: every process refuses it

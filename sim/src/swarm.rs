@@ -40,6 +40,8 @@ pub struct Options {
     pub aloud: bool,
     /// No faults.
     pub calm: bool,
+    /// In every plan members come and go.
+    pub churn: bool,
     /// How long the faults last, instead of what the plan says.
     pub chaos: Option<Duration>,
 }
@@ -113,10 +115,17 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Runs a seed from its plan to its verdict. Must not be called inside a simulation.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
-    run_plan(&options.applied_to(Plan::of(seed)), options)
+    run_plan(&options.plan_of(seed), options)
 }
 
 impl Options {
+    /// The plan of a seed as it is to be run.
+    #[must_use]
+    pub fn plan_of(&self, seed: u64) -> Plan {
+        let plan = if self.churn { Plan::churning(seed) } else { Plan::of(seed) };
+        self.applied_to(plan)
+    }
+
     /// The plan as it is to be run.
     #[must_use]
     pub fn applied_to(&self, mut plan: Plan) -> Plan {
@@ -323,7 +332,7 @@ async fn read_everything(
     workload.timeout = Duration::from_secs(30);
     let (sim, recorder) = (Arc::clone(&cluster.sim), cluster.recorder.clone());
     let mut home = 0;
-    while sim.machines[home].state().lost {
+    while sim.machines[home].state().lost || sim.machines[home].state().idle {
         home += 1;
     }
     let rng = cluster.rng.fork(9);
@@ -410,7 +419,7 @@ pub fn run_many(
         let hung = running.iter().find(|(_, begun)| begun.elapsed() > HUNG_AFTER);
         if let Some(seed) = hung.map(|(seed, _)| *seed) {
             running.remove(&seed);
-            if !each(Report::hung(options.applied_to(Plan::of(seed)))) || running.is_empty() {
+            if !each(Report::hung(options.plan_of(seed))) || running.is_empty() {
                 return;
             }
         }
@@ -495,8 +504,11 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", self.plan)?;
                 writeln!(f, "{}", self.last_events)?;
                 let seed = self.plan.seed;
+                let replay = "replay: cargo run --release -p sim --bin swarm -- --seed";
                 if self.plan == Plan::of(seed) {
-                    writeln!(f, "replay: cargo run --release -p sim --bin swarm -- --seed {seed}")?;
+                    writeln!(f, "{replay} {seed}")?;
+                } else if self.plan == Plan::churning(seed) {
+                    writeln!(f, "{replay} {seed} --churn")?;
                 }
                 write!(f, "seed {seed}")?;
             }
@@ -526,7 +538,7 @@ mod tests {
     /// However a run ends, nothing of it is left: thousands of them fit one process.
     #[test]
     fn a_run_leaves_nothing_behind() {
-        let passing = Plan { chaos: Duration::from_secs(5), ..Plan::of(1).calm() };
+        let passing = Plan { chaos: Duration::from_secs(5), ..Plan::steady(1).calm() };
         let mut panicking = passing.clone();
         panicking.limits.append_entries = 0;
         let mut stuck = passing.clone();

@@ -38,9 +38,9 @@ pub struct Sim {
     pub time: TimeHandle,
     /// How quick the machines are.
     pub pace: Pace,
-    /// Members first, in order of their ids; then machines with clients only.
+    /// Founders first, in order of their ids; then those that may join; then machines with clients only.
     pub machines: Vec<Machine>,
-    /// How many of the machines are members.
+    /// How many of the machines are members, or may become some.
     pub members: usize,
     /// The network.
     pub net: Net,
@@ -49,8 +49,10 @@ pub struct Sim {
 
 /// One machine: what outlives the process on it.
 pub struct Machine {
-    /// What its process is configured with.
+    /// What its process is configured with, unless it joins.
     pub config: Config,
+    /// How its process joins a cluster, if that is what it does.
+    pub joins: Mutex<Option<Joins>>,
     /// Calls and deliveries that wait.
     pub inbox: Inbox,
     /// Its directory.
@@ -63,6 +65,15 @@ pub struct Machine {
     pub state: Mutex<MachineState>,
     /// madsim's name of it.
     pub(crate) node: OnceLock<NodeId>,
+}
+
+/// How a process joins a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joins {
+    /// Its name.
+    pub name: String,
+    /// Addresses, of which some may be wrong.
+    pub through: Vec<String>,
 }
 
 /// What is known of a machine's process.
@@ -80,6 +91,12 @@ pub struct MachineState {
     pub lost: bool,
     /// Its disk is lost and nothing is left to start it on.
     pub gone: bool,
+    /// It has not been told to join anything, or has left for good.
+    pub idle: bool,
+    /// Its node has been told that it may be closed for good.
+    pub left: bool,
+    /// Its node was asked to go.
+    pub leaving: bool,
     /// Disk and store take so many times longer.
     pub slow: u64,
 }
@@ -224,6 +241,7 @@ impl Machine {
     pub fn new(config: Config, clock: Clock) -> Self {
         Self {
             config,
+            joins: Mutex::new(None),
             inbox: Inbox::default(),
             disk: Mutex::new(Disk::new()),
             store: SimStore::new(),
@@ -231,6 +249,19 @@ impl Machine {
             state: Mutex::new(MachineState { slow: 1, ..MachineState::default() }),
             node: OnceLock::new(),
         }
+    }
+
+    /// What a process that starts on it now is configured with.
+    #[must_use]
+    pub fn config(&self, machine: usize) -> Config {
+        let mut config = self.config.clone();
+        if let Some(joins) = &*lock(&self.joins) {
+            config.name.clone_from(&joins.name);
+            config.join.clone_from(&joins.through);
+            config.address = net::address(machine).to_string();
+            config.members.clear();
+        }
+        config
     }
 
     /// A copy of its state.
@@ -245,7 +276,7 @@ impl MachineState {
     #[must_use]
     pub fn down_for_good(&self) -> bool {
         let noticed = self.halted.is_some() || self.unrecoverable.is_some();
-        self.gone || (self.lost && noticed)
+        self.gone || self.idle || (self.lost && noticed)
     }
 }
 
@@ -582,10 +613,13 @@ impl World for SimWorld {
             Event::PeerDisconnected { member } => {
                 self.linked.remove(member);
             }
+            Event::Left => {
+                lock(&self.sim.machines[me].state).left = true;
+                self.sim.oracle(|oracle| oracle.on_left(me));
+            }
             Event::LeaderChanged { leader: None, .. }
             | Event::DirectoryChanged { .. }
             | Event::ChangeRefused { .. }
-            | Event::Left
             | Event::PeerRefused { .. }
             | Event::PeerFault { .. } => {}
         }

@@ -1,6 +1,7 @@
 //! Many seeds, each a cluster under its own faults. `SIM_SEEDS` says how many (200), `SIM_FIRST` the first (0).
 
-use sim::swarm::{Options, run_many, run_seed};
+use sim::plan::Plan;
+use sim::swarm::{Options, run_many, run_plan};
 
 /// Nothing false happens under faults, and everything finishes when they end.
 #[test]
@@ -31,7 +32,7 @@ fn seeds_that_failed_once_pass() {
         10_797, 30_260,
     ];
     for seed in seeds {
-        let report = run_seed(seed, &Options::default());
+        let report = run_plan(&Plan::steady(seed), &Options::default());
         assert!(report.passed(), "{report}");
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::plan::{Change, ChangeRefused, Placement};
 use super::table::{Standing, Table};
-use crate::ids::{MemberId, Revision};
+use crate::ids::{MemberId, Revision, Term};
 use crate::time::Instant;
 
 /// Gives the orders while its node leads the directory's group; idle otherwise.
@@ -16,13 +16,16 @@ use crate::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Director {
     settings: Settings,
+    /// The term in which its node leads. In another one somebody else may have written in between.
+    term: Option<Term>,
     stage: Stage,
     /// What was asked for and is not in the table yet, each once.
     changes: VecDeque<Change>,
     /// Refusals for those who asked.
     refused: Vec<(MemberId, ChangeRefused)>,
-    /// Since when a member is away; who is here is not in it.
-    away: BTreeMap<MemberId, Instant>,
+    /// Since when a member is away, none if it is here. Of who is not in it nothing is known yet: that is no reason
+    /// to take it for lost, nor for returned.
+    presence: BTreeMap<MemberId, Option<Instant>>,
 }
 
 /// Bounds of a director's patience and haste.
@@ -71,26 +74,28 @@ impl Director {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            term: None,
             stage: Stage::Idle,
             changes: VecDeque::new(),
             refused: Vec::new(),
-            away: BTreeMap::new(),
+            presence: BTreeMap::new(),
         }
     }
 
-    /// Its node leads the directory's group, or no longer does.
-    pub fn on_lead(&mut self, leads: bool) {
-        match (&self.stage, leads) {
-            (Stage::Idle, true) => self.stage = Stage::Reading { asked: false },
-            (_, true) | (Stage::Idle, false) => {}
-            (_, false) => {
-                self.stage = Stage::Idle;
-                // Who asked asks again, the next leader.
-                self.changes.clear();
-                self.refused.clear();
-                self.away.clear();
-            }
+    /// Its node leads the directory's group in this term, or no longer does.
+    pub fn on_lead(&mut self, term: Option<Term>) {
+        if self.term == term {
+            return;
         }
+        self.term = term;
+        self.stage = match term {
+            Some(_) => Stage::Reading { asked: false },
+            None => Stage::Idle,
+        };
+        // Who asked asks again, the next leader.
+        self.changes.clear();
+        self.refused.clear();
+        self.presence.clear();
     }
 
     /// True while its node leads.
@@ -108,10 +113,21 @@ impl Director {
 
     /// A member can be reached from here, or not.
     pub fn on_presence(&mut self, now: Instant, member: MemberId, is_here: bool) {
-        if is_here {
-            self.away.remove(&member);
-        } else if self.leads() {
-            self.away.entry(member).or_insert(now);
+        if !self.leads() {
+            return;
+        }
+        let since = self.presence.entry(member).or_default();
+        *since = if is_here { None } else { since.or(Some(now)) };
+    }
+
+    /// Its node has learned of a table of this version. If that is newer than what was read, it was written by the
+    /// director before this one, whose write came in after the reading: it is read anew. Without that a director
+    /// that has nothing to write would never notice.
+    pub fn on_version(&mut self, version: u64) {
+        if let Stage::Ready { table, .. } = &self.stage
+            && table.version < version
+        {
+            self.stage = Stage::Reading { asked: false };
         }
     }
 
@@ -150,7 +166,7 @@ impl Director {
         let mut next = table.clone();
         self.note_who_is_away(now, &table);
         while let Some(change) = self.changes.pop_front() {
-            let is_here = |member: MemberId| !self.away.contains_key(&member);
+            let is_here = |member: MemberId| !matches!(self.presence.get(&member), Some(Some(_)));
             match next.with(&change, self.settings.members_max, is_here) {
                 Ok(Some(changed)) => next = changed,
                 Ok(None) => {}
@@ -173,11 +189,12 @@ impl Director {
 
     /// Members that were away for too long are lost, and those that are back return.
     fn note_who_is_away(&mut self, now: Instant, table: &Table) {
+        self.presence.retain(|&member, _| table.member(member).is_some());
         for member in &table.members {
-            let since = self.away.get(&member.id);
+            let Some(since) = self.presence.get(&member.id) else { continue };
             let change = match member.standing {
                 Standing::Active => since
-                    .filter(|&&since| now.since(since) >= self.settings.replace_after)
+                    .filter(|&since| now.since(since) >= self.settings.replace_after)
                     .map(|_| Change::Lose(member.id)),
                 Standing::Lost if since.is_none() => Some(Change::Return(member.id)),
                 Standing::Lost | Standing::Leaving => None,
@@ -190,8 +207,8 @@ impl Director {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let Stage::Ready { table, .. } = &self.stage else { return None };
-        let active = table.active().filter_map(|(member, _)| self.away.get(&member));
-        active.map(|&since| since + self.settings.replace_after).min()
+        let active = table.active().filter_map(|(member, _)| *self.presence.get(&member)?);
+        active.map(|since| since + self.settings.replace_after).min()
     }
 
     /// What is to be asked of the directory's group now.
@@ -214,5 +231,52 @@ impl Director {
     /// Who asked for what cannot be.
     pub fn take_refused(&mut self) -> Vec<(MemberId, ChangeRefused)> {
         core::mem::take(&mut self.refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genesis::{Founder, Genesis};
+    use crate::ids::{ClusterId, GroupId};
+
+    fn table() -> Table {
+        let founder = |id| Founder {
+            id: MemberId(id),
+            name: alloc::format!("m{id}"),
+            address: alloc::string::String::new(),
+            birth: id,
+        };
+        Table::of_genesis(&Genesis {
+            cluster: ClusterId(1),
+            name: alloc::string::String::from("ring"),
+            members: (1..=3).map(founder).collect(),
+            shards: 1,
+            replication: 3,
+        })
+    }
+
+    fn nowhere(_: &Table) -> impl Placement + use<> {
+        |_: GroupId| Vec::new()
+    }
+
+    /// The write of the director before it came in after the reading: a table that others have tells so.
+    #[test]
+    fn a_director_that_has_read_too_early_reads_again() {
+        let settings =
+            Settings { replace_after: Duration::from_secs(9), moving_max: 1, members_max: 9 };
+        let mut director = Director::new(settings);
+        director.on_lead(Some(crate::ids::Term(1)));
+        assert_eq!(director.take_ask(), Some(Ask::Read));
+        director.on_read(Some((table(), Revision(4))));
+        director.drive(Instant(0), nowhere);
+        director.on_version(table().version);
+        assert_eq!(director.take_ask(), None, "it has the newest");
+
+        director.on_version(table().version + 1);
+        assert_eq!(director.take_ask(), Some(Ask::Read));
+        director.on_read(Some((Table { version: 2, ..table() }, Revision(5))));
+        director.on_version(2);
+        assert_eq!(director.take_ask(), None);
     }
 }

@@ -20,7 +20,8 @@ pub enum Step {
 }
 
 impl Assignment {
-    /// What the group's leader does next, given the membership in force and who has caught up with the log.
+    /// What the group's leader does next, given the membership in force and who is there and has caught up with the log
+    /// (the leader itself is).
     ///
     /// An order is followed only if it is newer than the one that the membership in force came from: a leader with an
     /// old table cannot bring replicas back that others have gone on without and that may be gone. That order is part
@@ -48,6 +49,12 @@ impl Assignment {
             });
         }
         if !new.iter().all(|replica| is_ready(replica.id)) {
+            return Step::Wait;
+        }
+        // Voters that are away would hold up a group that goes on without those who leave it: nothing could be decided
+        // any more, nor the change be taken back.
+        let ready = self.voters.iter().filter(|replica| is_ready(replica.id)).count();
+        if ready * 2 <= self.voters.len() {
             return Step::Wait;
         }
         let sorted = |replicas: &[Replica]| {

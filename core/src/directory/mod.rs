@@ -19,7 +19,8 @@
 //!    membership. A leader with an old table does nothing.
 //! 3. **Replica ids are given once.** The next id is part of the table. A member whose directory was lost has another id
 //!    itself, so it never speaks under an old replica's name.
-//! 4. **A voter goes only when its substitute has caught up**, and a member that is away without a substitute stays.
+//! 4. **A voter goes only when its substitute has caught up**, and a member that is away without a substitute stays;
+//!    unless others go, too, and those who are left could not decide without it.
 //!
 //! Everything that is asked for may be lost, late or repeated: who asks repeats it until the table shows it.
 //!

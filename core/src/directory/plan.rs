@@ -123,7 +123,7 @@ impl Table {
         match change {
             Change::Register(who) => next.register(who, members_max, is_here)?,
             Change::Leave(member) => {
-                let stays = |(id, _): &(MemberId, u16)| id != member;
+                let stays = |(id, weight): &(MemberId, u16)| id != member && *weight > 0;
                 if self.member(*member).is_some() && !self.active().any(|one| stays(&one)) {
                     return Err(ChangeRefused::LastMember);
                 }
@@ -203,7 +203,12 @@ impl Table {
         let mut next = self.clone();
         next.forget_who_is_gone();
         let order = self.version + 1;
-        let mut moving = next.moving();
+        let waits_for_lost = |assignment: &Assignment| {
+            assignment.target().any(|replica| !self.is_active(replica.member))
+        };
+        // What waits for somebody who may never return takes nobody's turn.
+        let under_way = self.groups.iter().filter(|g| !g.settled && !waits_for_lost(g));
+        let mut moving = len_u64(under_way.count());
         for place in 0..next.groups.len() {
             let wanted = next.wanted(place, placement);
             let assignment = &next.groups[place];
@@ -212,7 +217,7 @@ impl Table {
                 continue;
             }
             // An order that cannot be settled as long as somebody is away gives way to a new one.
-            let is_void = assignment.target().any(|replica| !next.is_active(replica.member));
+            let is_void = waits_for_lost(assignment);
             if !(assignment.settled || is_void) || (assignment.settled && moving >= moving_max) {
                 continue;
             }
@@ -256,15 +261,27 @@ impl Table {
         Wanted { voters, learners: Vec::new() }
     }
 
-    /// A replica that is away is worth more than none: it stays a voter until another takes its place.
+    /// A replica that is away is worth more than none: it stays a voter until another takes its place. But those who
+    /// are there must stay able to decide without those who are away, if they are now: a membership that could not
+    /// would never come into force, and never be left again. And as long as an order is under way, who is away may yet
+    /// have to become a voter, and cannot: the order would never be settled.
     fn keep_lost(&self, assignment: &Assignment, voters: &mut Vec<MemberId>) {
+        // Nobody to hold it: it stays as it is.
+        if voters.is_empty() || !assignment.settled {
+            return;
+        }
         let stays = |replica: &&Replica| {
             // Those who leave go without a substitute, if there is none: they have said so.
             self.is_active(replica.member) || self.is_lost(replica.member)
         };
         let room = assignment.voters.iter().filter(stays).count().saturating_sub(voters.len());
-        let lost = assignment.voters.iter().map(|r| r.member).filter(|&m| self.is_lost(m));
-        voters.extend(lost.take(room).collect::<Vec<_>>());
+        let somebody_leaves = !assignment.voters.iter().all(|replica| stays(&replica));
+        let voting = assignment.voters.iter().map(|voter| voter.member);
+        let lost: Vec<MemberId> = voting.filter(|&member| self.is_lost(member)).collect();
+        let can_decide = lost.len() * 2 < assignment.voters.len();
+        // Who leaves takes its vote along.
+        let most = if can_decide || somebody_leaves { voters.len() - 1 } else { lost.len() };
+        voters.extend(lost.into_iter().take(room.min(most)));
     }
 
     /// An odd number of voters, those that are there first; the second member of a cluster of two learns.
@@ -273,8 +290,11 @@ impl Table {
         let mut there: Vec<MemberId> = self.active().map(|(member, _)| member).collect();
         // Who votes stays, in the order in which they stand; the sort is stable, so that the rest come by id.
         there.sort_by_key(|member| place(member).unwrap_or(usize::MAX));
-        let lost = assignment.voters.iter().map(|r| r.member).filter(|&m| self.is_lost(m));
-        there.extend(lost.collect::<Vec<_>>());
+        let lost = assignment.voters.iter().map(|r| r.member);
+        let lost = lost.filter(|&member| assignment.settled && self.is_lost(member));
+        // Fewer than those who are there, who must be able to decide without them.
+        let most = there.len().saturating_sub(1).max(usize::from(there.len() == 1));
+        there.extend(lost.take(most).collect::<Vec<_>>());
         let count = directory_voters(there.len());
         let learners = if there.len() == 2 { alloc::vec![there[1]] } else { Vec::new() };
         there.truncate(count);

@@ -1,1 +1,4 @@
+//! The directory against its promises.
 
+mod director;
+mod model;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Node;
 use crate::directory::{Ask, Assignment, Change, Duty, Registration, Standing, Step, Table};
 use crate::genesis::Genesis;
-use crate::ids::{GroupId, MemberId, ReplicaId, RequestId, Revision};
+use crate::ids::{GroupId, LogSeq, MemberId, ReplicaId, RequestId, Revision, Term};
 use crate::io::{Event, Output};
 use crate::ring::ShardPlacement;
 use crate::router::Own;
@@ -26,6 +26,8 @@ const KEY: &[u8] = b"table";
 /// The call with which the director reads the table, and the one with which it writes it; numbers follow.
 const READ: u64 = 0;
 const WRITE: u64 = 1;
+/// Most bytes of a name and of an address.
+const TEXT_MAX: usize = 255;
 
 impl Node {
     /// With each tick: what was asked for and is not in the table yet is asked for again, and the groups that this
@@ -42,6 +44,7 @@ impl Node {
 
     /// Now and then one peer is told which table this node has, so that a table that was lost on its way is noticed.
     pub(super) fn compare_tables(&mut self) {
+        self.forget_guests();
         let peers = self.connected_members();
         let len = crate::ids::len_u64(peers.len());
         if len > 0 {
@@ -50,28 +53,40 @@ impl Node {
         }
     }
 
+    /// What is known of members that are neither registered nor connected is forgotten: whoever comes on ever new
+    /// directories must not fill the memory and the log's checkpoints. They have promised nothing that counts.
+    fn forget_guests(&mut self) {
+        let (links, table) = (&self.links, &self.table);
+        let is_listed = |id: MemberId| table.as_ref().is_some_and(|t| t.member(id).is_some());
+        self.guests.retain(|&id, _| links.has_conn(id) && !is_listed(id));
+        if table.is_some() {
+            self.boots.retain(|&id, _| !id.is_joiner() || links.has_conn(id) || is_listed(id));
+        }
+    }
+
     pub(super) fn table_version(&self) -> u64 {
         self.table.as_ref().map_or(0, |table| table.version)
     }
 
     fn note_presence(&mut self, now: Instant) {
-        let leads = self.leads(GroupId::DIRECTORY);
-        self.director.on_lead(leads);
-        let Some(table) = self.table.as_ref().filter(|_| leads) else { return };
+        self.director.on_lead(self.directory_term());
+        let Some(table) = self.table.as_ref().filter(|_| self.director.leads()) else { return };
         for member in &table.members {
             let is_here = member.id == self.me || self.links.conn_of(member.id).is_some();
             self.director.on_presence(now, member.id, is_here);
         }
     }
 
-    fn leads(&self, group: GroupId) -> bool {
-        self.groups.get(&group).is_some_and(|group| group.raft.is_leader())
+    /// The term in which this node leads the directory's group, if it does.
+    fn directory_term(&self) -> Option<Term> {
+        let raft = self.groups.get(&GroupId::DIRECTORY).map(|group| &group.raft);
+        raft.filter(|raft| raft.is_leader()).map(|raft| raft.term())
     }
 
     /// A step of the director, if this node leads the directory's group. What it asks is asked like any call.
     pub(super) fn drive_director(&mut self, now: Instant) {
         self.directory_due = false;
-        self.director.on_lead(self.leads(GroupId::DIRECTORY));
+        self.director.on_lead(self.directory_term());
         if !self.director.leads() {
             return;
         }
@@ -89,11 +104,13 @@ impl Node {
         match ask {
             Ask::Read => {
                 let request = RequestId::internal(number | READ);
+                self.own_asked = Some(request);
                 let query = Query::Get { partition, key };
                 self.router.query(now, request, deadline, group, query, true);
             }
             Ask::Write { value, on } => {
                 let request = RequestId::internal(number | WRITE);
+                self.own_asked = Some(request);
                 let (expect, value) = (Expect::Revision(on), Some(Bytes::from(value)));
                 let command = Command::CompareAndSet { partition, key, expect, value };
                 self.router.write(now, request, deadline, group, &command);
@@ -101,11 +118,15 @@ impl Node {
         }
     }
 
-    /// Answers to what the director asked. An answer to an earlier question cannot be taken for one to a later: a
-    /// director asks again only when it was answered, and forgets what it asked when it ceases to lead; what comes
-    /// after that it reads anew.
+    /// Answers to what the director asked. What it asked before it ceased to lead and leads again may be answered only
+    /// now, and says nothing about what it has asked since: taken for that, an earlier write would pass off a table
+    /// that was never written as the directory.
     pub(super) fn on_own_answers(&mut self, now: Instant) {
         for (request, answer) in self.router.take_own() {
+            if self.own_asked != Some(request) {
+                continue;
+            }
+            self.own_asked = None;
             if request.0 & WRITE == 0 {
                 let read = match answer {
                     Own::Value(None) => {
@@ -126,6 +147,7 @@ impl Node {
                     self.take_table(now, table.clone());
                 }
                 self.director.on_read(read);
+                self.director.on_version(self.table_version());
             } else {
                 let revision = match answer {
                     Own::Swapped(revision) => Some(revision),
@@ -188,7 +210,8 @@ impl Node {
 
     /// Takes a table if it is newer than the one this node has; tells the others if this node leads the directory.
     pub(super) fn take_table(&mut self, now: Instant, table: Table) {
-        if table.version <= self.table_version() || !table.is_sound() {
+        // A member whose genesis a crash has taken may hear of the directory before it has the genesis again.
+        if self.genesis.is_none() || table.version <= self.table_version() || !table.is_sound() {
             return;
         }
         if self.director.leads() {
@@ -203,6 +226,8 @@ impl Node {
             // replica under an id that it had and dropped.
             self.records.push(Record::Table(Box::new(table.clone())));
         }
+        self.director.on_version(table.version);
+        self.directory_due = true;
         let before = self.table.replace(table);
         self.take_members(now, before.as_ref());
         if !self.config.client {
@@ -215,7 +240,9 @@ impl Node {
     fn take_members(&mut self, now: Instant, before: Option<&Table>) {
         let table = self.table.clone().expect("just taken");
         for member in before.iter().flat_map(|table| &table.members) {
-            if table.member(member.id).is_none() {
+            // Founders are dialled on: they cannot ask to be let in again, or hear that they have left, where the
+            // other side dials. What is known of them stands in the genesis.
+            if table.member(member.id).is_none() && !member.id.is_founder() {
                 self.members.remove(&member.id);
                 self.links.readdress(now, member.id, None);
             }
@@ -292,7 +319,8 @@ impl Node {
         self.add_new_group(now, id, replica, membership);
     }
 
-    /// Forgets a replica: nothing that it promised can be needed any more.
+    /// Forgets a replica: nothing that it promised can be needed any more. Its state goes only when the log durably says
+    /// so: a log that was cut and has no state left contradicts itself.
     fn drop_replica(&mut self, id: GroupId) {
         let Some(mut group) = self.groups.remove(&id) else { return };
         self.deadlines.remove(&(group.raft.deadline(), id));
@@ -332,8 +360,18 @@ impl Node {
         self.beats_forget(id);
         self.store.remove(&id);
         self.dropping.insert(id);
-        self.outputs.0.push(Output::Store(StoreTask::Drop { group: id }));
+        self.drops.push_back((self.log.next_seq(), id));
         self.event(Event::LeaderChanged { group: id, term: group.raft.term(), leader: None });
+    }
+
+    /// The log says durably which replicas are gone: the store may forget them.
+    pub(super) fn drop_states(&mut self, upto: LogSeq) {
+        while let Some(&(seq, group)) = self.drops.front()
+            && seq <= upto
+        {
+            self.drops.pop_front();
+            self.outputs.0.push(Output::Store(StoreTask::Drop { group }));
+        }
     }
 
     /// The store has forgotten a group: what the table gives this member of it can be made now.
@@ -372,7 +410,10 @@ impl Node {
         for assignment in steps {
             self.with_group(now, assignment.group, |group, fx| {
                 let present = group.raft.membership().clone();
-                let is_ready = |replica| group.raft.has_caught_up(replica);
+                let is_ready = |replica| {
+                    replica == group.raft.id()
+                        || (group.raft.has_caught_up(replica) && group.raft.hears(now, replica))
+                };
                 let (Step::Learn(next) | Step::Switch(next)) =
                     assignment.next_step(&present, is_ready)
                 else {
@@ -432,20 +473,32 @@ impl Node {
         if !self.config.address.is_empty() {
             return self.config.address.clone();
         }
-        self.members.get(&self.me).map_or_else(String::new, |(_, address)| address.clone())
+        if let Some((_, address)) = self.members.get(&self.me) {
+            return address.clone();
+        }
+        // A founder that was forgotten while it was away.
+        let named = self.config.members.iter().find(|(name, _)| *name == self.config.name);
+        named.map_or_else(String::new, |(_, address)| address.clone())
     }
 
-    /// What a member that asks to be registered said of itself in its handshake.
-    pub(super) fn registration(
-        &self,
-        id: MemberId,
-        address: String,
-        weight: u16,
-    ) -> Option<Registration> {
+    /// What a member that asks to be registered said of itself in its handshake. None when that could not stand in
+    /// the table: the table goes to everyone, and a name of the form that former members have must be nobody's.
+    fn registration(&mut self, id: MemberId, address: String, weight: u16) -> Option<Registration> {
         let (name, birth) = self.guests.get(&id).cloned().or_else(|| {
             let listed = self.table.as_ref().and_then(|table| table.member(id));
-            listed.map(|listed| (listed.name.clone(), listed.birth))
+            let listed = listed.map(|listed| (listed.name.clone(), listed.birth));
+            // A founder that was forgotten while it was away.
+            listed.or_else(|| {
+                let mut founders = self.genesis.as_ref()?.members.iter();
+                let founder = founders.find(|founder| founder.id == id)?;
+                Some((founder.name.clone(), founder.birth))
+            })
         })?;
+        let is_name = (1..=TEXT_MAX).contains(&name.len()) && !name.contains(char::is_control);
+        if !is_name || address.len() > TEXT_MAX || address.contains(char::is_control) {
+            self.peer_fault(Some(id), "a name or an address that no member can have");
+            return None;
+        }
         Some(Registration { id, name, address, birth, weight })
     }
 

@@ -29,7 +29,9 @@ use crate::directory::{Director, DirectorSettings, Table};
 use crate::founding::Founding;
 use crate::genesis::Genesis;
 use crate::group::Group;
-use crate::ids::{Boot, CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, SnapshotId};
+use crate::ids::{
+    Boot, CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, RequestId, SnapshotId,
+};
 use crate::io::{Event, Halt, Input, Output, Wakeup};
 use crate::link::Links;
 use crate::raft::message::{Beat, BeatAnswer};
@@ -143,10 +145,14 @@ pub struct Node {
     directory_due: bool,
     /// Numbers the node's own calls.
     next_own: u64,
+    /// The call of its own whose answer the director waits for.
+    own_asked: Option<RequestId>,
     /// Members that are connected and not registered, as they called themselves: name and birth.
     guests: BTreeMap<MemberId, (String, u64)>,
     /// Groups whose state the store has yet to forget.
     dropping: BTreeSet<GroupId>,
+    /// Those of them for which the log has yet to say so durably, and in which batch it does.
+    drops: VecDeque<(LogSeq, GroupId)>,
     is_leaving: bool,
     /// The application was told that this member, which joined, is up.
     is_up: bool,
@@ -280,8 +286,10 @@ impl Node {
             }),
             directory_due: false,
             next_own: rng.next() >> 8,
+            own_asked: None,
             guests: BTreeMap::new(),
             dropping: BTreeSet::new(),
+            drops: VecDeque::new(),
             is_leaving: false,
             is_up: recovered.founded,
             rng,

@@ -88,10 +88,22 @@ impl Node {
                     self.outputs.0.push(Output::Disconnect { conn });
                     return;
                 }
-                if who.member.is_joiner() {
+                // Who has no cluster yet has no use for a link over which it learns of none.
+                let is_unborn = self.me.is_joiner() && self.genesis.is_none();
+                if is_unborn && welcome.as_ref().is_none_or(|welcome| welcome.genesis.is_none()) {
+                    self.links.drop_conn(now, conn);
+                    self.outputs.0.push(Output::Disconnect { conn });
+                    return;
+                }
+                let is_listed =
+                    self.table.as_ref().is_some_and(|table| table.member(who.member).is_some());
+                if !who.member.is_client() && !is_listed {
                     self.guests.insert(who.member, (who.name.clone(), who.birth));
-                    // Not durable until it is registered: nobody has let it promise anything.
-                    self.boots.entry(who.member).or_insert(who.boot);
+                }
+                if who.member.is_joiner() && !is_listed {
+                    // Not durable until it is registered: nobody has let it promise anything. The latest start
+                    // counts: it is the one that may be given replicas.
+                    self.boots.insert(who.member, who.boot);
                 }
                 let mut seq = self.log.stored();
                 // A client remembers nothing, and promises nothing that a peer's lost memory could break.
@@ -122,7 +134,7 @@ impl Node {
                     }
                     None
                 };
-                self.links.hold(conn, who.member, seq, answer);
+                self.links.hold(conn, (who.member, who.boot), seq, answer);
                 self.open_ready_links(now);
             }
         }
@@ -131,12 +143,18 @@ impl Node {
     /// Links whose peer's counter is durable by now are up.
     pub(super) fn open_ready_links(&mut self, now: Instant) {
         for (conn, member, answer) in self.links.ready(self.log.stored()) {
-            if let Some(welcome) = answer {
+            let surplus = self.links.set_up(self.me, conn, member);
+            if surplus != Some(conn)
+                && let Some(welcome) = answer
+            {
                 self.outputs.0.push(Output::Send { conn, message: Message::Welcome(welcome) });
             }
-            if let Some(old) = self.links.set_up(conn, member) {
-                self.links.drop_conn(now, old);
-                self.outputs.0.push(Output::Disconnect { conn: old });
+            if let Some(surplus) = surplus {
+                self.links.drop_conn(now, surplus);
+                self.outputs.0.push(Output::Disconnect { conn: surplus });
+            }
+            if surplus == Some(conn) {
+                continue;
             }
             self.event(Event::PeerConnected { member });
             if self.founding.is_founded() || self.config.client {
@@ -215,7 +233,9 @@ impl Node {
     fn known_genesis(&self) -> Option<Genesis> {
         let mut genesis = self.genesis.clone().filter(|_| self.founding.is_founded())?;
         for founder in &mut genesis.members {
-            if let Some((_, address)) = self.members.get(&founder.id) {
+            if let Some((_, address)) = self.members.get(&founder.id)
+                && !address.is_empty()
+            {
                 founder.address.clone_from(address);
             }
         }
@@ -249,7 +269,11 @@ impl Node {
             let founder = births.and_then(|founders| founders.iter().find(|f| f.id == *id));
             listed.map(|listed| listed.birth).or_else(|| founder.map(|founder| founder.birth))
         };
-        self.members.iter().map(|(&id, (name, _))| (id, (name.clone(), birth(&id)))).collect()
+        // A founder that was forgotten while it was away is no stranger: it may ask to be registered again.
+        let founders =
+            births.into_iter().flatten().map(|f| (f.id, (f.name.clone(), Some(f.birth))));
+        let known = self.members.iter().map(|(&id, (name, _))| (id, (name.clone(), birth(&id))));
+        founders.chain(known).collect()
     }
 
     /// Those whom the founders were configured with: members that join later are none of their agreement.
@@ -265,6 +289,9 @@ impl Node {
 
     /// A step of the founding, as far as this member can go.
     pub(super) fn advance_founding(&mut self, now: Instant) {
+        if self.me.is_joiner() {
+            return;
+        }
         let (shards, replication) = (self.config.shards, self.config.replication);
         let name = self.config.cluster.clone();
         let step = self.founding.advance(&name, &self.members, shards, replication);
@@ -308,6 +335,9 @@ impl Node {
     }
 
     fn on_founding(&mut self, now: Instant, from: MemberId, said: &Said) {
+        if self.me.is_joiner() {
+            return;
+        }
         let step = self.founding.on_said(from, said);
         let was_told = said.founded;
         self.on_founding_step(now, step);

@@ -220,6 +220,7 @@ impl Node {
                 self.with_group(now, id, |group, fx| group.raft.on_stored(now, upto, fx));
             }
         }
+        self.drop_states(upto);
         self.open_ready_links(now);
         if let Some(below) = self.log.discardable() {
             self.outputs.0.push(Output::Discard { below });
@@ -241,12 +242,13 @@ impl Node {
         self.advance_founding(now);
     }
 
-    /// Of two members the one with the lower id dials.
+    /// Of two members the one with the lower id dials, and the other a little later if it has not: the first may not know
+    /// of it, or not where it is.
     pub(super) fn keep_links(&mut self, now: Instant) {
-        for (&id, (_, address)) in &self.members {
-            if id > self.me && !address.is_empty() {
-                self.links.add_target(now, Some(id), address.clone());
-            }
+        let others = self.members.iter().filter(|(id, _)| **id != self.me);
+        for (&id, (_, address)) in others.filter(|(_, (_, address))| !address.is_empty()) {
+            let at = if id > self.me { now } else { now + self.config.timers.redial_max };
+            self.links.add_target(at, Some(id), address.clone());
         }
     }
 }

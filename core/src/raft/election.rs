@@ -226,6 +226,16 @@ impl Raft {
         progress.is_some_and(|progress| progress.matched >= self.commit)
     }
 
+    /// True when this replica leads, and the other is itself or was heard of within the time in which a leader must
+    /// hear of a majority.
+    #[must_use]
+    pub fn hears(&self, now: Instant, replica: ReplicaId) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let progress = leader.progress.get(&replica);
+        let heard = progress.map(|progress| now.since(progress.heard));
+        replica == self.id() || heard.is_some_and(|since| since < self.settings.election_max)
+    }
+
     /// Tells the target of a transfer to stand as soon as it has everything.
     pub(super) fn drive_transfer(&mut self, fx: &mut Effects) {
         let last = self.log.last_index();

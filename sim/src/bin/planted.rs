@@ -47,6 +47,8 @@ struct Patch {
 enum Suite {
     /// Seeds of the simulator.
     Swarm,
+    /// Seeds in all of which members come and go.
+    Churn,
     /// The tests of core: for what a simulated cluster does not do yet.
     Core,
 }
@@ -99,12 +101,12 @@ fn main() -> Result<ExitCode, Error> {
     for patch in &patches {
         bed.plant(patch)?;
         let swarm = match patch.suite {
-            Suite::Swarm => Some(bed.build()?),
+            Suite::Swarm | Suite::Churn => Some(bed.build()?),
             Suite::Core => None,
         };
         let begun = cpu_seconds();
         let finding = match &swarm {
-            Some(swarm) => search(swarm, &args)?,
+            Some(swarm) => search(swarm, patch.suite, &args)?,
             None => bed.test_core()?,
         };
         writeln!(out, "{}", row(patch, &finding, cpu_seconds() - begun))?;
@@ -123,7 +125,7 @@ fn main() -> Result<ExitCode, Error> {
 fn row(patch: &Patch, finding: &Finding, cpu: u64) -> String {
     let Patch { id, name, .. } = patch;
     let after = |seeds: u64| match patch.suite {
-        Suite::Swarm => format!("{seeds} seeds"),
+        Suite::Swarm | Suite::Churn => format!("{seeds} seeds"),
         Suite::Core => String::from("core's tests"),
     };
     let (check, when) = match (&finding.check, &finding.assertion) {
@@ -139,7 +141,7 @@ fn row(patch: &Patch, finding: &Finding, cpu: u64) -> String {
 }
 
 /// Runs seeds until a check notices. A process runs a few only, and in bounded memory.
-fn search(swarm: &Path, args: &Args) -> Result<Finding, Error> {
+fn search(swarm: &Path, suite: Suite, args: &Args) -> Result<Finding, Error> {
     let mut finding = Finding::default();
     let mut crashes = 0;
     while finding.seeds < args.seeds && crashes < CRASHES_MAX {
@@ -149,6 +151,7 @@ fn search(swarm: &Path, args: &Args) -> Result<Finding, Error> {
             .args(["-c", "ulimit -v 3500000; exec \"$0\" \"$@\""])
             .arg(swarm)
             .args(["--jobs", "1", "--failures", "1"])
+            .args((suite == Suite::Churn).then_some("--churn"))
             .args(["--first", &first.to_string(), "--seeds", &count.to_string()])
             .output()?;
         let said = String::from_utf8_lossy(&output.stdout);
@@ -214,9 +217,11 @@ impl Bed {
                 continue;
             }
             let (id, name) = stem.split_once('-').ok_or(format!("{stem}: <id>-<name>.patch"))?;
-            let suite = match fs::read_to_string(&path)?.lines().any(|line| line == "Suite: core") {
-                true => Suite::Core,
-                false => Suite::Swarm,
+            let text = fs::read_to_string(&path)?;
+            let suite = match text.lines().find_map(|line| line.strip_prefix("Suite: ")) {
+                Some("core") => Suite::Core,
+                Some("churn") => Suite::Churn,
+                Some(_) | None => Suite::Swarm,
             };
             let (id, name) = (id.to_owned(), name.replace('-', " "));
             patches.push(Patch { id, name, path, suite });

@@ -53,6 +53,9 @@ struct Args {
     /// No faults.
     #[arg(long)]
     calm: bool,
+    /// In every plan members come and go.
+    #[arg(long)]
+    churn: bool,
     /// Seconds of faults, instead of what the plan says.
     #[arg(long)]
     chaos: Option<u64>,
@@ -63,14 +66,18 @@ struct Args {
 
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
-    let options =
-        Options { aloud: args.aloud, calm: args.calm, chaos: args.chaos.map(Duration::from_secs) };
+    let options = Options {
+        aloud: args.aloud,
+        calm: args.calm,
+        churn: args.churn,
+        chaos: args.chaos.map(Duration::from_secs),
+    };
     let plan = match (args.seed, &args.plan_file) {
-        (Some(seed), _) => Some(Plan::of(seed)),
-        (None, Some(path)) => Some(Plan::parse(&fs::read_to_string(path)?)?),
+        (Some(seed), _) => Some(options.plan_of(seed)),
+        (None, Some(path)) => Some(options.applied_to(Plan::parse(&fs::read_to_string(path)?)?)),
         (None, None) => None,
     };
-    let passed = match plan.map(|plan| options.applied_to(plan)) {
+    let passed = match plan {
         Some(plan) if args.shrink => smaller(&plan, &args)?,
         Some(plan) => one(&plan, &args, &options)?,
         None => many(&args, &options)?,

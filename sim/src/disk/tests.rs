@@ -1,4 +1,7 @@
 use super::*;
+use ring_core::ids::{ReplicaId, Term};
+use ring_core::storage::record::Checkpoint;
+use ring_core::storage::{Log, Tail, encode_batch, recover, segment_name};
 
 fn synced(disk: &mut Disk, name: &str) {
     let mark = disk.mark();
@@ -206,17 +209,13 @@ fn a_rolled_back_disk_is_the_earlier_one() {
     assert_eq!(disk.bytes(), 0);
 }
 
-/// A misdirected write leaves an intact batch in the place of another one; whoever reads the log must notice.
-#[test]
-fn a_misdirected_batch_is_found_where_it_does_not_belong() {
-    use ring_core::storage::record::{Checkpoint, Record};
-    use ring_core::storage::{Log, Tail, encode_batch, recover, segment_name};
-
+/// A log on disk, each of these records in a batch of its own, all of it durable.
+fn logged(records: impl IntoIterator<Item = Record>) -> Disk {
     let mut disk = Disk::new();
     let mut log = Log::new(&Tail::default(), 1 << 20);
     log.open_segment(Checkpoint::default());
-    for birth in 0..20 {
-        log.push(Record::Birth { birth: birth << 40 });
+    for record in records {
+        log.push(record);
         let batch = log.seal().unwrap();
         let mut data = Vec::new();
         encode_batch(&batch, &mut data);
@@ -228,18 +227,46 @@ fn a_misdirected_batch_is_found_where_it_does_not_belong() {
         synced(&mut disk, &name);
         log.on_stored(batch.seq);
     }
-    let content = |disk: &Disk| -> BTreeMap<SegmentId, Bytes> {
-        let files = disk.names().map(|name| (parse_segment_name(name), disk.read(name).unwrap()));
-        files.map(|(id, bytes)| (id.unwrap(), Bytes::from(bytes))).collect()
-    };
+    disk
+}
+
+fn content(disk: &Disk) -> BTreeMap<SegmentId, Bytes> {
+    let files = disk.names().map(|name| (parse_segment_name(name), disk.read(name).unwrap()));
+    files.map(|(id, bytes)| (id.unwrap(), Bytes::from(bytes))).collect()
+}
+
+/// A misdirected write leaves an intact batch in the place of another one; whoever reads the log must notice.
+#[test]
+fn a_misdirected_batch_is_found_where_it_does_not_belong() {
+    let disk = logged((0..20).map(|birth| Record::Birth { birth: birth << 40 }));
     assert!(recover(&mut content(&disk)).is_ok());
+    let before = content(&disk);
     for seed in 0..50 {
         let mut disk = disk.clone();
-        let before = content(&disk);
         let (name, _) = disk.misdirect(&mut Rng::new(seed)).unwrap();
         assert_eq!(disk.len(&name), before.get(&SegmentId(1)).map(|b| len_u64(b.len())));
         assert_ne!(content(&disk), before);
         assert!(recover(&mut content(&disk)).is_err(), "seed {seed}");
     }
     assert_eq!(Disk::new().misdirect(&mut Rng::new(0)), None);
+}
+
+/// What is lost is often the last that the log says of a group, and another group's last stands there.
+#[test]
+fn a_misdirected_batch_may_replace_the_last_word_on_a_group() {
+    let vote = |group: u32| Record::Vote {
+        group: GroupId(group),
+        replica: ReplicaId(u64::from(group)),
+        term: Term(3),
+        vote: Some(ReplicaId(9)),
+    };
+    let births = |from: u64| (from..from + 20).map(|birth| Record::Birth { birth: birth << 40 });
+    let disk = logged(births(1).chain([vote(1), vote(2), vote(1), vote(2)]).chain(births(50)));
+    // The two last words, in the order in which they were written.
+    let last: Vec<u64> =
+        disk.old_batches().iter().filter(|b| b.is_last_word).map(|b| b.offset).collect();
+    assert_eq!(last.len(), 2);
+    let hits =
+        (0..50).filter(|seed| disk.clone().misdirect(&mut Rng::new(*seed)).unwrap().1 == last[0]);
+    assert!(hits.count() >= 15);
 }

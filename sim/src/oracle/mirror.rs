@@ -11,6 +11,8 @@ use super::entry_hash;
 /// Term, vote and log of one replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogMirror {
+    /// Whose log it is; none where no record told of its making.
+    pub(super) replica: Option<ReplicaId>,
     pub(super) term: Term,
     pub(super) vote: Option<ReplicaId>,
     /// What is cut off the log.
@@ -40,6 +42,7 @@ pub(super) enum Fact {
     /// A new, empty replica takes the place of whatever there was.
     Made {
         group: GroupId,
+        replica: ReplicaId,
     },
     /// There is no replica any more.
     Dropped {
@@ -66,12 +69,18 @@ pub(super) struct EntryFact {
 impl LogMirror {
     pub(super) fn of(found: &RecoveredGroup) -> Self {
         Self {
+            replica: Some(found.replica),
             term: found.term,
             vote: found.vote,
             cut: found.cut_index,
             cut_term: found.cut_term,
             terms: found.entries.iter().map(|e| e.term).collect(),
         }
+    }
+
+    /// Whether it is, as far as is known, this replica's.
+    pub(super) fn is_of(&self, replica: Option<ReplicaId>) -> bool {
+        self.replica.is_none() || replica.is_none() || self.replica == replica
     }
 
     pub(super) fn last(&self) -> LogIndex {
@@ -89,6 +98,9 @@ impl LogMirror {
 
     /// Says how a recovered log differs; where one of the two is cut only what both hold is compared.
     pub(super) fn differs_from(&self, found: &Self) -> Option<String> {
+        if !found.is_of(self.replica) {
+            return Some(format!("is of {:?}, not {:?}", found.replica, self.replica));
+        }
         if (self.term, self.vote) != (found.term, found.vote) {
             let (term, vote) = (found.term, found.vote);
             return Some(format!(
@@ -131,7 +143,7 @@ impl Fact {
             Self::Vote { group, .. }
             | Self::Entries { group, .. }
             | Self::Cut { group, .. }
-            | Self::Made { group }
+            | Self::Made { group, .. }
             | Self::Dropped { group }
             | Self::Checkpoint { group, .. } => *group,
         }
@@ -170,7 +182,7 @@ impl Fact {
                 }
             }
             Self::Cut { .. } | Self::Dropped { .. } => {}
-            Self::Made { group } => {
+            Self::Made { group, .. } => {
                 return Err(format!("{group}: a replica is made where there is one"));
             }
             Self::Checkpoint { group, term, vote, last, .. } => {
@@ -194,7 +206,8 @@ impl Fact {
         }
         let mirror = mirrors.entry(self.group()).or_default();
         match self {
-            Self::Made { .. } | Self::Dropped { .. } => {}
+            Self::Made { replica, .. } => mirror.replica = Some(*replica),
+            Self::Dropped { .. } => {}
             Self::Vote { term, vote, .. } => {
                 mirror.term = *term;
                 mirror.vote = *vote;
@@ -232,7 +245,9 @@ pub(super) fn facts_of(batch: &Batch) -> Vec<Fact> {
             Record::Cut { group, index, term, .. } => {
                 facts.push(Fact::Cut { group: *group, index: *index, term: *term })
             }
-            Record::Replica { group, .. } => facts.push(Fact::Made { group: *group }),
+            Record::Replica { group, replica } => {
+                facts.push(Fact::Made { group: *group, replica: *replica });
+            }
             Record::Dropped { group } => facts.push(Fact::Dropped { group: *group }),
             Record::Checkpoint(checkpoint) => {
                 facts.extend(checkpoint.groups.iter().map(|g| Fact::Checkpoint {

@@ -120,6 +120,7 @@ impl Outages {
             | Fault::BadLink(..)
             | Fault::Reset(..)
             | Fault::Slow(..)
+            | Fault::Churn(_)
             | Fault::Jump(..) => Vec::new(),
         };
         let from = scheduled.at.min(self.end);
@@ -208,7 +209,7 @@ mod tests {
 
     /// Three members, one group, a hundred seconds.
     fn outages(faults: &[(u64, Fault)]) -> (Outages, usize) {
-        let mut plan = Plan::of(0);
+        let mut plan = Plan::steady(0);
         (plan.members, plan.shards, plan.replication) = (3, 1, 3);
         plan.chaos = Duration::from_secs(100);
         let mut outages = Outages::new(&plan);

@@ -1,7 +1,7 @@
 //! Members that come, go, and are replaced.
 
 use super::*;
-use crate::directory::{ChangeRefused, Standing, Table};
+use crate::directory::{Change, ChangeRefused, Registration, Standing, Table};
 use crate::raft::message::Membership;
 
 impl Cluster {
@@ -272,5 +272,227 @@ fn a_client_follows_a_member_to_its_new_directory() {
     assert!(cluster.members[3].node.links.conn_of(id).is_some());
     for group in GROUPS {
         assert_eq!(cluster.voters(group), cluster.ids(&[0, 1, 2]), "{group}");
+    }
+}
+
+/// With one member away for good another may still go: what is left must be able to decide without the one that is
+/// away.
+#[test]
+fn a_member_leaves_while_another_is_away() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.join("m2");
+    cluster.run(Duration::from_secs(30));
+    cluster.call(1, put("k", "v")).unwrap();
+    cluster.net.isolated.insert(1);
+    cluster.run(Duration::from_secs(60));
+    cluster.members[2].node.leave();
+    cluster.run(Duration::from_secs(60));
+    assert!(cluster.members[2].events.contains(&Event::Left));
+    cluster.net.isolated.insert(2);
+    let value = cluster.call(0, get("k")).unwrap();
+    assert!(matches!(value, Reply::Value(Some((value, _))) if value == "v"));
+    cluster.call(0, put("k", "w")).unwrap();
+
+    cluster.net.isolated.remove(&1);
+    cluster.run(Duration::from_secs(30));
+    assert!(cluster.is_at_rest());
+    for group in &GROUPS[1..] {
+        assert_eq!(cluster.voters(*group), cluster.ids(&[0, 1]), "{group}");
+    }
+}
+
+/// A founder that was away for so long that it was given up and forgotten comes back like any other member, whichever
+/// side dials.
+#[test]
+fn a_founder_that_was_replaced_returns() {
+    for gone in [0, 3] {
+        let mut cluster = Cluster::start(4);
+        cluster.run(Duration::from_secs(30));
+        cluster.net.isolated.insert(gone);
+        cluster.run(Duration::from_secs(400));
+        let id = cluster.id(gone);
+        let somebody = (gone + 1) % 4;
+        assert_eq!(cluster.table(somebody).member(id), None, "everything has moved elsewhere");
+
+        cluster.net.isolated.clear();
+        cluster.run(Duration::from_secs(60));
+        let listed = cluster.table(somebody).member(id).expect("it is one of the cluster's again");
+        assert_eq!(listed.standing, Standing::Active);
+        assert!(cluster.is_at_rest());
+        assert_eq!(cluster.table(gone), cluster.table(somebody));
+        let value = cluster.call(gone, put("k", "v"));
+        assert!(value.is_ok(), "{value:?}");
+    }
+}
+
+/// The word that a founder has left may be lost with its connection.
+#[test]
+fn a_founder_that_left_hears_of_it_later() {
+    for gone in [0, 3] {
+        let mut cluster = Cluster::start(4);
+        cluster.run(Duration::from_secs(30));
+        cluster.members[gone].node.leave();
+        let has_left = |cluster: &Cluster| cluster.members[gone].events.contains(&Event::Left);
+        let (id, other) = (cluster.id(gone), (gone + 1) % 4);
+        // Cut off when the last order is given that takes something from it.
+        while cluster.table(other).groups.iter().any(|group| group.on_member(id).is_some()) {
+            assert!(!has_left(&cluster));
+            if !cluster.turn() {
+                let next = cluster.members.iter().filter_map(|m| m.node.wakeup()).map(|w| w.at);
+                cluster.now.instant = next.min().unwrap().max(cluster.now.instant);
+            }
+        }
+        cluster.net.isolated.insert(gone);
+        cluster.run(Duration::from_secs(400));
+        assert_eq!(cluster.table(other).member(id), None);
+        assert!(!has_left(&cluster));
+        cluster.net.isolated.clear();
+        cluster.run(Duration::from_secs(20));
+        assert!(has_left(&cluster));
+    }
+}
+
+/// A director that was deposed and leads again must not take the answer to what it wrote before for the answer to
+/// what it writes now: the table that it would go by was never written.
+#[test]
+fn an_answer_belongs_to_its_question() {
+    let mut cluster = Cluster::start(4);
+    cluster.run(Duration::from_secs(30));
+    let leader = cluster.leaders(GroupId::DIRECTORY)[0];
+    let others: Vec<usize> = (0..4).filter(|&member| member != leader).collect();
+    for &other in &others {
+        cluster.members[other].disk_stalls = true;
+    }
+    let leaves = |cluster: &mut Cluster, who: usize| {
+        let change = Change::Leave(cluster.id(who));
+        let node = &mut cluster.members[leader].node;
+        node.director.ask(change);
+        node.directory_due = true;
+        cluster.settle();
+    };
+    leaves(&mut cluster, others[0]);
+    cluster.members[leader].node.director.on_lead(None);
+    cluster.run(Duration::from_millis(150));
+    leaves(&mut cluster, others[1]);
+    for &other in &others {
+        cluster.members[other].disk_stalls = false;
+        let last = cluster.members[other].appended.last().map(|batch| batch.seq);
+        let stored = last.map(|upto| Input::Stored { upto });
+        cluster.members[other].inputs.extend(stored);
+        cluster.members[other].appended.clear();
+    }
+    cluster.run(Duration::from_secs(10));
+    let first = cluster.id(others[0]);
+    let shows_first = |event: &Event| match event {
+        Event::DirectoryChanged { table } => {
+            table.member(first).is_some_and(|listed| listed.standing == Standing::Leaving)
+        }
+        _ => false,
+    };
+    let seen = cluster.members[leader].events.iter().any(shows_first);
+    assert!(seen, "what was written first was read, not replaced by what was not written");
+}
+
+/// A member that was registered and lost the genesis in a crash hears of the directory before it hears of the
+/// cluster.
+#[test]
+fn a_table_before_the_genesis_is_put_off() {
+    let mut cluster = Cluster::alone();
+    let place = cluster.join("m1");
+    cluster.net.isolated.insert(place);
+    cluster.run(Duration::from_secs(1));
+    let id = cluster.id(place);
+    let mut table = Table::of_genesis(cluster.members[0].node.view().genesis().unwrap());
+    let registration = Registration {
+        id,
+        name: "m1".to_string(),
+        address: "m1".to_string(),
+        birth: cluster.members[place].node.birth,
+        weight: 1,
+    };
+    table = table.with(&Change::Register(registration), 10, |_| true).unwrap().unwrap();
+    let now = cluster.now.instant;
+    cluster.members[place].node.on_peer_message(now, MemberId(1), Message::Table(table));
+    cluster.net.isolated.clear();
+    cluster.run(Duration::from_secs(10));
+    assert!(cluster.members[place].events.iter().any(|event| matches!(event, Event::Up { .. })));
+    assert_eq!(cluster.table(place), cluster.table(0));
+}
+
+/// What a member says of itself is bounded, and no name can stand for a member that has lost its own.
+#[test]
+fn names_and_addresses_are_bounded() {
+    let mut cluster = Cluster::alone();
+    let well = cluster.join("m1");
+    let bad = cluster.join("\u{0}1");
+    cluster.run(Duration::from_secs(10));
+    assert!(cluster.table(0).member(cluster.id(well)).is_some());
+    assert_eq!(cluster.table(0).member(cluster.id(bad)), None);
+    let (now, id) = (cluster.now.instant, cluster.id(well));
+    let address = "a".repeat(10 << 20);
+    let message = Message::Register { address, weight: 1 };
+    cluster.members[0].node.on_peer_message(now, id, message);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.table(0).member(id).unwrap().address, "m1");
+    assert!(cluster.members[0].node.view().peer_faults() > 0);
+}
+
+/// Of a member that is not registered yet the latest start counts: it is what it will be judged by.
+#[test]
+fn the_latest_start_of_a_guest_counts() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    let guest = cluster.join("m1");
+    cluster.run(Duration::from_secs(5));
+    let node = &cluster.members[guest].node;
+    let log = Recovered { birth: node.birth, boot: node.boot, ..Recovered::default() };
+    cluster.rejoin(guest, "m1", log);
+    cluster.run(Duration::from_secs(5));
+    let (id, boot) = (cluster.id(guest), cluster.members[guest].node.boot);
+    assert_eq!(boot.count(), 2);
+    assert_eq!(cluster.members[0].node.boots.get(&id), Some(&boot));
+}
+
+/// Members on ever new directories that are never registered are forgotten when they go.
+#[test]
+fn guests_are_forgotten() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.run(Duration::from_secs(5));
+    let guest = cluster.join("m1");
+    for _ in 0..5 {
+        cluster.rejoin(guest, "m1", Recovered::default());
+        cluster.run(Duration::from_secs(10));
+    }
+    let node = &cluster.members[0].node;
+    assert!(node.guests.len() <= 2, "{:?}", node.guests);
+    assert!(node.boots.len() <= 3, "{:?}", node.boots);
+}
+
+impl Cluster {
+    /// A member that joins is started again on this log; its connections break.
+    fn rejoin(&mut self, place: usize, name: &str, log: Recovered) {
+        let config = Config {
+            name: name.to_string(),
+            join: alloc::vec!["nobody".to_string(), "m0".to_string()],
+            address: alloc::format!("m{place}"),
+            ..settings()
+        };
+        let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+        self.next_request += 1;
+        let node = Node::new(config, Restored { log, store }, self.next_request, self.now).unwrap();
+        let ends = core::mem::take(&mut self.net.ends);
+        for (&conn, &(to, there)) in &ends {
+            let from = ends[&there].0;
+            if to == place || from == place {
+                if from != place {
+                    self.members[from].inputs.push_back(Input::Disconnected { conn });
+                }
+            } else {
+                self.net.ends.insert(conn, (to, there));
+            }
+        }
+        self.members[place] = Member::new(node, worker);
     }
 }

@@ -1,0 +1,190 @@
+//! The director and its plan, rule by rule.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::super::*;
+use crate::genesis::{Founder, Genesis};
+use crate::ids::{ClusterId, GroupId, MemberId, Revision, Term};
+use crate::time::Instant;
+
+const EVERYONE: usize = 255;
+
+pub(super) fn genesis(members: u64, shards: u32) -> Genesis {
+    let founder = |id: u64| Founder {
+        id: MemberId(id),
+        name: alloc::format!("m{id}"),
+        address: alloc::format!("m{id}"),
+        birth: id,
+    };
+    let members = (1..=members).map(founder).collect();
+    Genesis { cluster: ClusterId(1), name: "c".to_string(), members, shards, replication: 3 }
+}
+
+pub(super) fn registration(id: u64, weight: u16) -> Change {
+    Change::Register(Registration {
+        id: MemberId(id),
+        name: alloc::format!("m{id}"),
+        address: alloc::format!("m{id}"),
+        birth: id,
+        weight,
+    })
+}
+
+fn with(table: &Table, changes: &[Change]) -> Table {
+    let apply = |table: Table, change: &Change| {
+        table.with(change, EVERYONE, |_| true).expect("not refused").unwrap_or(table)
+    };
+    changes.iter().fold(table.clone(), apply)
+}
+
+fn ids(members: &[u64]) -> Vec<MemberId> {
+    members.iter().copied().map(MemberId).collect()
+}
+
+fn voters(table: &Table, group: u32) -> Vec<MemberId> {
+    let mut voters: Vec<MemberId> =
+        table.group(GroupId(group)).unwrap().voters.iter().map(|voter| voter.member).collect();
+    voters.sort_unstable();
+    voters
+}
+
+/// Everyone of the table that is active and has a weight.
+fn everywhere(table: &Table) -> Vec<MemberId> {
+    table.active().filter(|&(_, weight)| weight > 0).map(|(member, _)| member).collect()
+}
+
+/// Moves until nothing is left to be done.
+fn settled(mut table: Table, moving_max: u64) -> Table {
+    for _ in 0..100 {
+        let everywhere = everywhere(&table);
+        let next = table.advanced(&|_| everywhere.clone(), moving_max);
+        let unsettled: Vec<Change> = next
+            .iter()
+            .flat_map(|next| &next.groups)
+            .chain(&table.groups)
+            .filter(|assignment| !assignment.settled)
+            .map(|assignment| Change::Settle { group: assignment.group, order: assignment.order })
+            .collect();
+        if next.is_none() && unsettled.is_empty() {
+            return table;
+        }
+        table = with(&next.unwrap_or(table), &unsettled);
+    }
+    panic!("it never comes to rest");
+}
+
+fn director() -> Director {
+    Director::new(DirectorSettings {
+        replace_after: Duration::from_secs(10),
+        moving_max: 8,
+        members_max: EVERYONE,
+    })
+}
+
+/// A director that has just begun to lead knows of nobody yet whether it is there: a lost member stays lost until
+/// somebody has said that it is back.
+#[test]
+fn a_new_director_takes_nobody_for_returned() {
+    let table = with(&Table::of_genesis(&genesis(3, 4)), &[Change::Lose(MemberId(3))]);
+    let place = |table: &Table| {
+        let everywhere = everywhere(table);
+        move |_: GroupId| everywhere.clone()
+    };
+    let written = |is_seen: bool| {
+        let mut director = director();
+        director.on_lead(Some(Term(1)));
+        assert_eq!(director.take_ask(), Some(Ask::Read));
+        director.on_read(Some((table.clone(), Revision(7))));
+        if is_seen {
+            director.on_presence(Instant(1), MemberId(3), true);
+        }
+        director.drive(Instant(1), place);
+        match director.take_ask() {
+            Some(Ask::Write { value, .. }) => Table::decode(&value).unwrap(),
+            _ => table.clone(),
+        }
+    };
+    assert_eq!(written(false).member(MemberId(3)).unwrap().standing, Standing::Lost);
+    assert_eq!(written(true).member(MemberId(3)).unwrap().standing, Standing::Active);
+}
+
+/// Whoever is left when others go can decide without those that are away.
+#[test]
+fn who_stays_can_decide_without_who_is_away() {
+    let lost = with(&Table::of_genesis(&genesis(3, 2)), &[Change::Lose(MemberId(3))]);
+    let leaving = with(&lost, &[Change::Leave(MemberId(1))]);
+    let next = leaving.advanced(&|_| ids(&[2]), 100).unwrap();
+    assert_eq!(voters(&next, 1), ids(&[2]));
+    // The same when a member is drained by its weight.
+    let drained = with(&lost, &[registration(1, 0)]);
+    let next = drained.advanced(&|_| ids(&[2]), 100).unwrap();
+    assert_eq!(voters(&next, 1), ids(&[2]));
+
+    // Two of the directory's five are away when two more go.
+    let five = Table::of_genesis(&genesis(5, 1));
+    let changes = [
+        Change::Lose(MemberId(4)),
+        Change::Lose(MemberId(5)),
+        Change::Leave(MemberId(1)),
+        Change::Leave(MemberId(2)),
+    ];
+    let next = with(&five, &changes).advanced(&|_| ids(&[3]), 100).unwrap();
+    assert_eq!(voters(&next, 0), ids(&[3]));
+}
+
+/// Where nobody could hold a group it stays where it is, also when some of those who hold it are away.
+#[test]
+fn a_group_that_nobody_could_hold_stays() {
+    let changes = [registration(1, 0), registration(2, 0), Change::Lose(MemberId(3))];
+    let table = with(&Table::of_genesis(&genesis(3, 2)), &changes);
+    let next = settled(table.clone(), 100);
+    assert_eq!(voters(&next, 1), ids(&[1, 2, 3]));
+}
+
+/// A member is not told that it may go when those who stay may hold nothing.
+#[test]
+fn the_last_member_with_a_weight_stays() {
+    let table = with(&Table::of_genesis(&genesis(2, 2)), &[registration(2, 0)]);
+    let refused = table.with(&Change::Leave(MemberId(1)), EVERYONE, |_| true);
+    assert_eq!(refused, Err(ChangeRefused::LastMember));
+}
+
+/// Orders that wait for somebody who is away do not keep other groups from moving.
+#[test]
+fn orders_that_wait_for_the_lost_hold_up_nobody() {
+    // Two members hold everything; two more join, and one of them is lost before it has caught up.
+    let table = with(&Table::of_genesis(&genesis(2, 2)), &[registration(3, 1), registration(4, 1)]);
+    let mut table = table.advanced(&|_| ids(&[1, 3, 4]), 1).unwrap();
+    let moving: Vec<GroupId> =
+        table.groups.iter().filter(|group| !group.settled).map(|group| group.group).collect();
+    assert_eq!(moving, [GroupId(0)], "the directory comes first");
+    table = with(&table, &[Change::Settle { group: GroupId(0), order: table.version }]);
+    table = table.advanced(&|_| ids(&[1, 3, 4]), 1).unwrap();
+    assert!(!table.group(GroupId(1)).unwrap().settled);
+    table = with(&table, &[Change::Lose(MemberId(4)), Change::Leave(MemberId(2))]);
+    for _ in 0..10 {
+        let moving = table.groups.iter().filter(|group| !group.settled);
+        let can_settle: Vec<Change> = moving
+            .filter(|group| group.target().all(|replica| replica.member != MemberId(4)))
+            .map(|group| Change::Settle { group: group.group, order: group.order })
+            .collect();
+        table = with(&table, &can_settle);
+        table = table.advanced(&|_| ids(&[1, 3]), 1).unwrap_or(table);
+    }
+    assert_eq!(voters(&table, 2), ids(&[1, 3]), "who leaves is drained");
+}
+
+/// Between two terms of one leader another may have led and written: what was read before counts no longer.
+#[test]
+fn a_director_reads_in_every_term() {
+    let mut director = director();
+    director.on_lead(Some(Term(1)));
+    assert_eq!(director.take_ask(), Some(Ask::Read));
+    director.on_read(Some((Table::of_genesis(&genesis(3, 1)), Revision(1))));
+    director.on_lead(Some(Term(1)));
+    assert_eq!(director.take_ask(), None);
+    director.on_lead(Some(Term(3)));
+    assert_eq!(director.take_ask(), Some(Ask::Read));
+}

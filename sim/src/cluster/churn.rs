@@ -1,0 +1,145 @@
+//! Clusters whose members come and go: who is there, and when all of it has come to rest.
+
+use std::collections::BTreeSet;
+
+use ring_core::directory::{Standing, Table};
+use ring_core::ids::{GroupId, MemberId};
+use ring_core::wire::message::{MemberStatus, Role};
+
+use super::Cluster;
+use crate::lock;
+
+impl Cluster {
+    /// True when every founder has known at some time that the cluster exists.
+    pub(crate) fn is_founded(&mut self) -> bool {
+        let founders = &self.sim.machines[..self.plan.members];
+        self.founded_once |= founders.iter().all(|machine| machine.state().founded);
+        self.founded_once
+    }
+
+    /// Whoever has left is closed for good.
+    pub(crate) fn close_who_left(&mut self) {
+        for m in 0..self.sim.members {
+            if self.sim.machines[m].state().left {
+                self.kill(m, false);
+            }
+        }
+    }
+
+    /// After a death: who has left stays away.
+    pub(super) fn note_departure(&self, m: usize) {
+        let state = &mut *lock(&self.sim.machines[m].state);
+        state.leaving = false;
+        if std::mem::take(&mut state.left) {
+            state.idle = true;
+        }
+    }
+
+    /// What is not yet as the directory's rules want it, when all is well and nobody does anything.
+    pub(super) fn unrest(&self, statuses: &[MemberStatus]) -> Option<String> {
+        let there: BTreeSet<MemberId> = (0..self.sim.members)
+            .filter(|m| {
+                let state = self.sim.machines[*m].state();
+                !state.idle && !state.lost
+            })
+            .map(|m| self.sim.oracle(|oracle| oracle.id_of(m)))
+            .collect();
+        let Some(table) = self.sim.oracle(|oracle| oracle.newest_table().cloned()) else {
+            return Some(String::from("nobody has a directory"));
+        };
+        if let Some(problem) = self.unrest_of_members(&table, &there) {
+            return Some(format!("table {}: {problem}", table.version));
+        }
+        let all = core::iter::once(GroupId::DIRECTORY).chain((1..=self.plan.shards).map(GroupId));
+        all.map(|group| self.unrest_of_group(&table, group, statuses)).find_map(|unrest| unrest)
+    }
+
+    fn unrest_of_members(&self, table: &Table, there: &BTreeSet<MemberId>) -> Option<String> {
+        let active: BTreeSet<MemberId> = table.active().map(|(member, _)| member).collect();
+        if active != *there {
+            return Some(format!(
+                "{active:?} are active; {there:?} are there; {:?}",
+                table.members
+            ));
+        }
+        // Who is lost stays for what nobody else could hold.
+        let held = |id: MemberId| {
+            table.groups.iter().any(|group| group.voters.iter().any(|voter| voter.member == id))
+        };
+        let odd = table.members.iter().find(|member| match member.standing {
+            Standing::Active => false,
+            Standing::Lost => !held(member.id),
+            Standing::Leaving => true,
+        });
+        if let Some(member) = odd {
+            return Some(format!("{member:?} is still there"));
+        }
+        if table.moving() > 0 {
+            let moving = table.groups.iter().filter(|group| !group.settled);
+            let what = moving.map(|group| {
+                let present = self.sim.oracle(|oracle| oracle.membership(group.group));
+                format!("{group:?}; in force is {present:?}")
+            });
+            let what: Vec<String> = what.collect();
+            return Some(format!("groups move: {}; members {:?}", what.join("; "), table.members));
+        }
+        let behind = (0..self.sim.members).find(|m| {
+            let up = self.sim.machines[*m].inbox.is_up();
+            up && self.sim.oracle(|oracle| oracle.table_version(*m)) < table.version
+        });
+        behind.map(|m| format!("n{} does not know it", m + 1))
+    }
+
+    fn unrest_of_group(
+        &self,
+        table: &Table,
+        group: GroupId,
+        statuses: &[MemberStatus],
+    ) -> Option<String> {
+        let Some(assignment) = table.group(group) else {
+            return Some(format!("{group} is in no table"));
+        };
+        let active: BTreeSet<MemberId> = table.active().map(|(member, _)| member).collect();
+        let wanted = match (group, active.len()) {
+            (GroupId::DIRECTORY, 0..=2) => 1,
+            (GroupId::DIRECTORY, 3 | 4) => 3,
+            (GroupId::DIRECTORY, _) => 5,
+            (_, count) => count.min(usize::try_from(self.plan.replication).expect("small")),
+        };
+        let present = assignment.voters.iter().filter(|v| active.contains(&v.member)).count();
+        let odd = group == GroupId::DIRECTORY && assignment.voters.len() > present;
+        if present != wanted && !odd {
+            return Some(format!("{group}: {wanted} voters are wanted: {assignment:?}"));
+        }
+        let Some(shape) = self.sim.oracle(|oracle| oracle.membership(group)) else {
+            return Some(format!("{group} was never founded"));
+        };
+        let mut voters = assignment.voters.clone();
+        voters.sort_unstable();
+        if shape.is_joint() || shape.voters != voters {
+            return Some(format!("{group}: {shape:?} is in force, not {assignment:?}"));
+        }
+        let replicas = statuses.iter().flat_map(|s| s.groups.iter().map(move |g| (s.member, g)));
+        let replicas: Vec<_> = replicas.filter(|(_, r)| r.group == group).collect();
+        let stray = replicas.iter().find(|(member, replica)| {
+            !assignment.target().any(|r| (r.member, r.id) == (*member, replica.replica))
+        });
+        if let Some(stray) = stray {
+            return Some(format!("{group}: {stray:?} is none of {assignment:?}"));
+        }
+        let there = assignment.target().filter(|replica| active.contains(&replica.member));
+        if there.count() != replicas.len() {
+            return Some(format!("{group}: {assignment:?}; there are {replicas:?}"));
+        }
+        let leaders = replicas.iter().filter(|(_, r)| r.role == Role::Leader).count();
+        let (_, first) = replicas.first()?;
+        let equal = replicas.iter().all(|(_, r)| {
+            (r.applied, r.commit, r.last, r.term)
+                == (first.last, first.last, first.last, first.term)
+        });
+        if leaders != 1 || !equal {
+            return Some(format!("{group}: {leaders} leaders; {replicas:?}"));
+        }
+        None
+    }
+}

@@ -1,0 +1,247 @@
+//! Plans in which members come and go: few found the cluster, others join it, leave, are replaced, and lose their
+//! disks and come back as new members.
+//!
+//! Who holds what at a given moment is not known before the run. So whether a disk may be lost, or a member go, is
+//! looked up at that moment, and a change that would exceed the budget has nobody to hit.
+
+use std::fmt;
+use std::time::Duration;
+
+use ring_core::ids::{GroupId, len_u64, len_usize};
+use ring_core::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{Fault, KINDS, Kind, MS, Plan, SECOND, Scheduled, Who, clock, draw, pick};
+use crate::clock::Nanos;
+
+/// Who is a member changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A machine that is no member gets an empty disk, starts, and joins through these machines.
+    Join(usize, Name, Vec<usize>),
+    /// A member asks to go, if so many others are there to stay.
+    Leave(Who, usize),
+    /// A member asks to go, and is killed after so long and started again, knowing nothing of it.
+    LeaveAndDie(Who, Nanos),
+    /// A member is lost with its disk.
+    Bury(Who),
+    /// A member's disk is emptied; after so long it joins again, through these machines.
+    Renew(Who, Nanos, Name, Vec<usize>),
+}
+
+/// What a machine that joins calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Name {
+    /// The machine's name.
+    Own,
+    /// A name that nobody had.
+    Other,
+}
+
+/// What a run is about.
+#[derive(Clone, Copy)]
+enum Theme {
+    Any,
+    /// Who is there grows.
+    Growth,
+    /// Few stay.
+    Exodus,
+    /// Disks are lost and members replaced.
+    Losses,
+    /// Whoever gives the orders goes away.
+    Headless,
+}
+
+/// Most machines that may be members.
+const MACHINES_MAX: u64 = 8;
+
+/// The plan of a seed.
+pub(super) fn plan(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed).fork(21);
+    let mut plan = Plan::steady(seed);
+    plan.members = *pick(&mut rng, &[1, 1, 3, 3, 3, 5]);
+    plan.spares = 1 + len_usize(rng.below(MACHINES_MAX - len_u64(plan.members)).min(4));
+    plan.replication = *pick(&mut rng, &[3, 3, 3, 5, 2]);
+    plan.shards = plan.shards.min(u32::try_from(1 + rng.below(5)).expect("at most 5"));
+    plan.limits.moves = *pick(&mut rng, &[1, 1, 2, 8]);
+    plan.timers.replace_after = Duration::from_secs(3 + rng.below(8));
+    let machines = plan.members + plan.spares + plan.clients;
+    plan.clocks = (0..machines).map(|_| clock(&mut rng)).collect();
+    plan.chaos = Duration::from_secs(*pick(&mut rng, &[30, 60, 60, 90]));
+    plan.faults = faults(&plan, &mut rng);
+    plan
+}
+
+fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
+    let theme = match rng.below(8) {
+        0 => Theme::Growth,
+        1 => Theme::Exodus,
+        2 => Theme::Losses,
+        3 => Theme::Headless,
+        _ => Theme::Any,
+    };
+    let mut faults = joins(plan, rng);
+    let end = crate::net::nanos(plan.chaos);
+    // Quick ones follow each other before the cluster has come to rest.
+    let gap = *pick(rng, &[2 * SECOND, 5 * SECOND, 10 * SECOND]);
+    let mut at = 3 * SECOND + rng.below(5 * SECOND);
+    while at < end {
+        faults.push(Scheduled { at, fault: Fault::Churn(change(plan, theme, rng)) });
+        at += rng.below(2 * gap) + 10 * MS;
+    }
+    let mut at = 2 * SECOND;
+    let gap = *pick(rng, &[2 * SECOND, 4 * SECOND, 8 * SECOND, 60 * SECOND]);
+    let kinds: Vec<Kind> = KINDS
+        .iter()
+        .copied()
+        .filter(|kind| !matches!(kind, Kind::Reshape | Kind::Island) && rng.chance(1, 3))
+        .collect();
+    while !kinds.is_empty() || matches!(theme, Theme::Headless) {
+        at += rng.below(2 * gap) + 10 * MS;
+        if at >= end {
+            break;
+        }
+        faults.push(Scheduled { at, fault: disturbance(plan, theme, &kinds, rng) });
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+/// The machines beyond the founders come one by one, or all at once.
+fn joins(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
+    let at_once = rng.chance(1, 3);
+    let end = crate::net::nanos(plan.chaos);
+    let first = rng.below(10 * SECOND);
+    let spares = plan.members..plan.members + plan.spares;
+    let joins = spares.map(|machine| {
+        let at = if at_once { first + rng.below(SECOND) } else { rng.below(end / 2) };
+        let change = Change::Join(machine, Name::Own, through(plan, rng));
+        Scheduled { at, fault: Fault::Churn(change) }
+    });
+    joins.collect()
+}
+
+/// The addresses that a machine joins through: those of all that may be members in some order, its own among them,
+/// and one behind which there is nobody.
+fn through(plan: &Plan, rng: &mut Rng) -> Vec<usize> {
+    let machines = plan.members + plan.spares;
+    let mut all: Vec<usize> = (0..machines).collect();
+    if rng.chance(1, 2) {
+        all.push(machines + plan.clients + 7);
+    }
+    for place in (1..all.len()).rev() {
+        all.swap(place, len_usize(rng.below(len_u64(place) + 1)));
+    }
+    all
+}
+
+fn anyone(plan: &Plan, rng: &mut Rng) -> Who {
+    match rng.below(5) {
+        0 => Who::Leader(GroupId::DIRECTORY),
+        1 => Who::Leader(super::a_group(plan, rng)),
+        _ => Who::Machine(len_usize(rng.below(len_u64(plan.members + plan.spares)))),
+    }
+}
+
+fn change(plan: &Plan, theme: Theme, rng: &mut Rng) -> Change {
+    let name = if rng.chance(1, 3) { Name::Other } else { Name::Own };
+    // Joining, leaving, leaving and dying, buried, renewed.
+    let weights = match theme {
+        Theme::Any | Theme::Headless => [3, 3, 1, 1, 3],
+        Theme::Growth => [6, 1, 0, 0, 1],
+        Theme::Exodus => [1, 6, 2, 1, 0],
+        Theme::Losses => [1, 0, 1, 2, 6],
+    };
+    let mut dice = rng.below(weights.iter().sum());
+    let kind = weights.iter().position(|weight| {
+        let hit = dice < *weight;
+        dice = dice.saturating_sub(*weight);
+        hit
+    });
+    let who = anyone(plan, rng);
+    match kind {
+        Some(0) => {
+            let machine = len_usize(rng.below(len_u64(plan.members + plan.spares)));
+            Change::Join(machine, name, through(plan, rng))
+        }
+        Some(1) => Change::Leave(who, 1 + len_usize(rng.below(3))),
+        Some(2) => Change::LeaveAndDie(who, rng.below(3 * SECOND)),
+        Some(3) => Change::Bury(who),
+        Some(_) | None => {
+            let long = 50 * MS + rng.below(12 * SECOND);
+            Change::Renew(who, long, name, through(plan, rng))
+        }
+    }
+}
+
+/// Something else goes wrong meanwhile: any fault, or one of whoever gives the orders, or an absence that is long
+/// enough for a member to be given up.
+fn disturbance(plan: &Plan, theme: Theme, kinds: &[Kind], rng: &mut Rng) -> Fault {
+    let directory = Who::Leader(GroupId::DIRECTORY);
+    if matches!(theme, Theme::Headless) || kinds.is_empty() || rng.chance(1, 5) {
+        let long = 50 * MS + rng.below(3 * SECOND);
+        return match rng.below(4) {
+            0 => Fault::Crash(directory, long),
+            1 => Fault::PowerCut(directory, long),
+            2 => Fault::Pause(directory, long),
+            _ => Fault::Isolate(directory, long),
+        };
+    }
+    if rng.chance(1, 5) {
+        let after = crate::net::nanos(plan.timers.replace_after);
+        let (who, long) = (anyone(plan, rng), after + rng.below(4 * after));
+        return match rng.below(3) {
+            0 => Fault::Crash(who, long),
+            1 => Fault::PowerCut(who, long),
+            _ => Fault::Isolate(who, long),
+        };
+    }
+    // Whoever may be a member is as good as a founder to these.
+    let all = Plan { members: plan.members + plan.spares, ..plan.clone() };
+    draw(&all, *pick(rng, kinds), rng)
+}
+
+impl Change {
+    /// Whom it hits, if that is looked up.
+    pub(crate) fn who(&mut self) -> Option<&mut Who> {
+        match self {
+            Self::Leave(who, _)
+            | Self::LeaveAndDie(who, _)
+            | Self::Bury(who)
+            | Self::Renew(who, ..) => Some(who),
+            Self::Join(..) => None,
+        }
+    }
+
+    /// How long it lasts.
+    pub(crate) fn long(&mut self) -> Option<&mut Nanos> {
+        match self {
+            Self::LeaveAndDie(_, long) | Self::Renew(_, long, ..) => Some(long),
+            Self::Join(..) | Self::Leave(..) | Self::Bury(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |t: &Nanos| format!("{:.2} s", Duration::from_nanos(*t).as_secs_f64());
+        match self {
+            Self::Join(machine, name, _) => write!(f, "n{} joins under {name}", machine + 1),
+            Self::Leave(who, least) => write!(f, "{who} leaves if {least} others stay"),
+            Self::LeaveAndDie(who, after) => write!(f, "{who} leaves, dies after {}", s(after)),
+            Self::Bury(who) => write!(f, "{who} is lost"),
+            Self::Renew(who, long, name, _) => {
+                write!(f, "disk of {who} emptied, joins after {} under {name}", s(long))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "its name",
+            Self::Other => "another name",
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Members that join, leave, are lost, are replaced and come back, under faults. `SIM_CHURN_SEEDS` says how many seeds
+//! (60), `SIM_FIRST` the first (0).
+
+use sim::plan::{Change, Fault, Plan};
+use sim::swarm::{Options, run_many, run_seed};
+
+fn churn() -> Options {
+    Options { churn: true, ..Options::default() }
+}
+
+/// No acknowledged write is lost, whoever comes and goes; and when it is over, everything is where it belongs.
+#[test]
+fn every_seed_passes() {
+    let first = number("SIM_FIRST", 0);
+    let seeds = number("SIM_CHURN_SEEDS", 60);
+    let mut failed = Vec::new();
+    let mut runs = 0;
+    run_many(first..first + seeds, 2, &churn(), |report| {
+        runs += 1;
+        if !report.passed() {
+            failed.push(report);
+        }
+        failed.len() < 3
+    });
+    let reports: Vec<String> = failed.iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{} of {runs} seeds:\n{}", failed.len(), reports.join("\n\n"));
+    assert_eq!(runs, seeds);
+}
+
+/// Seeds that once failed. What was found: a director that had read too early never noticed the write of the one
+/// before it (26); founders that were forgotten while they were away were strangers for ever (7, 14), or came back
+/// without an address (78); a member that joined founded a cluster of its own (60); who left took the majority along
+/// where another was lost (29, 41, 65), or not detected yet (88); a state was dropped before the log said so (100).
+#[test]
+fn seeds_that_failed_once_pass() {
+    for seed in [7, 14, 26, 29, 41, 60, 65, 78, 88, 100] {
+        let report = run_seed(seed, &churn());
+        assert!(report.passed(), "{report}");
+    }
+}
+
+#[test]
+fn a_seed_is_run_alike_again() {
+    let first = run_seed(3, &churn());
+    assert_eq!(first.trace_hash, run_seed(3, &churn()).trace_hash);
+}
+
+/// Plans have all of it: few founders and many, machines that come one by one and at once, and every kind of change.
+#[test]
+fn plans_have_every_change() {
+    let plans: Vec<Plan> = (0..300).map(Plan::churning).collect();
+    let changes: Vec<&Change> = plans
+        .iter()
+        .flat_map(|plan| &plan.faults)
+        .filter_map(|scheduled| {
+            let Fault::Churn(change) = &scheduled.fault else { return None };
+            Some(change)
+        })
+        .collect();
+    let has = |wanted: fn(&Change) -> bool| changes.iter().filter(|change| wanted(change)).count();
+    assert!(has(|change| matches!(change, Change::Join(..))) > 300);
+    assert!(has(|change| matches!(change, Change::Leave(..))) > 300);
+    assert!(has(|change| matches!(change, Change::LeaveAndDie(..))) > 100);
+    assert!(has(|change| matches!(change, Change::Bury(_))) > 100);
+    assert!(has(|change| matches!(change, Change::Renew(..))) > 300);
+    for members in [1, 3, 5] {
+        assert!(plans.iter().any(|plan| plan.members == members && plan.limits.moves == 1));
+    }
+    for plan in plans {
+        assert!(plan.members + plan.spares <= 8 && plan.spares > 0, "{plan}");
+        assert_eq!(Plan::parse(&plan.to_text()).expect("it is a plan's text"), plan);
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+        Err(_) => default,
+    }
+}
