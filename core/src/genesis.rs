@@ -46,13 +46,53 @@ impl Genesis {
         (1..=self.shards).map(GroupId)
     }
 
+    /// Every group: the directory, then the shards.
+    pub fn all_groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        core::iter::once(GroupId::DIRECTORY).chain(self.groups())
+    }
+
+    /// Where every group begins. Who asks about many groups asks this once: it places all shards.
+    #[must_use]
+    pub fn layout(&self) -> Layout<'_> {
+        let set = self.members.iter().map(|founder| (founder.id, 1));
+        Layout { genesis: self, shards: ShardPlacement::new(set, self.shards, self.replication) }
+    }
+
+    /// The first membership of a group: see [`Layout::membership`].
+    #[must_use]
+    pub fn membership(&self, group: GroupId) -> Membership {
+        self.layout().membership(group)
+    }
+
+    /// The member that should lead a group while it lives.
+    #[must_use]
+    pub fn preferred_leader(&self, group: GroupId) -> Option<MemberId> {
+        self.layout().preferred_leader(group)
+    }
+
+    /// The first replica id that the genesis gives to nobody.
+    #[must_use]
+    pub fn next_replica(&self) -> ReplicaId {
+        let shards = (u64::from(self.shards) + 1) * u64::from(self.replication);
+        ReplicaId(shards.max(len_u64(self.members.len())) + 1)
+    }
+}
+
+/// Where the genesis puts the first replicas of every group.
+#[derive(Clone, Debug)]
+pub struct Layout<'a> {
+    genesis: &'a Genesis,
+    shards: ShardPlacement,
+}
+
+impl Layout<'_> {
     /// The first membership of a group: a shard's replicas are where the placement of the founders puts them. The
     /// directory is with the first members, the second of two as a learner.
     #[must_use]
     pub fn membership(&self, group: GroupId) -> Membership {
         let mut voters = self.replicas(group);
         let learners = match group {
-            GroupId::DIRECTORY => voters.split_off(directory_voters(self.members.len())),
+            GroupId::DIRECTORY => voters.split_off(directory_voters(self.genesis.members.len())),
             _ => Vec::new(),
         };
         voters.sort_unstable();
@@ -65,26 +105,17 @@ impl Genesis {
         self.replicas(group).first().map(|replica| replica.member)
     }
 
-    /// The first replica id that the genesis gives to nobody.
-    #[must_use]
-    pub fn next_replica(&self) -> ReplicaId {
-        let shards = (u64::from(self.shards) + 1) * u64::from(self.replication);
-        ReplicaId(shards.max(len_u64(self.members.len())) + 1)
-    }
-
     /// A group's first replicas, the preferred leader's first.
     fn replicas(&self, group: GroupId) -> Vec<Replica> {
-        let ids = self.members.iter().map(|founder| founder.id);
+        let founders = &self.genesis.members;
+        let ids = founders.iter().map(|founder| founder.id);
         let members: Vec<MemberId> = match group {
             // With two members the second learns.
-            GroupId::DIRECTORY if self.members.len() == 2 => ids.collect(),
-            GroupId::DIRECTORY => ids.take(directory_voters(self.members.len())).collect(),
-            _ => {
-                let set = ids.map(|id| (id, 1));
-                ShardPlacement::new(set, self.shards, self.replication).replicas(group).to_vec()
-            }
+            GroupId::DIRECTORY if founders.len() == 2 => ids.collect(),
+            GroupId::DIRECTORY => ids.take(directory_voters(founders.len())).collect(),
+            _ => self.shards.replicas(group).to_vec(),
         };
-        let first = u64::from(group.0) * u64::from(self.replication) + 1;
+        let first = u64::from(group.0) * u64::from(self.genesis.replication) + 1;
         (first..).map(ReplicaId).zip(members).map(|(id, member)| Replica { id, member }).collect()
     }
 }

@@ -172,9 +172,10 @@ impl Oracle {
             }
             return;
         }
-        for group in core::iter::once(GroupId::DIRECTORY).chain(genesis.groups()) {
+        let layout = genesis.layout();
+        for group in genesis.all_groups() {
             let facts = self.groups.entry(group).or_default();
-            facts.shapes.insert((LogIndex(0), Term(0)), genesis.membership(group));
+            facts.shapes.insert((LogIndex(0), Term(0)), layout.membership(group));
         }
         self.genesis = Some(genesis.clone());
     }

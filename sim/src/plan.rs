@@ -784,8 +784,9 @@ fn lose_disks(plan: &Plan, rng: &mut Rng, faults: &mut Vec<Scheduled>) {
 /// Whether every group keeps a majority of its replicas without these members.
 fn within_budget(plan: &Plan, lost: &[usize]) -> bool {
     let genesis = genesis(plan);
+    let layout = genesis.layout();
     genesis.groups().all(|group| {
-        let voters = genesis.membership(group).voters;
+        let voters = layout.membership(group).voters;
         let is_lost = |m: MemberId| lost.iter().any(|l| len_u64(*l) + 1 == m.0);
         let gone = voters.iter().filter(|v| is_lost(v.member)).count();
         gone * 2 < voters.len()

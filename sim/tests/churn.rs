@@ -1,8 +1,10 @@
 //! Members that join, leave, are lost, are replaced and come back, under faults. `SIM_CHURN_SEEDS` says how many seeds
 //! (60), `SIM_FIRST` the first (0).
 
+mod common;
+
 use sim::plan::{Change, Fault, Plan};
-use sim::swarm::{Options, run_many, run_seed};
+use sim::swarm::{Options, run_seed};
 
 fn churn() -> Options {
     Options { churn: true, ..Options::default() }
@@ -11,20 +13,7 @@ fn churn() -> Options {
 /// No acknowledged write is lost, whoever comes and goes; and when it is over, everything is where it belongs.
 #[test]
 fn every_seed_passes() {
-    let first = number("SIM_FIRST", 0);
-    let seeds = number("SIM_CHURN_SEEDS", 60);
-    let mut failed = Vec::new();
-    let mut runs = 0;
-    run_many(first..first + seeds, 2, &churn(), |report| {
-        runs += 1;
-        if !report.passed() {
-            failed.push(report);
-        }
-        failed.len() < 3
-    });
-    let reports: Vec<String> = failed.iter().map(ToString::to_string).collect();
-    assert!(failed.is_empty(), "{} of {runs} seeds:\n{}", failed.len(), reports.join("\n\n"));
-    assert_eq!(runs, seeds);
+    common::every_seed_passes(("SIM_CHURN_SEEDS", 60), &churn());
 }
 
 /// Seeds that once failed. What was found: a director that had read too early never noticed the write of the one
@@ -69,12 +58,5 @@ fn plans_have_every_change() {
     for plan in plans {
         assert!(plan.members + plan.spares <= 8 && plan.spares > 0, "{plan}");
         assert_eq!(Plan::parse(&plan.to_text()).expect("it is a plan's text"), plan);
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-        Err(_) => default,
     }
 }

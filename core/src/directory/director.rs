@@ -46,7 +46,12 @@ enum Stage {
     /// The table must be read; whether the question is under way.
     Reading { asked: bool },
     /// What the directory says, at this revision.
-    Ready { table: Table, revision: Revision },
+    Ready {
+        table: Table,
+        revision: Revision,
+        /// The table is where the placement wants it: only a change asks for another one.
+        at_rest: bool,
+    },
     /// This table replaces that of the revision; whether the write is under way.
     Writing { next: Table, on: Revision, asked: bool },
 }
@@ -135,7 +140,9 @@ impl Director {
     pub fn on_read(&mut self, answer: Option<(Table, Revision)>) {
         if let Stage::Reading { asked } = &mut self.stage {
             match answer {
-                Some((table, revision)) => self.stage = Stage::Ready { table, revision },
+                Some((table, revision)) => {
+                    self.stage = Stage::Ready { table, revision, at_rest: false };
+                }
                 None => *asked = false,
             }
         }
@@ -148,7 +155,7 @@ impl Director {
         let next = next.clone();
         match revision {
             Some(revision) => {
-                self.stage = Stage::Ready { table: next.clone(), revision };
+                self.stage = Stage::Ready { table: next.clone(), revision, at_rest: false };
                 Some(next)
             }
             None => {
@@ -161,10 +168,13 @@ impl Director {
     /// Works out the next table from what was asked, who is away and where the shards belong. Called as often as one
     /// likes; between two calls at most one question comes of it, from [`Director::take_ask`].
     pub fn drive<P: Placement>(&mut self, now: Instant, placement: impl Fn(&Table) -> P) {
-        let Stage::Ready { table, revision } = &self.stage else { return };
-        let (table, revision) = (table.clone(), *revision);
+        self.note_who_is_away(now);
+        let Stage::Ready { table, revision, at_rest } = &mut self.stage else { return };
+        // The next table follows from this one and the changes alone.
+        if *at_rest && self.changes.is_empty() {
+            return;
+        }
         let mut next = table.clone();
-        self.note_who_is_away(now, &table);
         while let Some(change) = self.changes.pop_front() {
             let is_here = |member: MemberId| !matches!(self.presence.get(&member), Some(Some(_)));
             match next.with(&change, self.settings.members_max, is_here) {
@@ -182,13 +192,16 @@ impl Director {
             next = advanced;
         }
         // A cluster's first table is yet to be written down.
-        if next != table || revision == Revision(0) {
-            self.stage = Stage::Writing { next, on: revision, asked: false };
+        if next != *table || *revision == Revision(0) {
+            self.stage = Stage::Writing { next, on: *revision, asked: false };
+        } else {
+            *at_rest = true;
         }
     }
 
     /// Members that were away for too long are lost, and those that are back return.
-    fn note_who_is_away(&mut self, now: Instant, table: &Table) {
+    fn note_who_is_away(&mut self, now: Instant) {
+        let Stage::Ready { table, .. } = &self.stage else { return };
         self.presence.retain(|&member, _| table.member(member).is_some());
         for member in &table.members {
             let Some(since) = self.presence.get(&member.id) else { continue };
@@ -201,14 +214,6 @@ impl Director {
             };
             self.changes.extend(change);
         }
-    }
-
-    /// When somebody who is away will have been so for too long.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        let Stage::Ready { table, .. } = &self.stage else { return None };
-        let active = table.active().filter_map(|(member, _)| *self.presence.get(&member)?);
-        active.map(|since| since + self.settings.replace_after).min()
     }
 
     /// What is to be asked of the directory's group now.

@@ -117,10 +117,10 @@ impl Table {
             weight: 1,
             standing: Standing::Active,
         });
-        let all = core::iter::once(GroupId::DIRECTORY).chain(genesis.groups());
-        let groups = all.map(|group| {
-            let Membership { mut voters, learners, .. } = genesis.membership(group);
-            let preferred = genesis.preferred_leader(group);
+        let layout = genesis.layout();
+        let groups = genesis.all_groups().map(|group| {
+            let Membership { mut voters, learners, .. } = layout.membership(group);
+            let preferred = layout.preferred_leader(group);
             if let Some(place) = voters.iter().position(|v| Some(v.member) == preferred) {
                 voters.swap(0, place);
             }

@@ -4,13 +4,14 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 
 use bytes::Bytes;
 
 use super::Node;
 use crate::directory::{Ask, Assignment, Change, Duty, Registration, Standing, Step, Table};
 use crate::genesis::Genesis;
-use crate::ids::{GroupId, LogSeq, MemberId, ReplicaId, RequestId, Revision, Term};
+use crate::ids::{GroupId, LogSeq, MemberId, RequestId, Revision, Term};
 use crate::io::{Event, Output};
 use crate::ring::ShardPlacement;
 use crate::router::Own;
@@ -294,6 +295,8 @@ impl Node {
             return;
         }
         let Some(table) = self.table.clone() else { return };
+        let Some(genesis) = self.genesis.clone() else { return };
+        let layout = OnceCell::new();
         for assignment in &table.groups {
             let id = assignment.group;
             // What is being dropped is made anew only when the store is done with it.
@@ -305,18 +308,15 @@ impl Node {
                 Duty::Keep => {}
                 Duty::Drop => self.drop_replica(id),
                 Duty::Make(_) if held.is_some() => self.drop_replica(id),
-                Duty::Make(replica) => self.make_replica(now, id, replica),
+                Duty::Make(replica) => {
+                    // Before its first entry a group's membership is that of the genesis; this replica learns of
+                    // its own part from the log, or with a snapshot.
+                    let layout = layout.get_or_init(|| genesis.layout());
+                    self.records.push(Record::Replica { group: id, replica });
+                    self.add_new_group(now, id, replica, layout);
+                }
             }
         }
-    }
-
-    fn make_replica(&mut self, now: Instant, id: GroupId, replica: ReplicaId) {
-        let Some(genesis) = &self.genesis else { return };
-        // Before its first entry a group's membership is that of the genesis; this replica learns of its own part
-        // from the log, or with a snapshot.
-        let membership = genesis.membership(id);
-        self.records.push(Record::Replica { group: id, replica });
-        self.add_new_group(now, id, replica, membership);
     }
 
     /// Forgets a replica: nothing that it promised can be needed any more. Its state goes only when the log durably says

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::{Node, PendingRead, ReadStage};
+use crate::genesis::{Genesis, Layout};
 use crate::group::Group;
 use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, ReplicaId, SnapshotId};
 use crate::io::{Event, Halt, Output};
@@ -32,12 +33,13 @@ impl Node {
     /// The cluster exists: this member's replicas begin.
     pub(super) fn found_groups(&mut self, now: Instant) {
         let genesis = self.genesis.clone().expect("a founded node has a genesis");
-        for id in core::iter::once(GroupId::DIRECTORY).chain(genesis.groups()) {
-            let membership = genesis.membership(id);
+        let layout = genesis.layout();
+        for id in genesis.all_groups() {
+            let membership = layout.membership(id);
             if let Some(replica) = membership.on_member(self.me) {
                 // In the batch that says that the cluster exists: a replica that the log does not name was dropped.
                 self.records.push(Record::Replica { group: id, replica: replica.id });
-                self.add_new_group(now, id, replica.id, membership);
+                self.add_new_group(now, id, replica.id, &layout);
             }
         }
         self.keep_links(now);
@@ -51,11 +53,11 @@ impl Node {
         mut recovered: Recovered,
     ) -> Result<(), Halt> {
         let genesis = self.genesis.clone().expect("a founded node has a genesis");
+        let layout = genesis.layout();
         for (id, log) in mem::take(&mut recovered.groups) {
-            let first = genesis.membership(id);
             // Before its first cut a group's membership is that of the genesis.
             let membership = match log.cut_index {
-                LogIndex(0) => first.clone(),
+                LogIndex(0) => layout.membership(id),
                 _ => log.membership,
             };
             let durable = Durable {
@@ -67,7 +69,7 @@ impl Node {
                 membership,
                 entries: log.entries,
             };
-            self.add_group(now, id, log.replica, first, durable)?;
+            self.add_group(now, id, log.replica, &layout, durable)?;
         }
         // What the store still has of a replica that was dropped before the crash.
         let orphans: Vec<GroupId> =
@@ -86,7 +88,7 @@ impl Node {
         now: Instant,
         id: GroupId,
         replica: ReplicaId,
-        genesis: Membership,
+        layout: &Layout<'_>,
     ) {
         let durable = Durable {
             term: crate::ids::Term(0),
@@ -94,10 +96,10 @@ impl Node {
             commit: LogIndex(0),
             cut_index: LogIndex(0),
             cut_term: crate::ids::Term(0),
-            membership: genesis.clone(),
+            membership: layout.membership(id),
             entries: Vec::new(),
         };
-        let added = self.add_group(now, id, replica, genesis, durable);
+        let added = self.add_group(now, id, replica, layout, durable);
         added.expect("an empty log is never cut behind what the store holds");
     }
 
@@ -106,15 +108,16 @@ impl Node {
         now: Instant,
         id: GroupId,
         replica: ReplicaId,
-        genesis: Membership,
+        layout: &Layout<'_>,
         durable: Durable,
     ) -> Result<(), Halt> {
         let store = match self.store.get(&id) {
             Some(state) => state.clone(),
             None => {
-                let task = StoreTask::Create { group: id, membership: genesis.clone() };
+                let membership = layout.membership(id);
+                let task = StoreTask::Create { group: id, membership: membership.clone() };
                 self.outputs.0.push(Output::Store(task));
-                empty_state(id, genesis)
+                empty_state(id, membership)
             }
         };
         if store.index < durable.cut_index {
@@ -138,7 +141,7 @@ impl Node {
         let rng = self.rng.fork(u64::from(id.0) + 16);
         let mut fx = Effects::default();
         let mut raft = Raft::new((id, replica), settings, durable, &store, rng, now, &mut fx);
-        if self.preferred_leader(id) == Some(self.me) {
+        if self.preferred_leader(id, Some(layout)) == Some(self.me) {
             raft.stand_early(now);
         }
         let group = Group::new(raft, LogSeq(0), store.index, store.stamp, store.digest);
@@ -519,8 +522,10 @@ impl Node {
     /// over at once.
     pub(super) fn hand_over(&mut self, now: Instant) {
         let mut heirs = Vec::new();
+        let first = self.genesis.as_ref().filter(|_| self.table.is_none()).map(Genesis::layout);
         for (&id, group) in &self.groups {
-            let preferred = self.preferred_leader(id).filter(|&member| member != self.me);
+            let preferred = self.preferred_leader(id, first.as_ref());
+            let preferred = preferred.filter(|&member| member != self.me);
             let Some(member) = preferred.filter(|_| group.raft.is_leader()) else { continue };
             let Some(replica) = group.raft.membership().on_member(member) else { continue };
             if self.links.conn_of(member).is_some() && group.raft.could_hand_over(replica.id) {
@@ -538,11 +543,11 @@ impl Node {
         }
     }
 
-    /// The member that should lead a group while it lives.
-    fn preferred_leader(&self, id: GroupId) -> Option<MemberId> {
+    /// The member that should lead a group while it lives: what the directory says, or else how the group begins.
+    fn preferred_leader(&self, id: GroupId, first: Option<&Layout<'_>>) -> Option<MemberId> {
         match self.table.as_ref().and_then(|table| table.group(id)) {
             Some(assignment) => assignment.preferred_leader(),
-            None => self.genesis.as_ref().and_then(|genesis| genesis.preferred_leader(id)),
+            None => first?.preferred_leader(id),
         }
     }
 

@@ -14,7 +14,7 @@ fn entry(index: u64, term: u64, data: &'static str) -> Entry {
     Entry { index: LogIndex(index), term: Term(term), body }
 }
 
-fn batch(seq: u64, records: Vec<Record>) -> Batch {
+pub(super) fn batch(seq: u64, records: Vec<Record>) -> Batch {
     Batch {
         seq: LogSeq(seq),
         segment: SegmentId(1),

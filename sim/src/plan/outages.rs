@@ -51,8 +51,9 @@ impl Outages {
     /// Of a plan without faults.
     pub(super) fn new(plan: &Plan) -> Self {
         let genesis = genesis(plan);
+        let layout = genesis.layout();
         let groups = genesis.groups().map(|group| {
-            let voters = genesis.membership(group).voters;
+            let voters = layout.membership(group).voters;
             voters.iter().map(|replica| machine_of(replica.member)).collect()
         });
         Self {

@@ -74,6 +74,21 @@ impl Cluster {
         members.iter().map(|&member| self.id(member)).collect()
     }
 
+    /// Every group's voters, the directory's too, are on these members.
+    #[track_caller]
+    fn assert_voters(&self, members: &[usize]) {
+        for group in GROUPS {
+            assert_eq!(self.voters(group), self.ids(members), "{group}");
+        }
+    }
+
+    /// The member reads this value of the key.
+    #[track_caller]
+    fn assert_reads(&mut self, member: usize, expected: &str) {
+        let value = self.call(member, get("k")).unwrap();
+        assert!(matches!(&value, Reply::Value(Some((value, _))) if value == expected), "{value:?}");
+    }
+
     /// Everything is where the table wants it, and the table wants nothing else.
     fn is_at_rest(&self) -> bool {
         let newest =
@@ -105,13 +120,10 @@ fn a_cluster_grows() {
 
     let third = cluster.join("m2");
     cluster.run(Duration::from_secs(10));
-    for group in GROUPS {
-        assert_eq!(cluster.voters(group), cluster.ids(&[0, second, third]), "{group}");
-    }
+    cluster.assert_voters(&[0, second, third]);
     assert!(cluster.is_at_rest());
     for member in [0, second, third] {
-        let value = cluster.call(member, get("k")).unwrap();
-        assert!(matches!(value, Reply::Value(Some((value, _))) if value == "v"));
+        cluster.assert_reads(member, "v");
     }
 
     cluster.join("m3");
@@ -132,8 +144,7 @@ fn a_cluster_grows() {
             assert!(cluster.table(0).group(group).unwrap().on_member(id).is_some(), "{group}");
         }
     }
-    let value = cluster.call(4, get("k")).unwrap();
-    assert!(matches!(value, Reply::Value(Some((value, _))) if value == "v"));
+    cluster.assert_reads(4, "v");
 }
 
 /// A member that asks to go is drained first: nothing is lost, and it learns when it may be closed.
@@ -150,13 +161,10 @@ fn a_member_leaves() {
     cluster.run(Duration::from_secs(30));
     assert!(cluster.members[2].events.contains(&Event::Left));
     assert_eq!(cluster.members[2].node.view().groups().count(), 0);
-    for group in GROUPS {
-        assert_eq!(cluster.voters(group), cluster.ids(&[0, 1, 3]), "{group}");
-    }
+    cluster.assert_voters(&[0, 1, 3]);
     assert_eq!(cluster.table(0).member(gone), None);
     cluster.net.isolated.insert(2);
-    let value = cluster.call(3, get("k")).unwrap();
-    assert!(matches!(value, Reply::Value(Some((value, _))) if value == "v"));
+    cluster.assert_reads(3, "v");
 }
 
 /// The only member that holds the data is not let go.
@@ -183,9 +191,7 @@ fn a_member_that_is_away_is_replaced_and_may_return() {
         GROUPS.iter().map(|&group| (group, cluster.membership(group))).collect();
     cluster.net.isolated.insert(1);
     cluster.run(Duration::from_secs(60));
-    for group in GROUPS {
-        assert_eq!(cluster.voters(group), cluster.ids(&[0, 2, 3]), "{group}");
-    }
+    cluster.assert_voters(&[0, 2, 3]);
     cluster.call(2, put("k", "new")).unwrap();
 
     cluster.net.isolated.remove(&1);
@@ -202,8 +208,7 @@ fn a_member_that_is_away_is_replaced_and_may_return() {
         }
     }
     assert!(held > 0);
-    let value = cluster.call(1, get("k")).unwrap();
-    assert!(matches!(value, Reply::Value(Some((value, _))) if value == "new"));
+    cluster.assert_reads(1, "new");
 }
 
 /// Without a substitute a member that is away keeps its vote: two of three are worth no less than two of two.
@@ -215,15 +220,12 @@ fn a_member_that_is_away_without_a_substitute_stays() {
     cluster.run(Duration::from_secs(30));
     cluster.net.isolated.insert(1);
     cluster.run(Duration::from_secs(60));
-    for group in GROUPS {
-        assert_eq!(cluster.voters(group), cluster.ids(&[0, 1, 2]), "{group}");
-    }
+    cluster.assert_voters(&[0, 1, 2]);
     cluster.call(0, put("k", "v")).unwrap();
     cluster.net.isolated.clear();
     cluster.run(Duration::from_secs(10));
     assert_eq!(cluster.table(1).member(cluster.id(1)).unwrap().standing, Standing::Active);
-    let value = cluster.call(1, get("k")).unwrap();
-    assert!(matches!(value, Reply::Value(Some((value, _))) if value == "v"));
+    cluster.assert_reads(1, "v");
 }
 
 /// A second member of the same name is not let in while the first is there; when that is gone for good it takes
@@ -242,9 +244,7 @@ fn a_name_has_one_member() {
 
     cluster.net.isolated.insert(1);
     cluster.run(Duration::from_secs(60));
-    for group in GROUPS {
-        assert_eq!(cluster.voters(group), cluster.ids(&[0, 2, twin]), "{group}");
-    }
+    cluster.assert_voters(&[0, 2, twin]);
     assert_eq!(cluster.table(0).members.len(), 3);
 }
 
@@ -270,9 +270,7 @@ fn a_client_follows_a_member_to_its_new_directory() {
     cluster.run(Duration::from_secs(20));
     assert!(cluster.is_at_rest());
     assert!(cluster.members[3].node.links.conn_of(id).is_some());
-    for group in GROUPS {
-        assert_eq!(cluster.voters(group), cluster.ids(&[0, 1, 2]), "{group}");
-    }
+    cluster.assert_voters(&[0, 1, 2]);
 }
 
 /// With one member away for good another may still go: what is left must be able to decide without the one that is
@@ -290,8 +288,7 @@ fn a_member_leaves_while_another_is_away() {
     cluster.run(Duration::from_secs(60));
     assert!(cluster.members[2].events.contains(&Event::Left));
     cluster.net.isolated.insert(2);
-    let value = cluster.call(0, get("k")).unwrap();
-    assert!(matches!(value, Reply::Value(Some((value, _))) if value == "v"));
+    cluster.assert_reads(0, "v");
     cluster.call(0, put("k", "w")).unwrap();
 
     cluster.net.isolated.remove(&1);

@@ -1,12 +1,13 @@
 use bytes::Bytes;
 use ring_core::genesis::{Founder, Genesis};
-use ring_core::ids::{ClusterId, LogSeq, SegmentId};
+use ring_core::ids::{ClusterId, LogSeq};
 use ring_core::raft::message::{Body, Message as RaftMessage};
-use ring_core::storage::record::{Batch, Record};
+use ring_core::storage::record::Record;
 use ring_core::store::StoreTask;
 use ring_core::wire::Message;
 
 use super::*;
+use crate::oracle::tests::batch;
 
 const G: GroupId = GroupId(1);
 
@@ -23,18 +24,6 @@ fn genesis() -> Genesis {
         members: (1..=3).map(founder).collect(),
         shards: 1,
         replication: 3,
-    }
-}
-
-fn batch(seq: u64, records: Vec<Record>) -> Batch {
-    Batch {
-        seq: LogSeq(seq),
-        segment: SegmentId(1),
-        offset: 0,
-        len: 0,
-        durable: LogSeq(0),
-        opens: None,
-        records,
     }
 }
 
