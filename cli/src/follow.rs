@@ -109,7 +109,9 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         }
         Event::PeerConnected { .. }
         | Event::PeerDisconnected { .. }
-        | Event::LeaderChanged { .. } => None,
+        | Event::LeaderChanged { .. }
+        | Event::RingChanged { .. }
+        | Event::Ring(_) => None,
         Event::PeerRefused { member, reason, by_us } => {
             let (from, to) = if *by_us {
                 (String::from(who), peer(member))

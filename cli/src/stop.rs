@@ -51,9 +51,10 @@ impl Stop {
     /// A call that was refused or failed. `what` says which call.
     pub(crate) fn call(what: &str, error: &Error) -> Self {
         let code = match error {
-            Error::Refused(_) | Error::Leave(_) | Error::Failed(Failure::Malformed) => {
-                Code::Refused
-            }
+            Error::Refused(_)
+            | Error::Leave(_)
+            | Error::Track(_)
+            | Error::Failed(Failure::Malformed) => Code::Refused,
             Error::Failed(Failure::OutcomeUnknown | Failure::Closed { maybe: true }) => {
                 Code::Unknown
             }

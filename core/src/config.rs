@@ -26,6 +26,8 @@ pub struct Config {
     pub address: String,
     /// A member's share of the shards beside the others'; 0: none.
     pub weight: u16,
+    /// Whether the application is told at once what it owns and what it does not any more.
+    pub watch_ring: bool,
     /// Number of shards, fixed when the cluster is created.
     pub shards: u32,
     /// Replicas of each shard, at most this many.
@@ -114,6 +116,8 @@ pub struct Limits {
     pub moves: u64,
     /// Most members of the cluster.
     pub members: usize,
+    /// Most keys that are tracked.
+    pub tracks: usize,
 }
 
 impl Default for Timers {
@@ -160,6 +164,7 @@ impl Default for Limits {
             clients: 1024,
             moves: 8,
             members: 255,
+            tracks: 65_536,
         }
     }
 }
@@ -174,6 +179,7 @@ impl Default for Config {
             join: Vec::new(),
             address: String::new(),
             weight: 1,
+            watch_ring: true,
             shards: 64,
             replication: 3,
             timers: Timers::default(),

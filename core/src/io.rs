@@ -10,6 +10,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -21,6 +22,7 @@ use crate::ids::{
     Boot, ClusterId, ConnId, CursorId, GroupId, LogSeq, MemberId, RequestId, Revision, SegmentId,
     Term,
 };
+use crate::ring::{Placement, RingEvent};
 use crate::shard::command::{Change, Expect, Page, PartitionInfo};
 use crate::storage::record::Batch;
 use crate::store::{StoreDone, StoreTask};
@@ -462,6 +464,13 @@ pub enum Event {
         /// What it says now.
         table: Box<Table>,
     },
+    /// Other members are alive than before: who owns which keys now.
+    RingChanged {
+        /// The new placement, which others may keep to look keys up.
+        placement: Arc<Placement>,
+    },
+    /// What that means for this member.
+    Ring(RingEvent),
     /// The directory's leader cannot do what this member asked for.
     ChangeRefused {
         /// Why.

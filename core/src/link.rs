@@ -118,6 +118,9 @@ impl Judge<'_> {
         {
             return Err(Refusal::Cluster { expected: mine });
         }
+        if who.ring != self.me.ring {
+            return Err(Refusal::Ring);
+        }
         if who.member == self.me.member {
             return Err(Refusal::Twin);
         }

@@ -36,7 +36,7 @@ impl From<Error> for Fault {
         let code = match &error {
             Error::Refused(refused) => code_of_refused(refused),
             Error::Failed(failure) => code_of_failure(failure),
-            Error::Leave(_) => status::RING_INVALID,
+            Error::Leave(_) | Error::Track(_) => status::RING_INVALID,
         };
         Self::new(code, error.to_string())
     }

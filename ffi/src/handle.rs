@@ -539,6 +539,8 @@ pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
         }
         NodeEvent::Up { .. }
         | NodeEvent::DirectoryChanged { .. }
+        | NodeEvent::RingChanged { .. }
+        | NodeEvent::Ring(_)
         | NodeEvent::ChangeRefused { .. }
         | NodeEvent::Left
         | NodeEvent::PeerRefused { .. }

@@ -91,6 +91,7 @@ fn identity(u: &mut Unstructured<'_>, lone: &mut Lone) -> Result<Identity> {
         earlier: Vec::new(),
         birth: 1,
         agreement: 0,
+        ring: ring_core::ring::parameters(),
     });
     match u.int_in_range(0..=11)? {
         0 => who.boot = Boot(u.arbitrary()?),

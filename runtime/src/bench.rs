@@ -63,6 +63,8 @@ impl LogThread {
                     | Item::Disconnected { .. }
                     | Item::Store(_)
                     | Item::Input(_)
+                    | Item::Track(_)
+                    | Item::Untrack(_)
                     | Item::Call { .. } => {}
                 }
             }

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::log::LogTask;
 use crate::mailbox::{Mailbox, Taken};
 use crate::net::{Link, Net};
+use crate::ring::Tracks;
 use crate::shared::{Answer, Item, Shared, panic_text};
 
 /// A node and its world.
@@ -48,6 +49,7 @@ struct Host {
     answers: Vec<(RequestId, Answer)>,
     /// What this world tells the core itself, in the next turn.
     next: Vec<Input>,
+    tracks: Tracks,
     halt: Option<Halt>,
 }
 
@@ -69,6 +71,7 @@ impl Engine {
             tasks: Vec::new(),
             answers: Vec::new(),
             next: Vec::new(),
+            tracks: Tracks::default(),
             halt: None,
         };
         Self { node, world, outbox: Outbox::new(), items: Vec::new() }
@@ -144,6 +147,8 @@ impl Engine {
                     }
                 }
                 Item::Input(input) => self.node.handle(now, input),
+                Item::Track(tracking) => self.world.tracks.begin(&mut self.node, tracking),
+                Item::Untrack(track) => self.world.tracks.end(&mut self.node, track),
                 Item::Call { request, call } => {
                     if let Err(refused) = self.node.submit(now, request, call) {
                         self.world.answers.push((request, Err(Error::Refused(refused))));
@@ -208,7 +213,14 @@ impl World for Host {
     }
 
     fn event(&mut self, event: Event) {
-        self.shared.event(event);
+        let event = if let Event::Ring(event) = event {
+            self.tracks.tell(event).map(Event::Ring)
+        } else {
+            Some(event)
+        };
+        if let Some(event) = event {
+            self.shared.event(event);
+        }
     }
 
     fn halt(&mut self, reason: Halt) {

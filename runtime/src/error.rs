@@ -9,6 +9,7 @@ use ring_core::config::ConfigError;
 use ring_core::directory::ChangeRefused;
 use ring_core::io::{Failure, Halt, Refused};
 use ring_core::node::StartError;
+use ring_core::ring::TrackError;
 use ring_core::storage::RecoveryError;
 
 /// A call did not succeed.
@@ -20,6 +21,8 @@ pub enum Error {
     Failed(Failure),
     /// The directory does not let the member go.
     Leave(ChangeRefused),
+    /// The key cannot be tracked.
+    Track(TrackError),
 }
 
 impl Error {
@@ -27,7 +30,7 @@ impl Error {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Leave(_) => false,
+            Self::Refused(_) | Self::Leave(_) | Self::Track(_) => false,
             Self::Failed(failure) => match failure {
                 Failure::OutcomeUnknown | Failure::Closed { maybe: true } => true,
                 Failure::Deadline
@@ -51,6 +54,7 @@ impl fmt::Display for Error {
             Self::Refused(refused) => refused.fmt(f),
             Self::Failed(failure) => failure.fmt(f),
             Self::Leave(reason) => write!(f, "the member cannot leave: {reason}"),
+            Self::Track(error) => error.fmt(f),
         }
     }
 }

@@ -70,6 +70,7 @@ mod net;
 mod node;
 mod options;
 mod partition;
+mod ring;
 pub mod security;
 mod shared;
 mod store;
@@ -81,6 +82,7 @@ pub use error::{Error, OpenError, ScanError};
 pub use node::{Connections, Events, Node};
 pub use options::{Data, Options};
 pub use partition::{Compared, Info, Item, Partition, Range, Scan, Value};
+pub use ring::{Track, Tracked};
 pub use ring_core::config::{ConfigError, Limits, Timers};
 pub use ring_core::directory::{Assignment, ChangeRefused, Registered, Standing, Table};
 pub use ring_core::genesis::Founder;
@@ -88,6 +90,7 @@ pub use ring_core::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, RequestId, Revision, Term,
 };
 pub use ring_core::io::{Action, Consistency, Event, Failure, Halt, Refused, Reply};
+pub use ring_core::ring::{Placement, RingEvent, TrackError, slot_of};
 pub use ring_core::shard::command::{Change, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use security::{Keys, KeysError};

@@ -101,6 +101,7 @@ impl Options {
             join,
             address,
             weight: self.weight,
+            watch_ring: true,
             shards: self.shards,
             replication: self.replication,
             timers: self.timers.clone(),

@@ -10,6 +10,7 @@ use ring_core::directory::Table;
 use ring_core::genesis::Genesis;
 use ring_core::ids::{ConnId, LogSeq, MemberId, RequestId, len_u64};
 use ring_core::io::{Action, Call, Dial, Event, Failure, Halt, Input, Refused, Reply};
+use ring_core::ring::{Placement, RingEvent, TrackId};
 use ring_core::store::StoreDone;
 use ring_core::time::Instant;
 use ring_core::wire::Message;
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::mailbox::{Closed, Mailbox, Taken};
 use crate::net::{Counters, Link};
 use crate::options::Options;
+use crate::ring::Tracking;
 use crate::security::Notices;
 
 /// What the threads of one node share.
@@ -35,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) genesis: OnceLock<Genesis>,
     /// The newest directory.
     pub(crate) table: Mutex<Option<Arc<Table>>>,
+    /// Who owns which keys.
+    pub(crate) placement: Mutex<Arc<Placement>>,
     /// For core's thread.
     inbox: Mailbox<Item>,
     /// Woken when the inbox was full and is not any more.
@@ -57,6 +61,8 @@ pub(crate) enum Item {
     Store(Vec<StoreDone>),
     Input(Input),
     Call { request: RequestId, call: Call },
+    Track(Tracking),
+    Untrack(TrackId),
 }
 
 /// How far a node has come.
@@ -107,6 +113,7 @@ impl Shared {
             me: OnceLock::new(),
             genesis: OnceLock::new(),
             table: Mutex::new(None),
+            placement: Mutex::new(Arc::new(Placement::new([]))),
             inbox: Mailbox::new(),
             room: Notify::new(),
             calls: Mutex::default(),
@@ -338,6 +345,17 @@ impl Shared {
                 );
                 *self.table.lock() = Some(Arc::new((**table).clone()));
             }
+            Event::RingChanged { placement } => {
+                tracing::info!(members = placement.members().len(), "ring");
+                *self.placement.lock() = Arc::clone(placement);
+            }
+            Event::Ring(RingEvent::Move { to, slots }) => {
+                tracing::info!(?to, slots = count(slots), "keys leave");
+            }
+            Event::Ring(RingEvent::Steal { from, slots }) => {
+                tracing::info!(?from, slots = count(slots), "keys come");
+            }
+            Event::Ring(_) => {}
             Event::ChangeRefused { reason } => {
                 tracing::warn!(%reason, "refused by the directory");
             }
@@ -393,6 +411,11 @@ impl Shared {
             moves
         });
     }
+}
+
+/// How many slots.
+fn count(slots: &[std::ops::Range<u32>]) -> usize {
+    slots.iter().map(ExactSizeIterator::len).sum()
 }
 
 /// Whether an action changes something, and how many bytes it holds.
@@ -457,6 +480,10 @@ pub fn explain(refusal: &Refusal) -> String {
             "it has no room for more clients: try again later, or another member".into()
         }
         Refusal::Twin => "it has the same name: give each member its own".into(),
+        Refusal::Ring => {
+            "it places keys on members by other rules: use a release of the same kind on all members"
+                .into()
+        }
         Refusal::Certificate => {
             "the certificate that it was shown names somebody else: give each member its own keys, \
              and clients a client's (`ring keys add`)"

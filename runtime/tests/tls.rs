@@ -361,6 +361,7 @@ async fn nobody_is_believed_to_be_whom_the_certificate_does_not_name() {
             earlier: Vec::new(),
             birth: 1,
             agreement: 1,
+            ring: ring_core::ring::parameters(),
         };
         let hello = Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who };
         let (mut encoder, mut bytes) = (Encoder::new(), Vec::new());

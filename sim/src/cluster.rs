@@ -546,6 +546,7 @@ fn machine(plan: &Plan, m: usize) -> Machine {
         replication: plan.replication,
         timers: plan.timers.clone(),
         limits: plan.limits.clone(),
+        watch_ring: false,
         ..Config::default()
     };
     let machine = Machine::new(config, clock);

@@ -514,6 +514,8 @@ impl Lookout {
             Event::Left => self.reached.add(Rare::MemberLeft),
             Event::Up { .. }
             | Event::DirectoryChanged { .. }
+            | Event::RingChanged { .. }
+            | Event::Ring(_)
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. } => {}
         }

@@ -619,6 +619,8 @@ impl World for SimWorld {
             }
             Event::LeaderChanged { leader: None, .. }
             | Event::DirectoryChanged { .. }
+            | Event::RingChanged { .. }
+            | Event::Ring(_)
             | Event::ChangeRefused { .. }
             | Event::PeerRefused { .. }
             | Event::PeerFault { .. } => {}

@@ -229,6 +229,7 @@ impl Node {
         }
         self.director.on_version(table.version);
         self.directory_due = true;
+        self.ring_due = true;
         let before = self.table.replace(table);
         self.take_members(now, before.as_ref());
         if !self.config.client {
@@ -278,7 +279,7 @@ impl Node {
         if self.me.is_joiner() && !self.is_up && listed(&table) {
             self.is_up = true;
             let genesis = self.genesis.clone().expect("who is listed knows the cluster");
-            self.event(Event::Up { genesis });
+            self.come_up(genesis);
         }
     }
 

@@ -43,7 +43,7 @@ impl Node {
             }
         }
         self.keep_links(now);
-        self.event(Event::Up { genesis });
+        self.come_up(genesis);
     }
 
     /// This member's replicas as they were.

@@ -6,6 +6,7 @@
 //! | `calls.rs` | the application's calls: limits, shards |
 //! | `peers.rs` | connections, handshakes, founding, messages |
 //! | `groups.rs` | the replicas: their effects, reads, snapshots, cuts |
+//! | `ring.rs` | who owns a key |
 //! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
 //! | `view.rs` | questions about the node |
 
@@ -13,6 +14,7 @@ mod calls;
 mod directory;
 mod groups;
 mod peers;
+mod ring;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -35,6 +37,7 @@ use crate::ids::{
 use crate::io::{Event, Halt, Input, Output, Wakeup};
 use crate::link::Links;
 use crate::raft::message::{Beat, BeatAnswer};
+use crate::ring::RingView;
 use crate::rng::Rng;
 use crate::router::Router;
 use crate::shard::command::Answer;
@@ -44,6 +47,7 @@ use crate::store::{StoreDone, StoreState};
 use crate::time::{Instant, Now};
 use crate::wire::message::{BeatOf, Message};
 
+pub use ring::Awaited;
 pub use view::View;
 
 /// What was durable when a member was started.
@@ -156,6 +160,9 @@ pub struct Node {
     is_leaving: bool,
     /// The application was told that this member, which joined, is up.
     is_up: bool,
+    ring: RingView,
+    /// Other members are alive, or may be, than those of the ring.
+    ring_due: bool,
 }
 
 /// What this turn has produced so far.
@@ -292,6 +299,8 @@ impl Node {
             drops: VecDeque::new(),
             is_leaving: false,
             is_up: recovered.founded,
+            ring: RingView::new(me, config.limits.tracks),
+            ring_due: false,
             rng,
             config,
         };

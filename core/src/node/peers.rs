@@ -36,6 +36,7 @@ impl Node {
     pub(super) fn on_disconnected(&mut self, now: Instant, conn: ConnId) {
         if let Some(member) = self.links.drop_conn(now, conn) {
             self.router.on_disconnected(now, member);
+            self.ring_due = true;
             self.event(Event::PeerDisconnected { member });
         }
     }
@@ -157,6 +158,7 @@ impl Node {
                 continue;
             }
             self.event(Event::PeerConnected { member });
+            self.ring_due = true;
             if self.founding.is_founded() || self.config.client {
                 self.send(member, Message::TableVersion(self.table_version()));
             }
@@ -194,7 +196,8 @@ impl Node {
                 | Refusal::Stranger
                 | Refusal::Full
                 | Refusal::Twin
-                | Refusal::Certificate => {}
+                | Refusal::Certificate
+                | Refusal::Ring => {}
             }
         }
         self.event(Event::PeerRefused { member: who, reason, by_us });
@@ -212,7 +215,7 @@ impl Node {
             self.members.insert(founder.id, named);
         }
         self.genesis = Some(genesis.clone());
-        self.event(Event::Up { genesis });
+        self.come_up(genesis);
     }
 
     /// A member that joins takes the cluster's genesis for its own, durably, before it asks for anything.
@@ -259,6 +262,7 @@ impl Node {
             } else {
                 agreement(cluster, &self.founders(), shards, replication)
             },
+            ring: crate::ring::parameters(),
         }
     }
 

@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 mod directory;
+mod ring;
 
 use super::*;
 use crate::ids::{ConnId, RequestId, Revision, SegmentId};
@@ -463,6 +464,7 @@ fn strangers_are_refused_with_the_reason() {
         earlier: Vec::new(),
         birth,
         agreement,
+        ring: crate::ring::parameters(),
     };
     let hello = |who: Identity| Hello { version_min: 1, version_max: 1, who };
     let with = |change: &dyn Fn(&mut Identity)| {
@@ -484,6 +486,7 @@ fn strangers_are_refused_with_the_reason() {
             with(&|who| who.cluster = Some(ClusterId(1))),
             Refusal::Cluster { expected: genesis.cluster },
         ),
+        (with(&|who| who.ring = 1), Refusal::Ring),
         (with(&|who| who.agreement = 1), Refusal::Agreement),
         (with(&|who| who.member = MemberId(9)), Refusal::Stranger),
         (with(&|who| who.name = "m1".to_string()), Refusal::Stranger),

@@ -63,6 +63,7 @@ impl Node {
         if !self.halted && self.awake_at.is_none() {
             self.on_timers(now);
             self.settle(now);
+            self.tell_ring();
         } else {
             self.router.expire(now, &mut self.outputs.0);
         }
@@ -232,7 +233,7 @@ impl Node {
         self.next_beat = now;
         if self.founding.is_founded() {
             let genesis = self.genesis.clone().expect("a founded node has a genesis");
-            self.event(crate::io::Event::Up { genesis });
+            self.come_up(genesis);
         }
         if let Some(table) = &self.table {
             self.event(crate::io::Event::DirectoryChanged { table: Box::new(table.clone()) });

@@ -190,6 +190,8 @@ pub struct Identity {
     pub birth: u64,
     /// Hash of what all members must agree on: members, shards, replication. 0 for clients.
     pub agreement: u64,
+    /// How it places slots and shards: [`crate::ring::parameters`].
+    pub ring: u64,
 }
 
 /// Why a connection is refused. The text says it to people; the kind decides what is done.
@@ -229,6 +231,8 @@ pub enum Refusal {
     Twin,
     /// The other side introduced itself as somebody whom its certificate does not name.
     Certificate,
+    /// The two would place keys and shards on different members.
+    Ring,
 }
 
 /// What a founder knows of the founding.

@@ -66,6 +66,7 @@ fn identity(member: MemberId) -> Identity {
         earlier: Vec::new(),
         birth: 7,
         agreement: 9,
+        ring: ring_core::ring::parameters(),
     }
 }
 

@@ -64,8 +64,9 @@ fn data() -> impl Strategy<Value = Bytes> {
 
 fn identity() -> impl Strategy<Value = Identity> {
     let starts = (boot(), vec(any::<u32>(), 0..4));
-    (text(), option::of(cluster()), member(), text(), starts, number(), number()).prop_map(
-        |(cluster_name, cluster, member, name, (boot, earlier), birth, agreement)| Identity {
+    let rules = (number(), number());
+    (text(), option::of(cluster()), member(), text(), starts, number(), rules).prop_map(
+        |(cluster_name, cluster, member, name, (boot, earlier), birth, rules)| Identity {
             cluster_name,
             cluster,
             member,
@@ -73,7 +74,8 @@ fn identity() -> impl Strategy<Value = Identity> {
             boot,
             earlier,
             birth,
-            agreement,
+            agreement: rules.0,
+            ring: rules.1,
         },
     )
 }
@@ -103,7 +105,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Stranger),
         Just(Refusal::Full),
         Just(Refusal::Twin),
-        Just(Refusal::Certificate),
+        prop_oneof![Just(Refusal::Certificate), Just(Refusal::Ring)],
     ]
 }
 

@@ -51,6 +51,7 @@ fn identity() -> Identity {
         earlier: vec![300, 1],
         birth: 1000,
         agreement: u64::MAX,
+        ring: 300,
     }
 }
 
@@ -161,18 +162,18 @@ fn handshakes() -> Vec<Golden> {
         (
             "hello",
             Message::Hello(Hello { version_min: 1, version_max: 2, who: identity() }),
-            "0001020472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01",
+            "0001020472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01ac02",
         ),
         (
             "welcome of a founded cluster",
             Message::Welcome(Welcome { version: 1, who: identity(), genesis: Some(genesis()) }),
-            "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff0101ac020472696e6701\
+            "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01ac0201ac020472696e6701\
              01036f6e6503683a31054003",
         ),
         (
             "welcome of an unfounded cluster",
             Message::Welcome(Welcome { version: 1, who: identity(), genesis: None }),
-            "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff0100",
+            "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01ac0200",
         ),
         ("refuse version", Message::Refuse(Refusal::Version { min: 1, max: 300 }), "020001ac02"),
         (
@@ -192,6 +193,7 @@ fn handshakes() -> Vec<Golden> {
         ("refuse full", Message::Refuse(Refusal::Full), "0207"),
         ("refuse twin", Message::Refuse(Refusal::Twin), "0208"),
         ("refuse certificate", Message::Refuse(Refusal::Certificate), "0209"),
+        ("refuse ring", Message::Refuse(Refusal::Ring), "020a"),
         (
             "founding",
             Message::Founding(Founding {

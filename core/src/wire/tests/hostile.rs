@@ -354,6 +354,7 @@ fn the_largest_hello_fits_before_the_handshake_is_done() {
             earlier: vec![u32::MAX; Boot::EARLIER_MAX],
             birth: u64::MAX,
             agreement: u64::MAX,
+            ring: u64::MAX,
         },
     });
     let stream = frames_of(core::slice::from_ref(&hello)).concat();
@@ -383,6 +384,7 @@ fn the_largest_welcome_fits_before_the_handshake_is_done() {
             earlier: Vec::new(),
             birth: 1,
             agreement: 1,
+            ring: 1,
         },
         genesis: Some(crate::genesis::Genesis {
             cluster: crate::ids::ClusterId(1),
