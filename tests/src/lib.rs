@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`program`] | a process, its output, its end |
 //! | [`members`] | a cluster of `ring serve` processes |
+//! | [`network`] | networks of their own for members, whose cables can be pulled |
 //! | [`ports`] | ports that no other test uses |
 //! | [`disks`] | disks of their own for members, whose power can be cut |
 //! | [`native`] | what safe Rust cannot do: system calls that fail, power cuts |
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod load;
 pub mod members;
 pub mod native;
+pub mod network;
 pub mod one;
 pub mod ports;
 pub mod program;

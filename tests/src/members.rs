@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use libring::{Node, Options};
+use libring::{Keys, Node, Options};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::network::Network;
 use crate::ports::Ports;
-use crate::program::{Program, ring, run_ring};
+use crate::program::{Exit, Program, ring, run_ring};
 
 /// Members on one machine, each a process with a data directory and a port of its own.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ pub struct Members {
     shards: u32,
     /// The first begins alone, and the others join.
     joining: bool,
+    /// Where all have keys, if they do.
+    keys: Option<PathBuf>,
+    /// Where they are, if not on this machine's own network.
+    network: Option<Network>,
     env: Vec<(String, OsString)>,
     running: Vec<Option<Program>>,
 }
@@ -36,6 +41,8 @@ impl Members {
             ports: Ports::reserve(count),
             shards,
             joining: false,
+            keys: None,
+            network: None,
             env: Vec::new(),
             running: (0..count).map(|_| None).collect(),
         }
@@ -48,6 +55,57 @@ impl Members {
     #[must_use]
     pub fn joining(count: u16, shards: u32) -> Self {
         Self { joining: true, ..Self::new(count, shards) }
+    }
+
+    /// Gives keys to all members and to the client: everything is encrypted, and everyone proves who they are.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    pub fn with_keys(mut self) -> Self {
+        let keys = self.dir.path().join("keys");
+        let place = keys.to_string_lossy().into_owned();
+        let names: Vec<String> = (0..self.running.len()).map(|k| self.name(k)).collect();
+        let mut words = vec!["keys", "new", &place, "--cluster", "ring", "--client", "test"];
+        for name in &names {
+            words.extend(["--member", name]);
+        }
+        run_ring(&words).ok();
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Puts each member into a network namespace.
+    #[must_use]
+    pub fn in_network(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// The network that the members are in.
+    ///
+    /// # Panics
+    /// When they are in none of their own.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("the members were put into one")
+    }
+
+    /// Runs `ring` with these words as a client of the cluster, to its end.
+    #[must_use]
+    pub fn run(&self, words: &[&str]) -> Exit {
+        let (addresses, keys) = (self.addresses(), self.client_keys());
+        let keys = keys.as_ref().map(|keys| keys.to_string_lossy());
+        let mut all = vec!["--connect", &addresses];
+        if let Some(keys) = &keys {
+            all.extend(["--keys", keys]);
+        }
+        all.extend(words);
+        run_ring(&all)
+    }
+
+    fn client_keys(&self) -> Option<PathBuf> {
+        Some(self.keys.as_ref()?.join("clients/test"))
     }
 
     /// The name of the `k`th member, counted from 0; its id is `k + 1`.
@@ -88,7 +146,10 @@ impl Members {
     /// A member's address.
     #[must_use]
     pub fn address(&self, k: usize) -> String {
-        self.ports.address(k)
+        match &self.network {
+            Some(network) => network.address(k),
+            None => self.ports.address(k),
+        }
     }
 
     /// All addresses, as `--connect` takes them.
@@ -106,18 +167,26 @@ impl Members {
         command.args(["--shards", &self.shards.to_string()]);
         command.arg("--data").arg(self.data(k));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        match &self.keys {
+            Some(keys) => command.arg("--keys").arg(keys.join("members").join(self.name(k))),
+            None if self.network.is_some() => command.arg("--insecure"),
+            None => &mut command,
+        };
         if self.joining {
             command.args(["--listen", &self.address(k), "--replace-after", "5s"]);
             for other in (0..self.running.len()).filter(|_| k > 0) {
                 command.args(["--join", &self.address(other)]);
             }
-            return command;
+        } else {
+            for other in 0..self.running.len() {
+                let member = format!("{}={}", self.name(other), self.address(other));
+                command.args(["--member", &member]);
+            }
         }
-        for other in 0..self.running.len() {
-            let member = format!("{}={}", self.name(other), self.address(other));
-            command.args(["--member", &member]);
+        match &self.network {
+            Some(network) => network.inside(k, &command),
+            None => command,
         }
-        command
     }
 
     /// Starts a member without waiting for it.
@@ -154,7 +223,7 @@ impl Members {
     pub fn wait_led(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = run_ring(&["--connect", &self.addresses(), "status"]);
+            let status = self.run(&["status"]);
             if status.code == Some(0) {
                 return;
             }
@@ -206,6 +275,7 @@ impl Members {
             name: String::from("test"),
             client: true,
             join: (0..self.running.len()).map(|k| self.address(k)).collect(),
+            keys: self.client_keys().map(|dir| Keys::read(dir).expect("made by `ring keys`")),
             deadline: Duration::from_secs(20),
             ..Options::default()
         };

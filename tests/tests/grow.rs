@@ -1,16 +1,18 @@
-//! A cluster of one grows to three, loses members and disks, shrinks again, all under load: nothing acknowledged is lost.
+//! Clusters that change while they are written to: nothing acknowledged is lost.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use libring::{GroupId, Node, Table};
 use serde_json::json;
 use tests::PATIENCE;
-use tests::journal::Journal;
+use tests::journal::{Journal, Tally};
 use tests::load::{self, Load, Shape};
 use tests::members::Members;
-use tests::program::run_ring;
+use tests::network::Network;
+use tests::skip::skip;
 use tokio::runtime::Runtime;
 
 /// One member begins and is written to; two join, and every shard has three replicas; one is killed and comes back;
@@ -18,68 +20,165 @@ use tokio::runtime::Runtime;
 /// every acknowledged write is there.
 #[test]
 fn a_cluster_grows_and_changes_under_load() {
-    let runtime = Runtime::new().expect("worker threads can be started");
-    let mut members = Members::joining(4, SHARDS);
+    grows_and_changes(Members::joining(4, SHARDS));
+}
+
+#[test]
+fn a_cluster_with_keys_grows_and_changes_under_load() {
+    grows_and_changes(Members::joining(4, SHARDS).with_keys());
+}
+
+fn grows_and_changes(mut members: Members) {
     members.start(0);
     members.wait_up(0);
-    let client = runtime.block_on(members.client());
-    let history = members.dir().join("history.jsonl");
-    let journal = Arc::new(Journal::create(&history, json!({ "shards": SHARDS })));
-    let load = Load::start(&runtime, &client, &journal, LOAD);
-    let go_on = || {
-        journal.await_puts(&load::partitions(PARTITIONS));
-        let _ = journal.wait_puts();
-    };
-    go_on();
+    let run = Run::begin(&members);
+    run.go_on();
 
     for k in [1, 2] {
-        journal.fault("join", &members.name(k));
+        run.journal.fault("join", &members.name(k));
         members.start(k);
         members.wait_up(k);
     }
-    let whole = |names: &[&str]| runtime.block_on(settled(&client, names));
-    whole(&["member-1", "member-2", "member-3"]);
-    go_on();
+    run.settled(&["member-1", "member-2", "member-3"]);
+    run.go_on();
 
-    journal.fault("kill -9", &members.name(1));
+    run.journal.fault("kill -9", &members.name(1));
     members.kill(1);
-    go_on();
+    run.go_on();
     members.start(1);
     members.wait_up(1);
-    whole(&["member-1", "member-2", "member-3"]);
+    run.settled(&["member-1", "member-2", "member-3"]);
 
-    journal.fault("wipe", &members.name(2));
+    run.journal.fault("wipe", &members.name(2));
     members.kill(2);
     fs::remove_dir_all(members.data(2)).expect("the directory is ours");
-    go_on();
+    run.go_on();
     members.start(2);
     members.wait_up(2);
-    whole(&["member-1", "member-2", "member-3"]);
-    go_on();
+    run.settled(&["member-1", "member-2", "member-3"]);
+    run.go_on();
 
-    journal.fault("join", &members.name(3));
+    run.journal.fault("join", &members.name(3));
     members.start(3);
     members.wait_up(3);
-    whole(&["member-1", "member-2", "member-3", "member-4"]);
-    journal.fault("leave", &members.name(0));
-    let left = run_ring(&["--connect", &members.addresses(), "leave", "member-1"]);
+    run.settled(&["member-1", "member-2", "member-3", "member-4"]);
+    run.journal.fault("leave", &members.name(0));
+    let left = members.run(&["leave", "member-1"]);
     assert!(left.ok().contains("member-1 has left"), "{left:?}");
     let gone = members.take(0);
     gone.wait_exit().ok();
     assert!(gone.output().contains("has left: it holds nothing any more"), "{}", gone.output());
-    whole(&["member-2", "member-3", "member-4"]);
-    go_on();
+    run.settled(&["member-2", "member-3", "member-4"]);
+    run.go_on();
 
-    load.stop(&runtime);
-    let found = runtime.block_on(load::scan_all(&client, PARTITIONS));
-    journal.flush();
-    let tally = journal.tally();
-    tally.judge(&found);
-    eprintln!("{} writes acknowledged and all found", tally.acknowledged.len());
-    let listed = run_ring(&["--connect", &members.addresses(), "members"]);
+    drop(run.end());
+    let listed = members.run(&["members"]);
     assert!(!listed.ok().contains("member-1 "), "{listed:?}");
-    let status = run_ring(&["--connect", &members.addresses(), "status"]);
+    let status = members.run(&["status"]);
     assert!(status.ok().contains("nothing on the move"), "{status:?}");
+}
+
+/// Each member in turn is stopped in good order and started again, twice: no write is lost, and none fails.
+#[test]
+fn a_rolling_restart_loses_no_write() {
+    rolling_restart(Members::new(3, SHARDS));
+}
+
+#[test]
+fn a_rolling_restart_of_members_with_keys_loses_no_write() {
+    rolling_restart(Members::new(3, SHARDS).with_keys());
+}
+
+fn rolling_restart(mut members: Members) {
+    members.start_all();
+    members.wait_led();
+    let run = Run::begin(&members);
+    run.go_on();
+    for k in (0..3).chain(0..3) {
+        run.journal.fault("restart", &members.name(k));
+        members.stop(k);
+        run.go_on();
+        members.start(k);
+        members.wait_up(k);
+        members.wait_led();
+        run.go_on();
+    }
+    let tally = run.end();
+    assert!(tally.failed.is_empty(), "{:?}", tally.failed);
+    assert_eq!(tally.unknown, 0, "a write is sent again to whoever leads next");
+}
+
+/// Members in networks of their own, with keys: one is cut off while it is written to, the others go on, and what it
+/// missed is there after the heal. Then another.
+#[test]
+fn a_member_that_was_cut_off_is_whole_again() {
+    let network = match Network::new(3) {
+        Ok(network) => network,
+        Err(why) => {
+            skip("a_member_that_was_cut_off_is_whole_again", &why);
+            return;
+        }
+    };
+    let mut members = Members::joining(3, SHARDS).in_network(network).with_keys();
+    for k in 0..3 {
+        members.start(k);
+        members.wait_up(k);
+    }
+    let run = Run::begin(&members);
+    let all = ["member-1", "member-2", "member-3"];
+    run.settled(&all);
+    for k in [0, 2] {
+        run.journal.fault("cut", &members.name(k));
+        members.network().cut(k);
+        run.go_on();
+        run.journal.fault("heal", &members.name(k));
+        members.network().heal(k);
+        // Away for long enough to be replaced or not: it is one of the three again.
+        run.settled(&all);
+        members.wait_led();
+        run.go_on();
+    }
+    drop(run.end());
+}
+
+/// A load, and the client that it comes from.
+struct Run {
+    runtime: Runtime,
+    client: Node,
+    journal: Arc<Journal>,
+    load: Load,
+}
+
+impl Run {
+    fn begin(members: &Members) -> Self {
+        let runtime = Runtime::new().expect("worker threads can be started");
+        let client = runtime.block_on(members.client());
+        let history: PathBuf = members.dir().join("history.jsonl");
+        let journal = Arc::new(Journal::create(&history, json!({ "shards": SHARDS })));
+        let load = Load::start(&runtime, &client, &journal, LOAD);
+        Self { runtime, client, journal, load }
+    }
+
+    /// Waits until something was written to each partition that was begun after this call.
+    fn go_on(&self) {
+        self.journal.await_puts(&load::partitions(PARTITIONS));
+        let _ = self.journal.wait_puts();
+    }
+
+    fn settled(&self, names: &[&str]) {
+        self.runtime.block_on(settled(&self.client, names));
+    }
+
+    /// Every acknowledged write is there; what became of all of them.
+    fn end(self) -> Tally {
+        self.load.stop(&self.runtime);
+        let found = self.runtime.block_on(load::scan_all(&self.client, PARTITIONS));
+        self.journal.flush();
+        let tally = self.journal.tally();
+        tally.judge(&found);
+        eprintln!("{} writes acknowledged and all found", tally.acknowledged.len());
+        tally
+    }
 }
 
 /// Waits until these members are registered and every shard has a voter on min(3, members) of them, with nothing on
