@@ -152,10 +152,14 @@ pub(crate) fn count_shards(shards: u32) -> String {
     out::count(usize::try_from(shards).unwrap_or(usize::MAX), "shard")
 }
 
-fn shards(groups: &[GroupId]) -> String {
+pub(crate) fn shards(groups: &[GroupId]) -> String {
     const SHOWN: usize = 8;
     let mut text = out::count(groups.len(), "shard");
-    let numbers: Vec<String> = groups.iter().take(SHOWN).map(|g| g.0.to_string()).collect();
+    let number = |group: &GroupId| match *group {
+        GroupId::DIRECTORY => String::from("directory"),
+        group => group.0.to_string(),
+    };
+    let numbers: Vec<String> = groups.iter().take(SHOWN).map(number).collect();
     let more = if groups.len() > SHOWN { ", ..." } else { "" };
     text.push_str(&format!(" ({}{more})", numbers.join(", ")));
     text

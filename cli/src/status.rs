@@ -1,4 +1,4 @@
-//! `ring status`: members, shards and leaders.
+//! `ring status`: members, ring, shards and leaders, and what is not as it should be.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libring::{
-    Error, Failure, GroupId, MemberId, MemberStatus, Node, Registered, Role, Standing, Table, Term,
+    Assignment, Error, Failure, GroupId, MemberId, MemberStatus, Node, Placement, Registered,
+    Replica, Role, SLOTS, Standing, Table, Term,
 };
 use serde_json::{Value, json};
 
 use crate::args::{Common, Status};
 use crate::connect::connect;
-use crate::follow::Names;
+use crate::follow::{self, Names};
 use crate::members::await_directory;
 use crate::out;
 use crate::stop::{Code, Stop};
@@ -51,6 +52,10 @@ pub(crate) async fn run(common: &Common, args: &Status) -> Result<(), Stop> {
 struct Report {
     members: Vec<(Registered, Result<MemberStatus, String>)>,
     directory: Option<Arc<Table>>,
+    /// Who owns which keys, as this client sees it.
+    ring: Arc<Placement>,
+    /// How many replicas a shard is to have.
+    replication: usize,
     shards: Vec<Shard>,
     names: Names,
 }
@@ -94,7 +99,9 @@ impl Report {
         }
         let mut shards = shards(members.iter().filter_map(|(_, status)| status.as_ref().ok()));
         shards.retain(|shard| shard.group != GroupId::DIRECTORY);
-        Self { members, shards, names, directory: node.directory() }
+        let replication = usize::try_from(node.replication()).unwrap_or(usize::MAX);
+        let (directory, ring) = (node.directory(), node.ring());
+        Self { members, shards, names, directory, ring, replication }
     }
 
     /// Fails when a shard has no leader, or no member could say.
@@ -119,6 +126,84 @@ impl Report {
                 leaderless.join(", ")
             ),
         ))
+    }
+
+    /// The share of all keys that a member owns, in percent, and how many shards it is to hold.
+    fn share(&self, member: MemberId) -> f64 {
+        f64::from(self.ring.load(member)) * 100.0 / f64::from(SLOTS)
+    }
+
+    fn holds(&self, member: MemberId) -> usize {
+        let groups = self.directory.iter().flat_map(|table| &table.groups);
+        let shards = groups.filter(|group| group.group != GroupId::DIRECTORY);
+        shards.filter(|group| group.on_member(member).is_some()).count()
+    }
+
+    fn is_reached(&self, member: MemberId) -> bool {
+        self.members.iter().any(|(listed, status)| listed.id == member && status.is_ok())
+    }
+
+    /// What is not as it should be, why, and what to do.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (member, status) in &self.members {
+            let name = &member.name;
+            match (status, member.standing) {
+                (Err(why), Standing::Lost) => problems.push(format!(
+                    "{name} is lost ({why}): what it held moves to others as far as there are any; start it, or \
+                     another member in its place"
+                )),
+                (Err(why), Standing::Active | Standing::Leaving) => {
+                    problems.push(format!("{name} cannot be asked: {why}; start it, or look at its network"));
+                }
+                (Ok(_), Standing::Lost) => {
+                    problems.push(format!("{name} was lost and is back: it gets replicas again"));
+                }
+                (Ok(status), Standing::Active | Standing::Leaving) => {
+                    let missing = self.members.iter().filter(|(other, answer)| {
+                        other.id != member.id
+                            && answer.is_ok()
+                            && !status.connected.contains(&other.id)
+                    });
+                    let missing: Vec<&str> = missing.map(|(other, _)| other.name.as_str()).collect();
+                    if !missing.is_empty() {
+                        let missing = missing.join(", ");
+                        problems.push(format!(
+                            "{name} is not connected to {missing}: look at the network between them"
+                        ));
+                    }
+                }
+            }
+        }
+        problems.extend(self.shard_problems());
+        problems
+    }
+
+    fn shard_problems(&self) -> Vec<String> {
+        let groups = self.directory.iter().flat_map(|table| &table.groups);
+        let (mut stuck, mut thin, mut few) = (Vec::new(), Vec::new(), Vec::new());
+        for group in groups {
+            let here = group.voters.iter().filter(|voter| self.is_reached(voter.member)).count();
+            if here * 2 <= group.voters.len() {
+                stuck.push(group.group);
+            } else if here < group.voters.len() {
+                thin.push(group.group);
+            } else if group.group != GroupId::DIRECTORY && here < self.replication {
+                few.push(group.group);
+            }
+        }
+        let tell = |groups: &[GroupId], what: &str| {
+            let list = follow::shards(groups);
+            (!groups.is_empty()).then(|| format!("{list}: {what}"))
+        };
+        [
+            tell(&stuck, "no majority of the replicas can be asked: nothing can be written or read until they are back"),
+            tell(&thin, "not all replicas can be asked: the loss of more members may stop it"),
+            tell(&few, "fewer replicas than asked for, for want of members: start more"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn leads(&self, member: MemberId) -> usize {
@@ -147,6 +232,8 @@ impl Report {
                     row.extend((0..6).map(|_| String::from("-")));
                 }
             }
+            row.push(self.holds(founder.id).to_string());
+            row.push(format!("{:.1} %", self.share(founder.id)));
             row
         });
         let head = [
@@ -160,19 +247,19 @@ impl Report {
             "CLIENTS",
             "LOG",
             "LEADS",
+            "HOLDS",
+            "KEYS",
         ];
         let mut text = out::table(&head, members.collect());
-        for (founder, status) in &self.members {
-            if let Err(why) = status {
-                text.push_str(&format!("{} cannot be asked: {why}\n", founder.name));
+        if let Some(table) = &self.directory {
+            let moving = table.moving();
+            text.push_str(&format!("directory: version {}, {}", table.version, moves(moving)));
+            for group in table.groups.iter().filter(|group| !group.settled) {
+                text.push_str(&format!("  {}\n", self.describe_move(group)));
             }
         }
-        if let Some(table) = &self.directory {
-            text.push_str(&format!(
-                "directory: version {}, {}",
-                table.version,
-                moves(table.moving())
-            ));
+        for problem in self.problems() {
+            text.push_str(&format!("! {problem}\n"));
         }
         let shards = self.shards.iter().map(|shard| {
             let lag = shard.lag.iter().map(|(member, lag)| match lag {
@@ -209,6 +296,8 @@ impl Report {
                 "clients": status.clients,
                 "log_bytes": status.log_bytes,
                 "leads": self.leads(founder.id),
+                "holds": self.holds(founder.id),
+                "slots": self.ring.load(founder.id),
             }),
             Err(why) => json!({
                 "name": founder.name,
@@ -237,7 +326,21 @@ impl Report {
                 "moving": table.moving(),
             })),
             "healthy": self.verdict().is_ok(),
+            "problems": self.problems(),
         })
+    }
+
+    /// Which replicas a shard is to have, and which it is about to lose.
+    fn describe_move(&self, group: &Assignment) -> String {
+        let name = |replica: Replica| self.names.name(replica.member);
+        let target: Vec<String> = group.target().map(name).collect();
+        let retiring: Vec<String> = group.retiring.iter().copied().map(name).collect();
+        let target = target.join(" ");
+        let of = follow::shards(&[group.group]);
+        match retiring.is_empty() {
+            true => format!("{of}: to {target}"),
+            false => format!("{of}: to {target}, away from {}", retiring.join(" ")),
+        }
     }
 
     fn leader_name(&self, shard: &Shard) -> Option<String> {
@@ -342,5 +445,82 @@ mod tests {
             let shards = shards(order.into_iter());
             assert_eq!(shards.first().and_then(|shard| shard.leader), None);
         }
+    }
+
+    fn report(reached: &[u64], standing: Standing) -> Report {
+        let member = |id: u64| Registered {
+            id: MemberId(id),
+            name: format!("m{id}"),
+            address: String::new(),
+            birth: id,
+            weight: 1,
+            standing: if id == 3 { standing } else { Standing::Active },
+        };
+        let voters = (1..=3).map(|id| Replica { id: ReplicaId(id), member: MemberId(id) });
+        let assignment = |group| Assignment {
+            group: GroupId(group),
+            order: 0,
+            voters: voters.clone().collect(),
+            learners: Vec::new(),
+            retiring: Vec::new(),
+            settled: true,
+        };
+        let members: Vec<Registered> = (1..=3).map(member).collect();
+        let connected: Vec<MemberId> = reached.iter().copied().map(MemberId).collect();
+        let status = |member: &Registered| match reached.contains(&member.id.0) {
+            true => Ok(MemberStatus { connected: connected.clone(), ..MemberStatus::default() }),
+            false => Err(String::from("no answer within 3 s")),
+        };
+        let placed = members.iter().map(|member| (member.id, 1));
+        Report {
+            ring: Arc::new(Placement::new(placed)),
+            replication: 3,
+            shards: Vec::new(),
+            names: Names::of(&members),
+            members: members.iter().map(|member| (member.clone(), status(member))).collect(),
+            directory: Some(Arc::new(Table {
+                version: 1,
+                next_replica: ReplicaId(9),
+                groups: vec![assignment(0), assignment(1), assignment(2)],
+                members,
+            })),
+        }
+    }
+
+    #[test]
+    fn a_whole_cluster_has_no_problem() {
+        let whole = report(&[1, 2, 3], Standing::Active);
+        assert_eq!(whole.problems(), [""; 0]);
+        let shares: f64 = (1..=3).map(|id| whole.share(MemberId(id))).sum();
+        assert!((shares - 100.0).abs() < 0.1, "{shares}");
+        assert_eq!(whole.holds(MemberId(2)), 2);
+    }
+
+    #[test]
+    fn problems_say_what_and_what_to_do() {
+        let thin = report(&[1, 2], Standing::Active).problems();
+        assert_eq!(thin.len(), 2, "{thin:?}");
+        assert!(thin[0].starts_with("m3 cannot be asked: no answer"), "{thin:?}");
+        assert!(thin[1].starts_with("3 shards (directory, 1, 2): not all"), "{thin:?}");
+
+        let lost = report(&[1, 2], Standing::Lost).problems();
+        assert!(lost[0].starts_with("m3 is lost (no answer"), "{lost:?}");
+
+        let stuck = report(&[2], Standing::Active).problems();
+        assert!(stuck.last().is_some_and(|last| last.contains("no majority")), "{stuck:?}");
+
+        let mut few = report(&[1, 2, 3], Standing::Active);
+        few.replication = 5;
+        assert_eq!(few.problems().len(), 1);
+        assert!(few.problems()[0].starts_with("2 shards (1, 2): fewer replicas"));
+
+        let mut apart = report(&[1, 2, 3], Standing::Active);
+        if let Ok(status) = &mut apart.members[0].1 {
+            status.connected = vec![MemberId(2)];
+        }
+        assert_eq!(
+            apart.problems(),
+            ["m1 is not connected to m3: look at the network between them"]
+        );
     }
 }

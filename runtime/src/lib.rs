@@ -90,7 +90,8 @@ pub use ring_core::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, RequestId, Revision, Term,
 };
 pub use ring_core::io::{Action, Consistency, Event, Failure, Halt, Refused, Reply};
-pub use ring_core::ring::{Placement, RingEvent, TrackError, slot_of};
+pub use ring_core::raft::message::Replica;
+pub use ring_core::ring::{Placement, RingEvent, SLOTS, TrackError, slot_of};
 pub use ring_core::shard::command::{Change, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use security::{Keys, KeysError};

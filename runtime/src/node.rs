@@ -96,6 +96,13 @@ impl Node {
         self.inner.shared.table.lock().clone()
     }
 
+    /// How many replicas a shard is to have, if there are so many members; fixed when the cluster was created.
+    #[must_use]
+    pub fn replication(&self) -> u32 {
+        let genesis = self.inner.shared.genesis.get();
+        genesis.map_or(self.inner.shared.options.replication, |genesis| genesis.replication)
+    }
+
     /// Leaves the cluster: what this member holds moves to others first, which takes as long as the data needs; until
     /// then it serves as before. Resolves when nothing is held here any more: the node may be closed and its directory
     /// deleted.
