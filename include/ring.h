@@ -118,6 +118,22 @@
 #define RING_EV_CLOSED 5
 
 /**
+ * Keys left this member: `a` is who owns them now (0: nobody), `b` how many slots they are, `data` the ranges of
+ * slots, each a pair of uint32_t: start (inclusive), end (exclusive).
+ */
+#define RING_EV_MOVE 6
+
+/**
+ * Keys came to this member: `a` is who owned them (0: nobody); the rest as with RING_EV_MOVE.
+ */
+#define RING_EV_STEAL 7
+
+/**
+ * This member was told to leave, and holds nothing any more: close it, and delete its directory.
+ */
+#define RING_EV_LEFT 8
+
+/**
  * A client: it joins, routes and calls, and owns nothing.
  */
 #define RING_CLIENT 1
@@ -171,6 +187,24 @@
  * What a member says of itself. DONE: `data` is a JSON object, `a` the member.
  */
 #define RING_OP_STATUS 7
+
+/**
+ * The members in line for `key`, its owner first, as this node knows the ring; needs no majority and no other member.
+ * DONE: `a` is the owner (0: there is none), `b` how many there are, `data` their ids, each a uint64_t. It has ended
+ * when ring_submit() returns, and has no id.
+ */
+#define RING_OP_OWNERS 8
+
+/**
+ * Who is registered. DONE: `data` is a JSON array of objects, `b` their number. Ends as RING_OP_OWNERS does.
+ */
+#define RING_OP_MEMBERS 9
+
+/**
+ * Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
+ * RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT.
+ */
+#define RING_OP_LEAVE 10
 
 /**
  * RING_OP_SCAN: the keys that begin with `key`.
@@ -474,6 +508,23 @@ typedef struct {
    * `timeout_ns`.
    */
   int64_t open_timeout_ns;
+  /**
+   * The directory with this node's keys, as `ring keys` makes it: every connection is encrypted, and both of its
+   * sides prove who they are. Empty: none is, and nobody does.
+   */
+  ring_bytes_t keys_dir;
+  /**
+   * Where others reach a member that joins, "host:port"; empty: at `listen`.
+   */
+  ring_bytes_t advertise;
+  /**
+   * A member's share of the shards and keys beside the others', up to 65,535; 0: 1.
+   */
+  uint32_t weight;
+  /**
+   * 0.
+   */
+  uint32_t reserved2;
 } ring_options_t;
 
 /**
@@ -524,7 +575,7 @@ typedef struct {
    */
   int64_t timeout_ns;
   /**
-   * RING_OP_STATUS: the member; 0 is this one.
+   * RING_OP_STATUS, RING_OP_LEAVE: the member; 0 is this one.
    */
   uint64_t target;
   /**
@@ -532,7 +583,7 @@ typedef struct {
    */
   uint64_t expect;
   /**
-   * RING_OP_SCAN: most keys; 0: all.
+   * RING_OP_SCAN: most keys; 0: all. RING_OP_OWNERS: most members; 0: 1.
    */
   uint64_t limit;
   /**

@@ -8,6 +8,7 @@
 //! No lock is held while something is pushed into a queue.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -15,7 +16,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use libring::{Action, Error, Event as NodeEvent, Node, Options, Refused, Reply, RequestId};
+use libring::{
+    Action, Error, Event as NodeEvent, MemberId, Node, Options, Refused, Reply, RequestId,
+    RingEvent,
+};
 
 use crate::fault::Fault;
 use crate::guard;
@@ -23,7 +27,9 @@ use crate::op::{self, Op, What};
 use crate::queue::{Added, Event, Queue, Taken};
 use crate::scan::{Pages, failed};
 use crate::status;
-use crate::types::{RING_EV_CLOSED, RING_EV_LEADER, RING_EV_MEMBER};
+use crate::types::{
+    RING_EV_CLOSED, RING_EV_LEADER, RING_EV_LEFT, RING_EV_MEMBER, RING_EV_MOVE, RING_EV_STEAL,
+};
 
 /// A node and all that it owes.
 pub(crate) struct Handle {
@@ -274,6 +280,14 @@ impl Handle {
             What::Call(action) => action,
             What::Status(member) => {
                 Action::Status { member: member.unwrap_or_else(|| self.node.whoami()) }
+            }
+            What::Leave(member) => {
+                Action::Leave { member: member.unwrap_or_else(|| self.node.whoami()) }
+            }
+            What::Ask(question) => {
+                sink.push(op::answered(tag, &question, &self.node.ring(), &self.node.members()));
+                self.end_one();
+                return Ok(0);
             }
             What::Scan(pages) => {
                 let Sink::Queue(queue) = sink else {
@@ -537,16 +551,33 @@ pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
         NodeEvent::LeaderChanged { group, leader, .. } => {
             (RING_EV_LEADER, u64::from(group.0), leader.map_or(0, |leader| leader.0))
         }
-        NodeEvent::Up { .. }
+        NodeEvent::Left => (RING_EV_LEFT, 0, 0),
+        NodeEvent::Ring(RingEvent::Move { to, slots }) => {
+            return Some(slots_of(RING_EV_MOVE, *to, slots));
+        }
+        NodeEvent::Ring(RingEvent::Steal { from, slots }) => {
+            return Some(slots_of(RING_EV_STEAL, *from, slots));
+        }
+        NodeEvent::Ring(
+            RingEvent::Left { .. } | RingEvent::NextChanged { .. } | RingEvent::Came { .. },
+        )
+        | NodeEvent::Up { .. }
         | NodeEvent::DirectoryChanged { .. }
         | NodeEvent::RingChanged { .. }
-        | NodeEvent::Ring(_)
         | NodeEvent::ChangeRefused { .. }
-        | NodeEvent::Left
         | NodeEvent::PeerRefused { .. }
         | NodeEvent::PeerFault { .. } => return None,
     };
     Some(Event { kind, a, b, ..Event::default() })
+}
+
+/// Slots that went or came, and the member at the other end.
+fn slots_of(kind: u32, member: Option<MemberId>, slots: &[Range<u32>]) -> Event {
+    let data = slots.iter().flat_map(|range| [range.start, range.end]).flat_map(u32::to_ne_bytes);
+    let data: Vec<u8> = data.collect();
+    let count: u64 = slots.iter().map(|range| u64::from(range.end - range.start)).sum();
+    let a = member.map_or(0, |member| member.0);
+    Event { kind, a, b: count, data: data.into(), ..Event::default() }
 }
 
 pub(crate) fn system(error: std::io::Error) -> Fault {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -156,6 +157,17 @@ impl Machine {
             What::Status(member) => {
                 let member: MemberId = member.unwrap_or_else(|| self.node.view().me());
                 (Action::Status { member }, None)
+            }
+            What::Leave(member) => {
+                let me = self.node.view().me();
+                (Action::Leave { member: member.unwrap_or(me) }, None)
+            }
+            What::Ask(question) => {
+                let ring = Arc::clone(self.node.ring().placement());
+                let members = self.node.view().registered();
+                self.dirty = true;
+                self.desk.event(op::answered(op.tag, &question, &ring, &members));
+                return Ok(0);
             }
             What::Scan(pages) => {
                 let partition = op.partition.to_owned();

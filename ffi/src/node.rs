@@ -6,7 +6,7 @@ use std::mem::size_of;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use libring::{Data, Options};
+use libring::{Data, Keys, Options};
 use ring_core::ids::len_usize;
 
 use crate::cq::{self, lend, ring_cq_t};
@@ -241,7 +241,7 @@ pub unsafe extern "C" fn ring_call(
 /// Every view in `o` is as [`raw::bytes`] asks.
 unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
     let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE);
-    if unknown != 0 || o.reserved != 0 {
+    if unknown != 0 || o.reserved != 0 || o.reserved2 != 0 {
         return Err(Fault::invalid(format!("ring_options_t: unknown flags {unknown:#x}")));
     }
     // SAFETY: the caller's.
@@ -257,6 +257,18 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
     } else {
         Data::Dir(PathBuf::from(dir))
     };
+    let weight = match u16::try_from(o.weight) {
+        Ok(0) => defaults.weight,
+        Ok(weight) => weight,
+        Err(_) => return Err(Fault::invalid(format!("weight: {}; at most 65,535", o.weight))),
+    };
+    let keys = match given(text(o.keys_dir, "keys_dir")?) {
+        Some(dir) => {
+            let keys = Keys::read(&dir).map_err(|e| Fault::invalid(format!("keys_dir: {e}")))?;
+            Some(keys)
+        }
+        None => None,
+    };
     let mut limits = defaults.limits.clone();
     if o.max_inflight != 0 {
         limits.calls = len_usize(u64::from(o.max_inflight));
@@ -270,6 +282,9 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         // SAFETY: as above.
         join: unsafe { read_texts(o.join, o.n_join, "join")? },
         listen: given(text(o.listen, "listen")?),
+        advertise: given(text(o.advertise, "advertise")?),
+        weight,
+        keys,
         data,
         insecure: o.flags & RING_INSECURE != 0,
         shards: if o.shards == 0 { defaults.shards } else { o.shards },

@@ -5,7 +5,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use libring::{Action, Consistency, Error, Failure, MemberId, Range, Reply, Revision};
+use libring::{
+    Action, Consistency, Error, Failure, MemberId, Placement, Range, Registered, Reply, Revision,
+    slot_of,
+};
+use ring_core::ids::len_u64;
 use ring_core::shard::command::{Change, Expect};
 
 use crate::fault::Fault;
@@ -15,8 +19,8 @@ use crate::scan::{Pages, failed};
 use crate::status;
 use crate::types::{
     RING_EV_DONE, RING_IF_VALUE, RING_LOCAL, RING_OP_BATCH, RING_OP_CAS, RING_OP_DELETE,
-    RING_OP_GET, RING_OP_PUT, RING_OP_SCAN, RING_OP_STATUS, RING_PREFIX, RING_REMOVE, RING_REVERSE,
-    ring_bytes_t, ring_change_t, ring_op_t,
+    RING_OP_GET, RING_OP_LEAVE, RING_OP_MEMBERS, RING_OP_OWNERS, RING_OP_PUT, RING_OP_SCAN,
+    RING_OP_STATUS, RING_PREFIX, RING_REMOVE, RING_REVERSE, ring_bytes_t, ring_change_t, ring_op_t,
 };
 
 /// An operation, read whole: nothing in it points to the host's memory but the partition's name.
@@ -33,7 +37,11 @@ pub(crate) enum What {
     Call(Action),
     /// The status of a member; none: of this one.
     Status(Option<MemberId>),
+    /// A member is to leave; none: this one.
+    Leave(Option<MemberId>),
     Scan(Pages),
+    /// Answered at once.
+    Ask(Question),
     #[cfg(feature = "test-ops")]
     Echo(Bytes),
     /// Panics in the call.
@@ -42,6 +50,34 @@ pub(crate) enum What {
     /// Panics in the completion, on a thread of the library.
     #[cfg(feature = "test-ops")]
     PanicThere,
+}
+
+/// What a node knows by itself.
+pub(crate) enum Question {
+    Owners { key: Bytes, count: usize },
+    Members,
+}
+
+/// The answer to a question: who is in line for a key, or who is registered.
+pub(crate) fn answered(
+    tag: u64,
+    question: &Question,
+    ring: &Placement,
+    members: &[Registered],
+) -> Event {
+    let event = Event { tag, kind: RING_EV_DONE, ..Event::default() };
+    match question {
+        Question::Owners { key, count } => {
+            let owners = ring.owners(slot_of(key), *count);
+            let data: Vec<u8> = owners.iter().flat_map(|id| id.0.to_ne_bytes()).collect();
+            let a = owners.first().map_or(0, |owner| owner.0);
+            Event { a, b: len_u64(owners.len()), data: data.into(), ..event }
+        }
+        Question::Members => match serde_json::to_vec(members) {
+            Ok(data) => Event { b: len_u64(members.len()), data: data.into(), ..event },
+            Err(e) => failed(tag, 0, &Fault::new(status::RING_IO, e.to_string())),
+        },
+    }
 }
 
 impl Op<'_> {
@@ -58,6 +94,11 @@ impl Op<'_> {
         let what = unsafe { read_what(&op)? };
         Ok(Op { tag: op.tag, partition, timeout: nanos(op.timeout_ns), what })
     }
+}
+
+/// A member of the header; 0 is none.
+fn member(id: u64) -> Option<MemberId> {
+    Some(MemberId(id)).filter(|member| member.0 != 0)
 }
 
 /// A time of the header; none when it is not positive.
@@ -115,7 +156,20 @@ unsafe fn read_what(op: &ring_op_t) -> Result<What, Fault> {
         }
         RING_OP_STATUS => {
             known(0)?;
-            return Ok(What::Status(Some(MemberId(op.target)).filter(|member| member.0 != 0)));
+            return Ok(What::Status(member(op.target)));
+        }
+        RING_OP_OWNERS => {
+            known(0)?;
+            let count = usize::try_from(op.limit.max(1)).unwrap_or(usize::MAX);
+            return Ok(What::Ask(Question::Owners { key: copy(op.key, "key")?, count }));
+        }
+        RING_OP_MEMBERS => {
+            known(0)?;
+            return Ok(What::Ask(Question::Members));
+        }
+        RING_OP_LEAVE => {
+            known(0)?;
+            return Ok(What::Leave(member(op.target)));
         }
         #[cfg(feature = "test-ops")]
         TEST_ECHO => return Ok(What::Echo(copy(op.value, "value")?)),

@@ -82,6 +82,13 @@ pub const RING_EV_LEADER: u32 = 4;
 /// The node has ended; nothing more comes from it. RING_OUTCOME_UNKNOWN: a disk does not answer, and
 /// its directory stays locked as long as the process lives.
 pub const RING_EV_CLOSED: u32 = 5;
+/// Keys left this member: `a` is who owns them now (0: nobody), `b` how many slots they are, `data` the ranges of
+/// slots, each a pair of uint32_t: start (inclusive), end (exclusive).
+pub const RING_EV_MOVE: u32 = 6;
+/// Keys came to this member: `a` is who owned them (0: nobody); the rest as with RING_EV_MOVE.
+pub const RING_EV_STEAL: u32 = 7;
+/// This member was told to leave, and holds nothing any more: close it, and delete its directory.
+pub const RING_EV_LEFT: u32 = 8;
 
 /// How a node is opened. Begin with ring_options_init().
 #[repr(C)]
@@ -122,6 +129,15 @@ pub struct ring_options_t {
     /// How long ring_node_open() may take; 0 or less: for a member as long as it takes, for a client
     /// `timeout_ns`.
     pub open_timeout_ns: i64,
+    /// The directory with this node's keys, as `ring keys` makes it: every connection is encrypted, and both of its
+    /// sides prove who they are. Empty: none is, and nobody does.
+    pub keys_dir: ring_bytes_t,
+    /// Where others reach a member that joins, "host:port"; empty: at `listen`.
+    pub advertise: ring_bytes_t,
+    /// A member's share of the shards and keys beside the others', up to 65,535; 0: 1.
+    pub weight: u32,
+    /// 0.
+    pub reserved2: u32,
 }
 
 /// A client: it joins, routes and calls, and owns nothing.
@@ -160,11 +176,11 @@ pub struct ring_op_t {
     pub tag: u64,
     /// How long it may take; 0 or less: as the node's options say.
     pub timeout_ns: i64,
-    /// RING_OP_STATUS: the member; 0 is this one.
+    /// RING_OP_STATUS, RING_OP_LEAVE: the member; 0 is this one.
     pub target: u64,
     /// RING_OP_CAS: the revision that the key must have; 0: it must not exist.
     pub expect: u64,
-    /// RING_OP_SCAN: most keys; 0: all.
+    /// RING_OP_SCAN: most keys; 0: all. RING_OP_OWNERS: most members; 0: 1.
     pub limit: u64,
     /// The partition's name, UTF-8.
     pub partition: ring_bytes_t,
@@ -199,6 +215,15 @@ pub const RING_OP_BATCH: u16 = 5;
 pub const RING_OP_SCAN: u16 = 6;
 /// What a member says of itself. DONE: `data` is a JSON object, `a` the member.
 pub const RING_OP_STATUS: u16 = 7;
+/// The members in line for `key`, its owner first, as this node knows the ring; needs no majority and no other member.
+/// DONE: `a` is the owner (0: there is none), `b` how many there are, `data` their ids, each a uint64_t. It has ended
+/// when ring_submit() returns, and has no id.
+pub const RING_OP_OWNERS: u16 = 8;
+/// Who is registered. DONE: `data` is a JSON array of objects, `b` their number. Ends as RING_OP_OWNERS does.
+pub const RING_OP_MEMBERS: u16 = 9;
+/// Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
+/// RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT.
+pub const RING_OP_LEAVE: u16 = 10;
 
 /// RING_OP_SCAN: the keys that begin with `key`.
 pub const RING_PREFIX: u16 = 1;

@@ -43,6 +43,28 @@ static void keys(ring_node_t *node) {
   give_back(status);
 }
 
+/* A cluster of one owns every key, and cannot let its only member go. */
+static void ring(ring_node_t *node) {
+  ring_event_t status = call(node, new_op(RING_OP_STATUS, 11, "", ""), RING_OK);
+  uint64_t me = status.a, owner = 0;
+  give_back(status);
+  ring_op_t op = new_op(RING_OP_OWNERS, 12, "some key", "");
+  op.limit = 3;
+  ring_event_t owners = call(node, op, RING_OK);
+  CHECK(owners.a == me && owners.b == 1 && owners.data.len == sizeof owner);
+  memcpy(&owner, owners.data.ptr, sizeof owner);
+  CHECK(owner == me);
+  give_back(owners);
+
+  ring_event_t members = call(node, new_op(RING_OP_MEMBERS, 13, "", ""), RING_OK);
+  CHECK(members.b == 1 && members.data.len > 2 && members.data.ptr[0] == '[');
+  give_back(members);
+
+  ring_op_t unknown = new_op(RING_OP_OWNERS, 14, "some key", "");
+  unknown.flags = RING_LOCAL;
+  CHECK_STATUS(ring_call(node, &unknown, NULL, NULL), RING_INVALID);
+}
+
 static void batch(ring_node_t *node) {
   ring_change_t changes[3];
   memset(changes, 0, sizeof changes);
@@ -141,6 +163,7 @@ int main(int argc, char **argv) {
     ring_cq_t *cq = new_queue();
     if (round == 0) {
       keys(node);
+      ring(node);
       batch(node);
       packed(node, cq);
       scan(node, cq);

@@ -36,7 +36,7 @@ AT(ring_event_t, b, 32);
 AT(ring_event_t, data, 40);
 AT(ring_event_t, owner, 56);
 
-SIZE(ring_options_t, 136);
+SIZE(ring_options_t, 176);
 AT(ring_options_t, size, 0);
 AT(ring_options_t, flags, 4);
 AT(ring_options_t, name, 8);
@@ -53,6 +53,10 @@ AT(ring_options_t, max_inflight, 112);
 AT(ring_options_t, reserved, 116);
 AT(ring_options_t, timeout_ns, 120);
 AT(ring_options_t, open_timeout_ns, 128);
+AT(ring_options_t, keys_dir, 136);
+AT(ring_options_t, advertise, 152);
+AT(ring_options_t, weight, 168);
+AT(ring_options_t, reserved2, 172);
 
 SIZE(ring_change_t, 40);
 AT(ring_change_t, op, 0);

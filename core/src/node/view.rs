@@ -1,9 +1,10 @@
 //! Questions about a node that change nothing.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::Node;
-use crate::directory::Table;
+use crate::directory::{Registered, Table};
 use crate::genesis::Genesis;
 use crate::group::Group;
 use crate::ids::{GroupId, LogIndex, LogSeq, MemberId};
@@ -44,6 +45,15 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn directory(&self) -> Option<&'a Table> {
         self.0.table.as_ref()
+    }
+
+    /// Everyone who is registered, sorted by id, as far as this node knows; before the first directory the founders.
+    #[must_use]
+    pub fn registered(&self) -> Vec<Registered> {
+        let table = self.0.table.as_ref().map(|table| table.members.clone());
+        table.unwrap_or_else(|| {
+            self.genesis().map_or_else(Vec::new, |genesis| Table::of_genesis(genesis).members)
+        })
     }
 
     /// Members by id, with name and address.
