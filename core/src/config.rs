@@ -108,7 +108,7 @@ pub struct Limits {
     pub cursors: usize,
     /// Most reads waiting on this member.
     pub reads: usize,
-    /// Most connections that have not yet shaken hands.
+    /// Most connections that have not yet shaken hands, and most members that are connected and not registered.
     pub strangers: usize,
     /// Most clients connected to this member.
     pub clients: usize,

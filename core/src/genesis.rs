@@ -70,6 +70,12 @@ impl Genesis {
         self.layout().preferred_leader(group)
     }
 
+    /// One of the founders.
+    #[must_use]
+    pub fn founder(&self, id: MemberId) -> Option<&Founder> {
+        self.members.iter().find(|founder| founder.id == id)
+    }
+
     /// The first replica id that the genesis gives to nobody.
     #[must_use]
     pub fn next_replica(&self) -> ReplicaId {

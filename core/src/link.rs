@@ -22,6 +22,8 @@ pub(crate) struct Links {
     timers: Timers,
     strangers_max: usize,
     clients_max: usize,
+    /// As many members that are not registered are let in as connections that have not shaken hands.
+    guests_max: usize,
     conns: BTreeMap<ConnId, Conn>,
     up: BTreeMap<MemberId, ConnId>,
     targets: Vec<Target>,
@@ -79,6 +81,11 @@ enum TargetState {
 /// So many idle times without a sign of life break a link.
 const SILENCE: u32 = 4;
 
+/// A link that was lost, with both its ends alive, is up again within this: it is noticed on either side, and dialled.
+pub(crate) fn flap(timers: &Timers) -> Duration {
+    timers.election_max * SILENCE * 2 + timers.redial_max
+}
+
 /// What became of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
@@ -109,7 +116,12 @@ pub(crate) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn judge(&self, who: &Identity, clients_full: bool) -> Result<(), Refusal> {
+    /// True for a member that is not registered: it may talk, to ask for that.
+    fn is_guest(&self, who: MemberId) -> bool {
+        who.is_joiner() && !self.members.contains_key(&who)
+    }
+
+    fn judge(&self, who: &Identity, is_full: bool) -> Result<(), Refusal> {
         if who.cluster_name != self.me.cluster_name {
             return Err(Refusal::ClusterName { expected: self.me.cluster_name.clone() });
         }
@@ -125,7 +137,7 @@ impl Judge<'_> {
             return Err(Refusal::Twin);
         }
         if who.member.is_client() {
-            return if clients_full { Err(Refusal::Full) } else { Ok(()) };
+            return if is_full { Err(Refusal::Full) } else { Ok(()) };
         }
         if self.me.member.is_client() {
             return Ok(());
@@ -137,7 +149,11 @@ impl Judge<'_> {
         let Some((name, birth)) = self.members.get(&who.member) else {
             // Who is not registered yet may ask for it, once there is a cluster; whom a joiner finds it believes.
             let may_join = joins(who.member) && self.me.cluster.is_some();
-            return if may_join || joins(self.me.member) { Ok(()) } else { Err(Refusal::Stranger) };
+            return match may_join || joins(self.me.member) {
+                true if is_full => Err(Refusal::Full),
+                true => Ok(()),
+                false => Err(Refusal::Stranger),
+            };
         };
         if *name != who.name {
             return Err(Refusal::Stranger);
@@ -163,6 +179,7 @@ impl Links {
             timers,
             strangers_max,
             clients_max,
+            guests_max: strangers_max,
             conns: BTreeMap::new(),
             up: BTreeMap::new(),
             targets: Vec::new(),
@@ -321,7 +338,6 @@ impl Links {
         let state = self.conns.get(&conn)?;
         let Stage::Handshake { .. } = state.stage else { return None };
         let accepted = state.target.is_none();
-        let clients_full = self.clients >= self.clients_max;
         let (who, versions, welcome) = if let Message::Hello(hello) = message
             && accepted
         {
@@ -343,13 +359,35 @@ impl Links {
             let reason = Refusal::Version { min: VERSION_MIN, max: VERSION_MAX };
             return Some(Handshake::Refused { who: Some(who.member), reason });
         }
-        if let Err(reason) = judge.judge(who, clients_full) {
+        let is_full = accepted && self.is_full_for(who.member, judge);
+        if let Err(reason) = judge.judge(who, is_full) {
             return Some(Handshake::Refused { who: Some(who.member), reason });
         }
         let seen = judge.boots.get(&who.member).copied().unwrap_or_default();
         let founded = judge.members.get(&who.member).is_some_and(|(_, birth)| birth.is_some());
         let new_boot = (founded && who.boot != seen).then_some(who.boot);
         Some(Handshake::Accepted(Box::new(Accepted { who: who.clone(), new_boot, welcome })))
+    }
+
+    /// True when there is no room for one more like this one. What it has itself is given up for the new connection.
+    fn is_full_for(&self, member: MemberId, judge: &Judge<'_>) -> bool {
+        if member.is_client() {
+            return self.clients >= self.clients_max;
+        }
+        let guests = self.conns.values().filter(|conn| match conn.stage {
+            Stage::Pending { who, .. } | Stage::Up(who) => who != member && judge.is_guest(who),
+            Stage::Handshake { .. } => false,
+        });
+        judge.is_guest(member) && guests.count() >= self.guests_max
+    }
+
+    /// At the address that was dialled there is this node itself. An address that is a member's is dialled on: the
+    /// member may come back to it.
+    pub(crate) fn on_dialled_itself(&mut self, conn: ConnId) {
+        let Some(place) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
+        if self.targets[place].member.is_none() {
+            self.targets[place].state = TargetState::Retired;
+        }
     }
 
     /// Who answers at the address that was dialled; another address of the same member is not dialled any more.
@@ -512,4 +550,61 @@ pub(crate) fn cluster_id(name: &str, births: impl Iterator<Item = (MemberId, u64
         text.extend_from_slice(&birth.to_le_bytes());
     }
     ClusterId(twox_hash::XxHash64::oneshot(0, &text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    const A_MINUTE: Duration = Duration::from_secs(60);
+
+    fn me() -> Identity {
+        Identity {
+            cluster_name: "c".to_string(),
+            cluster: Some(ClusterId(1)),
+            member: MemberId::joiner(1),
+            name: "m".to_string(),
+            boot: Boot(1),
+            earlier: Vec::new(),
+            birth: 1,
+            agreement: 0,
+            ring: crate::ring::parameters(),
+        }
+    }
+
+    fn dials(links: &mut Links, now: Instant) -> Vec<Dial> {
+        let mut out = Vec::new();
+        links.drive(now, &mut out);
+        let dials = out.into_iter().filter_map(|output| match output {
+            Output::Connect { dial, .. } => Some(dial),
+            _ => None,
+        });
+        dials.collect()
+    }
+
+    /// Dials, and finds this node itself there.
+    fn dial_itself(links: &mut Links, now: Instant, conn: ConnId) {
+        let dial = dials(links, now).pop().expect("it is due");
+        links.on_connected(now, conn, Some(dial), &me(), &mut Vec::new());
+        links.on_dialled_itself(conn);
+        links.drop_conn(now, conn);
+    }
+
+    /// The own address is dialled again when it is another member's, and never given up for that one.
+    #[test]
+    fn an_own_address_may_be_anothers_later() {
+        let mut links = Links::new(Timers::default(), 8, 8);
+        let mut now = Instant(0);
+        links.add_target(now, None, "a".to_string());
+        dial_itself(&mut links, now, ConnId(1));
+        now = now + A_MINUTE;
+        assert_eq!(dials(&mut links, now), []);
+        assert_eq!(links.deadline(), None);
+
+        links.add_target(now, Some(MemberId(3)), "a".to_string());
+        dial_itself(&mut links, now, ConnId(2));
+        now = now + A_MINUTE;
+        assert_eq!(dials(&mut links, now).len(), 1);
+    }
 }

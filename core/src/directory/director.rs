@@ -1,12 +1,12 @@
 //! The part of the directory's leader: from what is asked to the next table.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::plan::{Change, ChangeRefused, Placement};
-use super::table::{Standing, Table};
-use crate::ids::{MemberId, Revision, Term};
+use super::plan::{Change, ChangeRefused, Placement, Registration};
+use super::table::{Registered, Standing, Table};
+use crate::ids::{GroupId, MemberId, Revision, Term};
 use crate::time::Instant;
 
 /// Gives the orders while its node leads the directory's group; idle otherwise.
@@ -26,13 +26,21 @@ pub struct Director {
     /// Since when a member is away, none if it is here. Of who is not in it nothing is known yet: that is no reason
     /// to take it for lost, nor for returned.
     presence: BTreeMap<MemberId, Option<Instant>>,
+    /// Orders under way, and since when this director has known of them: those of the table of `tracked`.
+    under_way: BTreeMap<GroupId, (u64, Instant)>,
+    tracked: u64,
+    /// Groups whose orders have been under way for so long that they take nobody's turn.
+    stalled: BTreeSet<GroupId>,
 }
 
 /// Bounds of a director's patience and haste.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// A member that is away for longer is given up.
+    /// A member that is away for longer is given up, and an order that is under way for longer is not waited for.
     pub replace_after: Duration,
+    /// A member that is away for longer, and not just for the time in which a broken link is made anew, may lose its
+    /// name to another one.
+    pub name_after: Duration,
     /// Most orders under way at once.
     pub moving_max: u64,
     /// Most registered members.
@@ -84,6 +92,9 @@ impl Director {
             changes: VecDeque::new(),
             refused: Vec::new(),
             presence: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            tracked: 0,
+            stalled: BTreeSet::new(),
         }
     }
 
@@ -101,6 +112,9 @@ impl Director {
         self.changes.clear();
         self.refused.clear();
         self.presence.clear();
+        self.under_way.clear();
+        self.tracked = 0;
+        self.stalled.clear();
     }
 
     /// True while its node leads.
@@ -169,15 +183,23 @@ impl Director {
     /// likes; between two calls at most one question comes of it, from [`Director::take_ask`].
     pub fn drive<P: Placement>(&mut self, now: Instant, placement: impl Fn(&Table) -> P) {
         self.note_who_is_away(now);
+        self.note_who_is_stalled(now);
         let Stage::Ready { table, revision, at_rest } = &mut self.stage else { return };
         // The next table follows from this one and the changes alone.
         if *at_rest && self.changes.is_empty() {
             return;
         }
         let mut next = table.clone();
+        let (presence, name_after) = (&self.presence, self.settings.name_after);
+        // A link that broke may belong to a member that is well. Where its namesake listens it is not any more; else
+        // it has the time to come back.
+        let is_gone = |known: &Registered, who: &Registration| {
+            let Some(Some(since)) = presence.get(&known.id) else { return false };
+            let is_lost = known.standing == Standing::Lost;
+            is_lost || known.address == who.address || now.since(*since) >= name_after
+        };
         while let Some(change) = self.changes.pop_front() {
-            let is_here = |member: MemberId| !matches!(self.presence.get(&member), Some(Some(_)));
-            match next.with(&change, self.settings.members_max, is_here) {
+            match next.with(&change, self.settings.members_max, is_gone) {
                 Ok(Some(changed)) => next = changed,
                 Ok(None) => {}
                 Err(reason) => {
@@ -188,7 +210,7 @@ impl Director {
             }
         }
         let placed = placement(&next);
-        if let Some(advanced) = next.advanced(&placed, self.settings.moving_max) {
+        if let Some(advanced) = next.advanced(&placed, self.settings.moving_max, &self.stalled) {
             next = advanced;
         }
         // A cluster's first table is yet to be written down.
@@ -213,6 +235,30 @@ impl Director {
                 Standing::Lost | Standing::Leaving => None,
             };
             self.changes.extend(change);
+        }
+    }
+
+    /// Orders that are not settled for long may never be: their groups may have lost a majority meanwhile. Others do not
+    /// wait for them for ever.
+    fn note_who_is_stalled(&mut self, now: Instant) {
+        let Stage::Ready { table, at_rest, .. } = &mut self.stage else { return };
+        if self.tracked != table.version {
+            self.tracked = table.version;
+            let before = core::mem::take(&mut self.under_way);
+            let known = |group, order| before.get(&group).filter(|&&(known, _)| known == order);
+            let moving = table.groups.iter().filter(|assignment| !assignment.settled);
+            let moving = moving.map(|assignment| (assignment.group, assignment.order));
+            let since = |(group, order)| (group, *known(group, order).unwrap_or(&(order, now)));
+            self.under_way = moving.map(since).collect();
+        }
+        let is_stalled = |&(_, &(_, since)): &(_, &(u64, Instant))| {
+            now.since(since) >= self.settings.replace_after
+        };
+        let stalled = self.under_way.iter().filter(is_stalled).map(|(&group, _)| group);
+        let stalled: BTreeSet<GroupId> = stalled.collect();
+        if stalled != self.stalled {
+            self.stalled = stalled;
+            *at_rest = false;
         }
     }
 
@@ -261,6 +307,11 @@ mod tests {
         })
     }
 
+    fn settings() -> Settings {
+        let (replace_after, name_after) = (Duration::from_secs(9), Duration::from_secs(2));
+        Settings { replace_after, name_after, moving_max: 1, members_max: 9 }
+    }
+
     fn nowhere(_: &Table) -> impl Placement + use<> {
         |_: GroupId| Vec::new()
     }
@@ -268,9 +319,7 @@ mod tests {
     /// The write of the director before it came in after the reading: a table that others have tells so.
     #[test]
     fn a_director_that_has_read_too_early_reads_again() {
-        let settings =
-            Settings { replace_after: Duration::from_secs(9), moving_max: 1, members_max: 9 };
-        let mut director = Director::new(settings);
+        let mut director = Director::new(settings());
         director.on_lead(Some(crate::ids::Term(1)));
         assert_eq!(director.take_ask(), Some(Ask::Read));
         director.on_read(Some((table(), Revision(4))));

@@ -109,7 +109,8 @@ impl<F: Fn(GroupId) -> Vec<MemberId>> Placement for F {
 }
 
 impl Table {
-    /// The table with a change in it; none when it has it already. `is_here` says who can be reached now.
+    /// The table with a change in it; none when it has it already. `is_gone` says whether a member can be taken for gone
+    /// by one that comes under its name.
     ///
     /// # Errors
     /// See [`ChangeRefused`].
@@ -117,11 +118,11 @@ impl Table {
         &self,
         change: &Change,
         members_max: usize,
-        is_here: impl Fn(MemberId) -> bool,
+        is_gone: impl Fn(&Registered, &Registration) -> bool,
     ) -> Result<Option<Self>, ChangeRefused> {
         let mut next = self.clone();
         match change {
-            Change::Register(who) => next.register(who, members_max, is_here)?,
+            Change::Register(who) => next.register(who, members_max, is_gone)?,
             Change::Leave(member) => {
                 let stays = |(id, weight): &(MemberId, u16)| id != member && *weight > 0;
                 if self.member(*member).is_some() && !self.active().any(|one| stays(&one)) {
@@ -158,7 +159,7 @@ impl Table {
         &mut self,
         who: &Registration,
         members_max: usize,
-        is_here: impl Fn(MemberId) -> bool,
+        is_gone: impl Fn(&Registered, &Registration) -> bool,
     ) -> Result<(), ChangeRefused> {
         if let Some(known) = self.members.iter_mut().find(|member| member.id == who.id) {
             if known.birth != who.birth || known.name != who.name {
@@ -171,7 +172,7 @@ impl Table {
             return Ok(());
         }
         if let Some(namesake) = self.members.iter_mut().find(|member| member.name == who.name) {
-            if is_here(namesake.id) {
+            if !is_gone(namesake, who) {
                 return Err(ChangeRefused::NameTaken);
             }
             // The directory that had the name is gone: its member is on a new one. What it held moves, and until it
@@ -197,18 +198,28 @@ impl Table {
     }
 
     /// The table one step nearer to what the placement asks for, with at most `moving_max` orders under way; none
-    /// when it is there, or when the orders under way must be settled first.
+    /// when it is there, or when the orders under way must be settled first. Groups that cannot go on take nobody's
+    /// turn: those that `stalled` names, those whose order waits for somebody who is away, and those that could
+    /// decide nothing, which get no order.
     #[must_use]
-    pub fn advanced(&self, placement: &impl Placement, moving_max: u64) -> Option<Self> {
+    pub fn advanced(
+        &self,
+        placement: &impl Placement,
+        moving_max: u64,
+        stalled: &BTreeSet<GroupId>,
+    ) -> Option<Self> {
         let mut next = self.clone();
         next.forget_who_is_gone();
         let order = self.version + 1;
         let waits_for_lost = |assignment: &Assignment| {
             assignment.target().any(|replica| !self.is_active(replica.member))
         };
-        // What waits for somebody who may never return takes nobody's turn.
-        let under_way = self.groups.iter().filter(|g| !g.settled && !waits_for_lost(g));
-        let mut moving = len_u64(under_way.count());
+        let goes_on = |assignment: &&Assignment| {
+            !assignment.settled
+                && !waits_for_lost(assignment)
+                && !stalled.contains(&assignment.group)
+        };
+        let mut moving = len_u64(self.groups.iter().filter(goes_on).count());
         for place in 0..next.groups.len() {
             let wanted = next.wanted(place, placement);
             let assignment = &next.groups[place];
@@ -216,13 +227,15 @@ impl Table {
                 next.prefer(place, &wanted);
                 continue;
             }
-            // An order that cannot be settled as long as somebody is away gives way to a new one.
-            let is_void = waits_for_lost(assignment);
-            if !(assignment.settled || is_void) || (assignment.settled && moving >= moving_max) {
-                continue;
+            let may_begin = match assignment.settled {
+                true => moving < moving_max && self.can_decide(assignment),
+                // An order that cannot be settled as long as somebody is away gives way to a new one.
+                false => waits_for_lost(assignment),
+            };
+            if may_begin {
+                moving += u64::from(assignment.settled);
+                next.order(place, order, &wanted);
             }
-            moving += u64::from(assignment.settled);
-            next.order(place, order, &wanted);
         }
         if next == *self {
             return None;
@@ -247,6 +260,12 @@ impl Table {
 
     fn is_lost(&self, id: MemberId) -> bool {
         self.member(id).is_some_and(|member| member.standing == Standing::Lost)
+    }
+
+    /// Whether the voters of a group whose order is settled, which are those in force, can decide without who is away.
+    fn can_decide(&self, assignment: &Assignment) -> bool {
+        let away = assignment.voters.iter().filter(|voter| self.is_lost(voter.member)).count();
+        away * 2 < assignment.voters.len()
     }
 
     /// Who should hold a group.
@@ -278,9 +297,9 @@ impl Table {
         let somebody_leaves = !assignment.voters.iter().all(|replica| stays(&replica));
         let voting = assignment.voters.iter().map(|voter| voter.member);
         let lost: Vec<MemberId> = voting.filter(|&member| self.is_lost(member)).collect();
-        let can_decide = lost.len() * 2 < assignment.voters.len();
         // Who leaves takes its vote along.
-        let most = if can_decide || somebody_leaves { voters.len() - 1 } else { lost.len() };
+        let must_decide = self.can_decide(assignment) || somebody_leaves;
+        let most = if must_decide { voters.len() - 1 } else { lost.len() };
         voters.extend(lost.into_iter().take(room.min(most)));
     }
 

@@ -182,8 +182,8 @@ impl Table {
         }
     }
 
-    /// True when everything is sorted and named once, every group has a voter, and no replica has an id that may be
-    /// given again.
+    /// True when everything is sorted and named once, every group has a voter, every replica is on a registered member,
+    /// and none has an id that may be given again.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let names: BTreeSet<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
@@ -193,6 +193,7 @@ impl Table {
             !assignment.voters.is_empty()
                 && ids.len() == assignment.replicas().count()
                 && members.len() == assignment.replicas().count()
+                && members.iter().all(|&member| self.member(member).is_some())
                 && ids.last().is_none_or(|&last| last < self.next_replica)
                 && assignment.order <= self.version
                 && (!assignment.settled || assignment.retiring.is_empty())
@@ -201,6 +202,19 @@ impl Table {
             && names.len() == self.members.len()
             && self.groups.is_sorted_by(|a, b| a.group < b.group)
             && self.groups.iter().all(sound)
+    }
+
+    /// True when it can be the directory of the cluster that begins like this: it names each of its groups, and no
+    /// others; its founders are those; and it gives away no replica id that they have had.
+    #[must_use]
+    pub fn is_of(&self, genesis: &Genesis) -> bool {
+        let is_one_of_them = |member: &Registered| {
+            !member.id.is_founder()
+                || genesis.founder(member.id).is_some_and(|founder| founder.birth == member.birth)
+        };
+        self.groups.iter().map(|assignment| assignment.group).eq(genesis.all_groups())
+            && self.members.iter().all(is_one_of_them)
+            && self.next_replica >= genesis.next_replica()
     }
 
     /// Groups whose order is not settled.

@@ -7,12 +7,14 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::Node;
+use super::directory::TEXT_MAX;
 use crate::config::{Config, ConfigError, Limits, Timers};
 use crate::ids::{GroupId, RequestId};
 use crate::io::{Action, Call, Consistency, Failure, Output, Refused};
 use crate::ring::shard_of;
 use crate::shard::command::{Command, Query, Scan};
 use crate::time::Now;
+use crate::wire::bounded::MEMBERS_MAX;
 
 impl Node {
     /// The only way for the application to act on the node. Accepted calls are answered by one
@@ -148,10 +150,12 @@ fn check_call(call: &Call, limits: &Limits) -> Result<usize, Refused> {
 pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     let wrong = |field, problem| Err(ConfigError { field, problem });
     for (field, name) in [("cluster", &config.cluster), ("name", &config.name)] {
-        if name.is_empty() || name.len() > 255 {
-            return wrong(field, format!("{name:?} must have 1 to 255 bytes"));
+        check_text(field, name)?;
+        if name.is_empty() {
+            return wrong(field, String::from("empty; 1 to 255 bytes are allowed"));
         }
     }
+    check_text("address", &config.address)?;
     validate_limits(&config.limits)?;
     validate_timers(&config.timers)?;
     if config.client {
@@ -170,9 +174,6 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return wrong("address", String::from(problem));
         }
     }
-    if config.address.len() > 255 {
-        return wrong("address", String::from("may have 255 bytes"));
-    }
     if !config.members.is_empty() {
         let mut names: alloc::vec::Vec<&str> =
             config.members.iter().map(|member| member.0.as_str()).collect();
@@ -180,8 +181,12 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return wrong("members", format!("{:?} stands there twice", pair[0]));
         }
-        if let Some(bad) = names.iter().find(|name| name.is_empty() || name.len() > 255) {
-            return wrong("members", format!("the name {bad:?} must have 1 to 255 bytes"));
+        for (name, address) in &config.members {
+            check_text("members", name)?;
+            check_text("members", address)?;
+        }
+        if names.contains(&"") {
+            return wrong("members", String::from("a name is empty; 1 to 255 bytes are allowed"));
         }
         if !names.contains(&config.name.as_str()) {
             let problem = format!("{:?} is not one of the members {names:?}", config.name);
@@ -200,8 +205,26 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// A name or an address as the directory's table takes it: longer ones, and those with control characters, which
+/// stand for members that have lost their name, are nobody's.
+fn check_text(field: &'static str, text: &str) -> Result<(), ConfigError> {
+    if text.len() > TEXT_MAX {
+        let problem = format!("{} bytes; {TEXT_MAX} are allowed", text.len());
+        return Err(ConfigError { field, problem });
+    }
+    if text.contains(char::is_control) {
+        let problem = format!("{text:?} holds a control character; none is allowed");
+        return Err(ConfigError { field, problem });
+    }
+    Ok(())
+}
+
 fn validate_limits(limits: &Limits) -> Result<(), ConfigError> {
     let wrong = |problem| Err(ConfigError { field: "limits", problem });
+    if !(1..=MEMBERS_MAX).contains(&limits.members) {
+        let problem = format!("members: {}; 1 to {MEMBERS_MAX} are allowed", limits.members);
+        return wrong(problem);
+    }
     // More than this a peer refuses to decode.
     let counts = [limits.append_entries, limits.batch_ops, limits.scan_keys];
     if counts.iter().any(|&count| count == 0 || count > 65_536)

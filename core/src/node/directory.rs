@@ -8,8 +8,10 @@ use core::cell::OnceCell;
 
 use bytes::Bytes;
 
-use super::Node;
-use crate::directory::{Ask, Assignment, Change, Duty, Registration, Standing, Step, Table};
+use super::{Departure, Node};
+use crate::directory::{
+    Ask, Assignment, Change, ChangeRefused, Duty, Registration, Standing, Step, Table,
+};
 use crate::genesis::Genesis;
 use crate::ids::{GroupId, LogSeq, MemberId, RequestId, Revision, Term};
 use crate::io::{Event, Output};
@@ -28,7 +30,7 @@ const KEY: &[u8] = b"table";
 const READ: u64 = 0;
 const WRITE: u64 = 1;
 /// Most bytes of a name and of an address.
-const TEXT_MAX: usize = 255;
+pub(super) const TEXT_MAX: usize = 255;
 
 impl Node {
     /// With each tick: what was asked for and is not in the table yet is asked for again, and the groups that this
@@ -165,7 +167,7 @@ impl Node {
     /// What peers say about the directory. To any other message it does nothing.
     pub(super) fn on_directory_message(&mut self, now: Instant, from: MemberId, message: Message) {
         if let Message::Table(table) = message {
-            self.take_table(now, table);
+            self.on_table(now, from, table);
         } else if let Message::TableVersion(version) = message {
             self.on_table_version(from, version);
         } else if let Message::Register { address, weight } = message {
@@ -177,7 +179,10 @@ impl Node {
         } else if let Message::Settled { group, order } = message {
             self.on_change(from, Change::Settle { group, order });
         } else if let Message::ChangeRefused(reason) = message {
-            self.is_leaving = false;
+            // The only answer to a leave. What else is refused was asked for before.
+            if reason == ChangeRefused::LastMember && self.departure == Departure::Leaves {
+                self.departure = Departure::Stays;
+            }
             self.event(Event::ChangeRefused { reason });
         }
     }
@@ -189,16 +194,41 @@ impl Node {
             self.directory_due = true;
         } else if matches!(change, Change::Settle { .. }) {
             // It is repeated, to whoever leads then.
-        } else if let Some(table) = self.table.clone() {
-            // Who asks the wrong one learns whom to ask.
-            self.send(from, Message::Table(table));
+        } else {
+            // Who asks the wrong one learns whom to ask, if it does not know that yet.
+            self.send(from, Message::TableVersion(self.table_version()));
         }
     }
 
-    /// A peer's table, or its word of which it has.
+    /// A peer's table. It is believed from founders and from who is registered, be it in this very table: a member that
+    /// was just born, or was away while all others were replaced, knows none of those who could tell it. Who is not
+    /// registered has nothing to tell (see [`Node::on_table_version`]), and could name whomever it likes.
+    fn on_table(&mut self, now: Instant, from: MemberId, table: Table) {
+        // A member whose genesis a crash has taken may hear of the directory before it has the genesis again.
+        let Some(genesis) = &self.genesis else { return };
+        if !table.is_of(genesis) {
+            return self.peer_fault(Some(from), "a directory that is not this cluster's");
+        }
+        let is_listed = |table: &Table| table.member(from).is_some();
+        let is_known =
+            genesis.founder(from).is_some() || self.table.as_ref().is_some_and(is_listed);
+        if !is_known && !is_listed(&table) {
+            return self.peer_fault(Some(from), "a directory from a member that is in none");
+        }
+        self.take_table(now, table);
+    }
+
+    /// True when others believe what this node says of the directory.
+    fn may_tell(&self) -> bool {
+        let is_listed = self.table.as_ref().is_some_and(|table| table.member(self.me).is_some());
+        let genesis = self.genesis.as_ref();
+        is_listed || genesis.is_some_and(|genesis| genesis.founder(self.me).is_some())
+    }
+
+    /// A peer's word of which table it has. Clients, and members that are not registered, only ask.
     pub(super) fn on_table_version(&mut self, from: MemberId, version: u64) {
         match &self.table {
-            Some(table) if table.version > version => {
+            Some(table) if table.version > version && self.may_tell() => {
                 let table = table.clone();
                 self.send(from, Message::Table(table));
             }
@@ -211,8 +241,7 @@ impl Node {
 
     /// Takes a table if it is newer than the one this node has; tells the others if this node leads the directory.
     pub(super) fn take_table(&mut self, now: Instant, table: Table) {
-        // A member whose genesis a crash has taken may hear of the directory before it has the genesis again.
-        if self.genesis.is_none() || table.version <= self.table_version() || !table.is_sound() {
+        if table.version <= self.table_version() || !table.is_sound() {
             return;
         }
         if self.director.leads() {
@@ -225,7 +254,7 @@ impl Node {
         if !self.config.client {
             // Before anything that follows from it: a member that knew an older one after its next start could make a
             // replica under an id that it had and dropped.
-            self.records.push(Record::Table(Box::new(table.clone())));
+            self.record_table(&table);
         }
         self.director.on_version(table.version);
         self.directory_due = true;
@@ -235,6 +264,30 @@ impl Node {
         if !self.config.client {
             self.do_duties(now);
             self.follow_orders(now);
+        }
+        self.note_departure();
+    }
+
+    /// A batch holds one table, however many came in one turn: the newest, in the place of the first. It is durable as a
+    /// whole or not at all, so nothing that followed from an earlier one stands in it without this.
+    fn record_table(&mut self, table: &Table) {
+        let staged = self.records.iter_mut().find_map(|record| match record {
+            Record::Table(staged) => Some(staged),
+            Record::Birth { .. }
+            | Record::Genesis(_)
+            | Record::Founded
+            | Record::Boot(_)
+            | Record::PeerBoot { .. }
+            | Record::Vote { .. }
+            | Record::Entries { .. }
+            | Record::Cut { .. }
+            | Record::Checkpoint(_)
+            | Record::Replica { .. }
+            | Record::Dropped { .. } => None,
+        });
+        match staged {
+            Some(staged) => **staged = table.clone(),
+            None => self.records.push(Record::Table(Box::new(table.clone()))),
         }
     }
 
@@ -270,10 +323,6 @@ impl Node {
         }
         let me = self.me;
         let listed = |table: &Table| table.member(me).is_some();
-        let was_listed = before.is_some_and(listed);
-        if self.is_leaving && was_listed && !listed(&table) {
-            self.event(Event::Left);
-        }
         // One of the cluster's for the first time: a founder was from the beginning, and one that starts again is
         // when it wakes.
         if self.me.is_joiner() && !self.is_up && listed(&table) {
@@ -322,7 +371,7 @@ impl Node {
 
     /// Forgets a replica: nothing that it promised can be needed any more. Its state goes only when the log durably says
     /// so: a log that was cut and has no state left contradicts itself.
-    fn drop_replica(&mut self, id: GroupId) {
+    pub(super) fn drop_replica(&mut self, id: GroupId) {
         let Some(mut group) = self.groups.remove(&id) else { return };
         self.deadlines.remove(&(group.raft.deadline(), id));
         self.persist.memory_bytes -= group.counted_bytes;
@@ -358,6 +407,7 @@ impl Node {
             self.loads.remove(&load);
             self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: load }));
         }
+        self.load_waiting();
         self.beats_forget(id);
         self.store.remove(&id);
         self.dropping.insert(id);
@@ -379,6 +429,20 @@ impl Node {
     pub(super) fn on_dropped(&mut self, now: Instant, group: GroupId) {
         self.dropping.remove(&group);
         self.do_duties(now);
+        self.note_departure();
+    }
+
+    /// A member that was told to go has gone when it is not registered, and what it held is forgotten. It may never
+    /// have been registered, or not know that it is by now: what it may have asked for is taken back, once. If that is
+    /// lost, the cluster takes it for lost later.
+    fn note_departure(&mut self) {
+        let is_gone = self.table.as_ref().is_some_and(|table| table.member(self.me).is_none());
+        let holds = !self.groups.is_empty() || !self.dropping.is_empty();
+        if self.departure == Departure::Leaves && !self.config.client && is_gone && !holds {
+            self.departure = Departure::Left;
+            self.tell_directory(Message::Leave);
+            self.event(Event::Left);
+        }
     }
 
     fn beats_forget(&mut self, id: GroupId) {
@@ -449,11 +513,15 @@ impl Node {
             return;
         }
         let listed = self.table.as_ref().and_then(|table| table.member(self.me));
-        if self.is_leaving {
-            if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
-                self.tell_directory(Message::Leave);
+        match self.departure {
+            Departure::Stays => {}
+            Departure::Leaves => {
+                if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
+                    self.tell_directory(Message::Leave);
+                }
+                return self.note_departure();
             }
-            return;
+            Departure::Left => return,
         }
         // Without a table nobody knows yet whom to ask, unless this member is none of the founders.
         if self.table.is_none() && !self.me.is_joiner() {
@@ -506,7 +574,9 @@ impl Node {
     /// Asks to be let go: what this member holds moves elsewhere, then [`Event::Left`] says that it may be closed for
     /// good. Until then it serves as before.
     pub fn leave(&mut self) {
-        self.is_leaving = true;
+        if self.departure == Departure::Stays {
+            self.departure = Departure::Leaves;
+        }
     }
 }
 

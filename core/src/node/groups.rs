@@ -227,12 +227,8 @@ impl Node {
             if self.loads.remove(&snapshot).is_some() {
                 self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
             }
-            if self.loads.len() < SENDING_MAX
-                && let Some((next, group)) = self.loads_waiting.pop_front()
-            {
-                self.load(group, next, 0);
-            }
         }
+        self.load_waiting();
         for install in fx.installs {
             let task = StoreTask::Install {
                 group: id,
@@ -245,6 +241,15 @@ impl Node {
         }
         for what in fx.faults {
             self.peer_fault(None, what);
+        }
+    }
+
+    /// Snapshots that waited for others begin, as far as there is room.
+    pub(super) fn load_waiting(&mut self) {
+        while self.loads.len() < SENDING_MAX
+            && let Some((id, group)) = self.loads_waiting.pop_front()
+        {
+            self.load(group, id, 0);
         }
     }
 

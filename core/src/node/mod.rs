@@ -35,7 +35,7 @@ use crate::ids::{
     Boot, CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, RequestId, SnapshotId,
 };
 use crate::io::{Event, Halt, Input, Output, Wakeup};
-use crate::link::Links;
+use crate::link::{Links, flap};
 use crate::raft::message::{Beat, BeatAnswer};
 use crate::ring::RingView;
 use crate::rng::Rng;
@@ -157,12 +157,23 @@ pub struct Node {
     dropping: BTreeSet<GroupId>,
     /// Those of them for which the log has yet to say so durably, and in which batch it does.
     drops: VecDeque<(LogSeq, GroupId)>,
-    is_leaving: bool,
+    departure: Departure,
     /// The application was told that this member, which joined, is up.
     is_up: bool,
     ring: RingView,
     /// Other members are alive, or may be, than those of the ring.
     ring_due: bool,
+}
+
+/// How far this member is on its way out of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Departure {
+    /// It is one of the cluster's, or asks to be.
+    Stays,
+    /// It was told to go.
+    Leaves,
+    /// It holds nothing, and has said that it may be closed; it does not ask to be registered again.
+    Left,
 }
 
 /// What this turn has produced so far.
@@ -288,6 +299,7 @@ impl Node {
             table: recovered.table.clone().map(|table| *table),
             director: Director::new(DirectorSettings {
                 replace_after: config.timers.replace_after,
+                name_after: flap(&config.timers),
                 moving_max: config.limits.moves,
                 members_max: config.limits.members,
             }),
@@ -297,7 +309,7 @@ impl Node {
             guests: BTreeMap::new(),
             dropping: BTreeSet::new(),
             drops: VecDeque::new(),
-            is_leaving: false,
+            departure: Departure::Stays,
             is_up: recovered.founded,
             ring: RingView::new(me, config.limits.tracks),
             ring_due: false,

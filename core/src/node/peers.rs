@@ -182,6 +182,10 @@ impl Node {
             let message = Message::Refuse(reason.clone());
             self.outputs.0.push(Output::Send { conn, message });
         }
+        // A name may lead to this node now and elsewhere next time: as long as it knows no other address it asks on.
+        if reason == Refusal::Twin && !by_us && self.genesis.is_some() {
+            self.links.on_dialled_itself(conn);
+        }
         self.on_disconnected(now, conn);
         self.outputs.0.push(Output::Disconnect { conn });
         if !by_us && !self.config.client {
@@ -371,7 +375,7 @@ impl Node {
         if !from.is_client() {
             return None;
         }
-        if matches!(message, Message::Table(_)) {
+        if matches!(message, Message::Table(_) | Message::ChangeRefused(_)) {
             return Some("a client told what the directory says");
         }
         // The directory's own commands come from its leader, by the way of its own calls.

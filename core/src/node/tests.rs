@@ -55,6 +55,8 @@ struct Net {
     ends: BTreeMap<ConnId, (usize, ConnId)>,
     next: u64,
     cut: bool,
+    /// How often each address was dialled.
+    dials: BTreeMap<String, u64>,
     /// They reach nobody, and nobody them.
     isolated: BTreeSet<usize>,
 }
@@ -86,6 +88,7 @@ struct Effects<'a> {
 
 impl World for Effects<'_> {
     fn connect(&mut self, dial: Dial, address: String) {
+        *self.net.dials.entry(address.clone()).or_default() += 1;
         let address = address.replace("alias", "m");
         let to = self.addresses.iter().position(|known| *known == address);
         let Some(to) = to.filter(|&to| self.net.carries(self.from, to)) else {
@@ -697,4 +700,28 @@ fn a_silent_link_is_broken_off() {
     cluster.net.cut = false;
     cluster.run(Duration::from_secs(10));
     cluster.call(0, put("k", "v")).unwrap();
+}
+
+/// What no message or no directory could hold is refused before anything is started, with the field's name.
+#[test]
+fn configurations_that_cannot_be_used_are_refused() {
+    let check = |change: &dyn Fn(&mut Config)| {
+        let mut config = config(&["m0".to_string(), "m1".to_string()], "m0");
+        change(&mut config);
+        super::calls::validate(&config).err().map(|error| error.field)
+    };
+    let long = "m".repeat(256);
+    assert_eq!(check(&|_| {}), None);
+    assert_eq!(check(&|config| config.limits.members = 1024), None);
+    assert_eq!(check(&|config| config.limits.members = 1025), Some("limits"));
+    assert_eq!(check(&|config| config.limits.members = 0), Some("limits"));
+    for bad in ["", "a\nb", "\u{0}7", &long] {
+        assert_eq!(check(&|config| config.cluster = bad.to_string()), Some("cluster"));
+        assert_eq!(check(&|config| config.name = bad.to_string()), Some("name"));
+        assert_eq!(check(&|config| config.members[1].0 = bad.to_string()), Some("members"));
+    }
+    for bad in ["a\tb", &long] {
+        assert_eq!(check(&|config| config.address = bad.to_string()), Some("address"));
+        assert_eq!(check(&|config| config.members[1].1 = bad.to_string()), Some("members"));
+    }
 }

@@ -225,7 +225,7 @@ pub enum Refusal {
     Wiped,
     /// The caller is not a member that the refusing side knows.
     Stranger,
-    /// No room for more clients.
+    /// No room for more clients, or for more members that are not registered yet.
     Full,
     /// Both sides have the same id.
     Twin,

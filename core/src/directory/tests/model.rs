@@ -128,8 +128,12 @@ impl Cluster {
     fn new() -> Self {
         let genesis = genesis(3, SHARDS);
         let table = Table::of_genesis(&genesis);
-        let settings =
-            DirectorSettings { replace_after: Duration::ZERO, moving_max: 2, members_max: 5 };
+        let settings = DirectorSettings {
+            replace_after: Duration::ZERO,
+            name_after: Duration::ZERO,
+            moving_max: 2,
+            members_max: 5,
+        };
         let mut directors = [Director::new(settings.clone()), Director::new(settings)];
         directors.iter_mut().for_each(|director| director.on_lead(Some(Term(1))));
         let group = |group| Group {

@@ -15,12 +15,7 @@ impl Cluster {
 
     /// A member that joins from an empty disk, to be reached at this place.
     fn joiner(&self, place: usize, name: &str, seed: u64) -> Member {
-        let config = Config {
-            name: name.to_string(),
-            join: alloc::vec!["nobody".to_string(), "m0".to_string()],
-            address: alloc::format!("m{place}"),
-            ..settings()
-        };
+        let config = joining(place, name);
         let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
         let restored = Restored { log: Recovered::default(), store };
         let seed = crate::ids::len_u64(place) + seed;
@@ -40,8 +35,12 @@ impl Cluster {
     }
 
     fn alone() -> Self {
+        Self::alone_with(settings())
+    }
+
+    fn alone_with(config: Config) -> Self {
         let mut cluster = Self::start(1);
-        let config = Config { name: "m0".to_string(), address: "m0".to_string(), ..settings() };
+        let config = Config { name: "m0".to_string(), address: "m0".to_string(), ..config };
         let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
         let restored = Restored { log: Recovered::default(), store };
         let node = Node::new(config, restored, 1, cluster.now).unwrap();
@@ -101,6 +100,13 @@ fn settings() -> Config {
     let mut config = Config { shards: 4, ..Config::default() };
     config.timers.replace_after = Duration::from_secs(20);
     config
+}
+
+/// Of a member that joins, at this place, through its own address, nobody's, and the first member's.
+fn joining(place: usize, name: &str) -> Config {
+    let address = alloc::format!("m{place}");
+    let join = alloc::vec![address.clone(), "nobody".to_string(), "m0".to_string()];
+    Config { name: name.to_string(), join, address, ..settings() }
 }
 
 const GROUPS: [GroupId; 5] = [GroupId(0), GroupId(1), GroupId(2), GroupId(3), GroupId(4)];
@@ -273,6 +279,64 @@ fn a_client_follows_a_member_to_its_new_directory() {
     cluster.assert_voters(&[0, 1, 2]);
 }
 
+/// A member that is told to go before it was ever registered has nothing to leave: it learns so, and asks for nothing any
+/// more.
+#[test]
+fn a_member_that_was_never_registered_leaves() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.run(Duration::from_secs(10));
+    let twin = cluster.join("m1");
+    cluster.run(Duration::from_secs(2));
+    let has_left = |cluster: &Cluster| cluster.members[twin].events.contains(&Event::Left);
+    assert!(!has_left(&cluster));
+    cluster.members[twin].node.leave();
+    cluster.run(Duration::from_millis(200));
+    assert!(has_left(&cluster));
+
+    // Its name is free meanwhile, and it is not registered after all.
+    cluster.net.isolated.insert(1);
+    cluster.run(Duration::from_secs(40));
+    assert_eq!(cluster.table(0).member(cluster.id(twin)), None);
+    let left = cluster.members[twin].events.iter().filter(|event| **event == Event::Left);
+    assert_eq!(left.count(), 1);
+}
+
+/// A member that has asked to be registered, and is told to go before it hears of it, takes back what it asked for.
+#[test]
+fn a_request_to_be_registered_is_taken_back() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.join("m2");
+    cluster.run(Duration::from_secs(20));
+    let id = cluster.id(2);
+    let last = cluster.join("m3");
+    let joins = |cluster: &Cluster| cluster.members[last].node.table.is_some();
+    while !joins(&cluster) {
+        cluster.run(Duration::from_millis(10));
+    }
+    // The directory's leader writes it down only when another disk has it.
+    let leader = cluster.leaders(GroupId::DIRECTORY)[0];
+    for member in (0..3).filter(|&member| member != leader) {
+        cluster.members[member].disk_stalls = true;
+    }
+    cluster.run(Duration::from_millis(150));
+    cluster.members[last].node.leave();
+    cluster.run(Duration::from_millis(150));
+    assert!(cluster.members[last].events.contains(&Event::Left));
+    for member in 0..3 {
+        cluster.members[member].disk_stalls = false;
+        let upto = cluster.members[member].appended.last().map(|batch| batch.seq);
+        let stored = upto.map(|upto| Input::Stored { upto });
+        cluster.members[member].inputs.extend(stored);
+        cluster.members[member].appended.clear();
+    }
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.table(0).member(cluster.id(last)), None);
+    assert!(cluster.table(0).member(id).is_some());
+    assert!(cluster.is_at_rest());
+}
+
 /// With one member away for good another may still go: what is left must be able to decide without the one that is
 /// away.
 #[test]
@@ -408,7 +472,7 @@ fn a_table_before_the_genesis_is_put_off() {
         birth: cluster.members[place].node.birth,
         weight: 1,
     };
-    table = table.with(&Change::Register(registration), 10, |_| true).unwrap().unwrap();
+    table = table.with(&Change::Register(registration), 10, |_, _| false).unwrap().unwrap();
     let now = cluster.now.instant;
     cluster.members[place].node.on_peer_message(now, MemberId(1), Message::Table(table));
     cluster.net.isolated.clear();
@@ -422,7 +486,9 @@ fn a_table_before_the_genesis_is_put_off() {
 fn names_and_addresses_are_bounded() {
     let mut cluster = Cluster::alone();
     let well = cluster.join("m1");
-    let bad = cluster.join("\u{0}1");
+    let bad = cluster.join("m2");
+    // No configuration allows it: another program's member may call itself so.
+    cluster.members[bad].node.config.name = "\u{0}1".to_string();
     cluster.run(Duration::from_secs(10));
     assert!(cluster.table(0).member(cluster.id(well)).is_some());
     assert_eq!(cluster.table(0).member(cluster.id(bad)), None);
@@ -451,6 +517,182 @@ fn the_latest_start_of_a_guest_counts() {
     assert_eq!(cluster.members[0].node.boots.get(&id), Some(&boot));
 }
 
+/// A table is taken from who is registered in it or was before, and only if it can be this cluster's.
+#[test]
+fn a_table_is_believed_from_members() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    let guest = cluster.join("m1");
+    cluster.run(Duration::from_secs(10));
+    let (now, me, guest) = (cluster.now.instant, cluster.id(1), cluster.id(guest));
+    let node = &mut cluster.members[1].node;
+    let table = node.table.clone().unwrap();
+    assert_eq!(table.member(guest), None);
+    let later = |by: u64| Table { version: table.version + by, ..table.clone() };
+    let mut tells = |from: MemberId, table: &Table| {
+        let faults = node.peer_faults;
+        node.on_peer_message(now, from, Message::Table(table.clone()));
+        let is_taken = node.table.as_ref() == Some(table);
+        assert_ne!(is_taken, node.peer_faults > faults, "taken, or counted as a fault");
+        is_taken
+    };
+
+    assert!(!tells(guest, &later(1)), "a member that is in neither table");
+    assert!(tells(MemberId(1), &later(1)), "a founder");
+    let listed = later(1).with(
+        &Change::Register(Registration {
+            id: guest,
+            name: "m2".to_string(),
+            address: "m2".to_string(),
+            birth: 1,
+            weight: 1,
+        }),
+        10,
+        |_, _| false,
+    );
+    let listed = listed.unwrap().unwrap();
+    assert!(tells(guest, &listed), "a member that this table registers");
+    let without = Table { version: listed.version + 1, ..table.clone() };
+    assert!(tells(guest, &without), "a member that was registered until now");
+    assert!(!tells(guest, &later(9)));
+
+    let lacks_a_group = Table { groups: table.groups[1..].to_vec(), ..later(10) };
+    assert!(!tells(MemberId(1), &lacks_a_group));
+    let mut has_another = later(10);
+    has_another.groups.push(has_another.groups[1].clone());
+    has_another.groups[5].group = GroupId(9);
+    assert!(!tells(MemberId(1), &has_another));
+    let mut other_founder = later(10);
+    other_founder.members[0].birth ^= 1;
+    assert!(!tells(MemberId(1), &other_founder));
+    let used = crate::ids::ReplicaId(1);
+    assert!(!tells(MemberId(1), &Table { next_replica: used, ..later(10) }));
+    assert!(table.member(me).is_some());
+}
+
+/// Who asks a member that does not lead the directory hears which table it has, not all of the table.
+#[test]
+fn who_asks_the_wrong_one_hears_of_the_version() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.join("m2");
+    cluster.run(Duration::from_secs(20));
+    let leader = cluster.leaders(GroupId::DIRECTORY)[0];
+    let (asked, asks) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (now, from) = (cluster.now, cluster.id(asks));
+    let node = &mut cluster.members[asked].node;
+    node.on_peer_message(now.instant, from, Message::Leave);
+    let mut out = Outbox::new();
+    node.flush(now, &mut out);
+    let (conn, version) = (node.links.conn_of(from).unwrap(), node.table_version());
+    let told = Output::Send { conn, message: Message::TableVersion(version) };
+    assert!(out.outputs().contains(&told));
+    let is_table =
+        |output: &&Output| matches!(output, Output::Send { message: Message::Table(_), .. });
+    assert_eq!(out.outputs().iter().filter(is_table).count(), 0);
+}
+
+/// Tables that come in one turn are one record, and what follows from them stands behind it.
+#[test]
+fn a_batch_holds_one_table() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(10));
+    let node = &mut cluster.members[0].node;
+    let (me, group) = (node.me, GroupId(1));
+    let mut table = node.table.clone().unwrap();
+    // The replica of this member is replaced, twice.
+    let mut moves = |by: u64| {
+        table.version += by;
+        let assignment = &mut table.groups[1];
+        let place = assignment.voters.iter().position(|voter| voter.member == me).unwrap();
+        assignment.voters[place].id = table.next_replica;
+        assignment.order = table.version;
+        table.next_replica = table.next_replica.next();
+        table.clone()
+    };
+    let now = cluster.now;
+    for table in [moves(1), moves(1)] {
+        node.on_peer_message(now.instant, MemberId(2), Message::Table(table));
+    }
+    node.on_dropped(now.instant, group);
+    let mut out = Outbox::new();
+    node.flush(now, &mut out);
+    let batch = out.outputs().iter().find_map(|output| match output {
+        Output::Append(batch) => Some(batch),
+        _ => None,
+    });
+    let records: Vec<&Record> = batch.unwrap().records.iter().collect();
+    let tables: Vec<&Record> =
+        records.iter().copied().filter(|record| matches!(record, Record::Table(_))).collect();
+    assert_eq!(tables, [&Record::Table(Box::new(table.clone()))]);
+    let at = |wanted: &Record| records.iter().position(|record| *record == wanted).unwrap();
+    let dropped = at(&Record::Dropped { group });
+    let made = at(&Record::Replica { group, replica: table.groups[1].on_member(me).unwrap().id });
+    assert!(at(tables[0]) < dropped && dropped < made);
+}
+
+/// A snapshot that waited for others to be sent begins when those end with their group.
+#[test]
+fn a_dropped_replica_makes_room_for_other_snapshots() {
+    use crate::ids::SnapshotId;
+
+    let mut cluster = Cluster::alone();
+    let node = &mut cluster.members[0].node;
+    for number in 0..8 {
+        node.loads.insert(SnapshotId(number), GroupId(1));
+    }
+    node.loads_waiting.extend([(SnapshotId(98), GroupId(1)), (SnapshotId(99), GroupId(2))]);
+    node.drop_replica(GroupId(1));
+    let task = StoreTask::Load { group: GroupId(2), id: SnapshotId(99), chunk: 0 };
+    assert!(node.outputs.0.contains(&Output::Store(task)));
+    assert_eq!(node.loads, BTreeMap::from([(SnapshotId(99), GroupId(2))]));
+    assert!(node.loads_waiting.is_empty());
+}
+
+/// A member that joins through a list with its own address finds out and dials that no more.
+#[test]
+fn an_own_address_is_not_dialled_for_ever() {
+    let mut cluster = Cluster::alone();
+    let place = cluster.join("m1");
+    cluster.run(Duration::from_secs(20));
+    assert!(cluster.table(0).member(cluster.id(place)).is_some());
+    let dials = cluster.net.dials["m1"];
+    cluster.run(Duration::from_secs(60));
+    assert_eq!(cluster.net.dials["m1"], dials);
+    assert!(cluster.net.dials["nobody"] > 20, "an address where nobody is may be somebody's later");
+}
+
+/// There is no room for ever more members that nobody registers; members and clients are not kept out by them.
+#[test]
+fn guests_are_bounded() {
+    use crate::wire::message::Refusal;
+
+    let mut config = settings();
+    config.limits.strangers = 2;
+    let mut cluster = Cluster::alone_with(config);
+    cluster.join("m1");
+    cluster.run(Duration::from_secs(10));
+    for _ in 0..4 {
+        cluster.join("m1");
+        cluster.run(Duration::from_secs(3));
+    }
+    let connected = |cluster: &Cluster, place: usize| {
+        cluster.members[0].node.links.conn_of(cluster.id(place)).is_some()
+    };
+    let let_in: Vec<bool> = (2..6).map(|guest| connected(&cluster, guest)).collect();
+    assert_eq!(let_in, [true, true, false, false]);
+    let is_refused = |event: &Event| {
+        matches!(event, Event::PeerRefused { reason: Refusal::Full, by_us: false, .. })
+    };
+    assert!(cluster.members[5].events.iter().any(is_refused));
+    assert!(connected(&cluster, 1));
+
+    // One of them goes: there is room for another one.
+    cluster.net.isolated.insert(2);
+    cluster.run(Duration::from_secs(20));
+    assert_eq!((2..6).filter(|&guest| connected(&cluster, guest)).count(), 2);
+}
+
 /// Members on ever new directories that are never registered are forgotten when they go.
 #[test]
 fn guests_are_forgotten() {
@@ -470,12 +712,7 @@ fn guests_are_forgotten() {
 impl Cluster {
     /// A member that joins is started again on this log; its connections break.
     fn rejoin(&mut self, place: usize, name: &str, log: Recovered) {
-        let config = Config {
-            name: name.to_string(),
-            join: alloc::vec!["nobody".to_string(), "m0".to_string()],
-            address: alloc::format!("m{place}"),
-            ..settings()
-        };
+        let config = joining(place, name);
         let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
         self.next_request += 1;
         let node = Node::new(config, Restored { log, store }, self.next_request, self.now).unwrap();
