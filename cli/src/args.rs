@@ -223,15 +223,17 @@ pub(crate) enum KvVerb {
     },
     /// Print keys and values in order
     Scan(KvScan),
+    /// Print changes as they are committed, until interrupted
+    Watch(KvWatch),
     /// Set or remove a key if it is as expected
     Cas(KvCas),
     /// Show where a partition is and how large
     Info,
 }
 
-/// `ring kv scan`.
+/// A range of keys.
 #[derive(Debug, Args)]
-pub(crate) struct KvScan {
+pub(crate) struct KvRange {
     /// Only keys that begin with this
     #[arg(long, conflicts_with_all = ["from", "to"])]
     pub(crate) prefix: Option<OsString>,
@@ -241,10 +243,33 @@ pub(crate) struct KvScan {
     /// End; this key is no longer shown
     #[arg(long)]
     pub(crate) to: Option<OsString>,
+}
+
+/// `ring kv scan`.
+#[derive(Debug, Args)]
+pub(crate) struct KvScan {
+    #[command(flatten)]
+    pub(crate) keys: KvRange,
     /// From the last key to the first
     #[arg(long)]
     pub(crate) reverse: bool,
     /// At most this many keys
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    /// Without values
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+}
+
+/// `ring kv watch`.
+#[derive(Debug, Args)]
+pub(crate) struct KvWatch {
+    #[command(flatten)]
+    pub(crate) keys: KvRange,
+    /// Only changes after this revision; without it, changes from now on
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) after: Option<u64>,
+    /// End after so many changes
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
     /// Without values

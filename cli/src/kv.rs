@@ -4,11 +4,14 @@ use std::ffi::OsStr;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::Duration;
 
-use libring::{Bytes, Expect, GroupId, MemberId, Node, Partition, Range, Revision, ScanError};
+use libring::{
+    Bytes, Changed, Error, Expect, Failure, GroupId, MemberId, Node, Partition, Range, Revision,
+    ScanError, WatchError,
+};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::args::{Common, Kv, KvCas, KvScan, KvVerb};
+use crate::args::{Common, Kv, KvCas, KvRange, KvScan, KvVerb, KvWatch};
 use crate::connect::connect;
 use crate::follow::Names;
 use crate::out;
@@ -31,6 +34,7 @@ pub(crate) async fn run(common: &Common, args: &Kv) -> Result<(), Stop> {
         KvVerb::Put { key, .. } => kv.put(bytes_of(key), value.unwrap_or_default()).await,
         KvVerb::Del { key } => kv.delete(bytes_of(key)).await,
         KvVerb::Scan(scan) => kv.scan(scan).await,
+        KvVerb::Watch(watch) => kv.watch(watch).await,
         KvVerb::Cas(cas) => kv.compare_and_set(cas, value).await,
         KvVerb::Info => kv.info().await,
     }
@@ -149,6 +153,53 @@ impl Caller<'_> {
         }
     }
 
+    /// Shows changes until interrupted, or until there were enough.
+    async fn watch(&self, args: &KvWatch) -> Result<(), Stop> {
+        let what = format!("watch of partition \"{}\"", self.name);
+        let range = keys(&args.keys);
+        let watch = match args.after {
+            Some(after) => self.partition.watch_after(range, Revision(after)),
+            None => self.partition.watch(range).await,
+        };
+        let mut watch = watch.map_err(|e| Stop::call(&what, &e))?;
+        let mut left = args.limit;
+        while left != Some(0) {
+            let next = tokio::select! {
+                next = watch.next() => next,
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            };
+            match next {
+                Ok(changed) => {
+                    out::line(self.describe(&changed, args.keys_only))?;
+                    left = left.map(|left| left - 1);
+                }
+                // A leader is being elected, or the members are away: they may come back.
+                Err(WatchError::Call(Error::Failed(Failure::Deadline))) => {}
+                Err(WatchError::Call(error)) => return Err(Stop::call(&what, &error)),
+                Err(error @ WatchError::Compacted { .. }) => {
+                    return Err(Stop::new(Code::No, format!("{what}: {error}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A change in one line.
+    fn describe(&self, changed: &Changed, keys_only: bool) -> String {
+        let value = changed.value.as_deref().filter(|_| !keys_only);
+        if self.json {
+            let mut object = item(&changed.key, value, changed.revision);
+            object["removed"] = Value::from(changed.value.is_none());
+            return object.to_string();
+        }
+        let verb = if changed.value.is_some() { "put" } else { "del" };
+        let key = out::show(&changed.key);
+        match value {
+            Some(value) => format!("{}\t{verb}\t{key}\t{}", changed.revision.0, out::show(value)),
+            None => format!("{}\t{verb}\t{key}", changed.revision.0),
+        }
+    }
+
     async fn info(&self) -> Result<(), Stop> {
         let info = self.partition.info().await;
         let info =
@@ -227,7 +278,7 @@ impl Caller<'_> {
     }
 }
 
-fn range(args: &KvScan) -> Range {
+fn keys(args: &KvRange) -> Range {
     let mut range = match &args.prefix {
         Some(prefix) => Range::prefix(bytes_of(prefix)),
         None => Range::all(),
@@ -238,6 +289,11 @@ fn range(args: &KvScan) -> Range {
     if let Some(to) = &args.to {
         range = range.to(bytes_of(to));
     }
+    range
+}
+
+fn range(args: &KvScan) -> Range {
+    let mut range = keys(&args.keys);
     if args.reverse {
         range = range.reverse();
     }
@@ -266,6 +322,7 @@ fn given_value<R: Read>(args: &Kv, stdin: impl FnOnce() -> R) -> Result<Option<B
         | KvVerb::Get { .. }
         | KvVerb::Del { .. }
         | KvVerb::Scan(_)
+        | KvVerb::Watch(_)
         | KvVerb::Info => {
             return Ok(None);
         }

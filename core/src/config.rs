@@ -102,6 +102,10 @@ pub struct Limits {
     pub segment_bytes: u64,
     /// When the log's files hold more than this the store is synced and the log cut.
     pub log_bytes: u64,
+    /// Bytes of changes that a replica remembers for those who watch, in each group...
+    pub history_bytes: usize,
+    /// ... and for how long, in shard time.
+    pub history_time: Duration,
     /// Bytes of one chunk of a snapshot.
     pub chunk_bytes: usize,
     /// Most scan snapshots open on this member.
@@ -157,6 +161,8 @@ impl Default for Limits {
             log_tail_bytes: 1 << 20,
             segment_bytes: 64 << 20,
             log_bytes: 256 << 20,
+            history_bytes: 1 << 20,
+            history_time: Duration::from_secs(600),
             chunk_bytes: 256 << 10,
             cursors: 1024,
             reads: 65_536,

@@ -23,7 +23,7 @@ use crate::ids::{
     Term,
 };
 use crate::ring::{Placement, RingEvent};
-use crate::shard::command::{Change, Expect, Page, PartitionInfo};
+use crate::shard::command::{Change, Changed, Expect, Page, PartitionInfo};
 use crate::storage::record::Batch;
 use crate::store::{StoreDone, StoreTask};
 use crate::time::Instant;
@@ -275,6 +275,18 @@ pub enum Action {
         /// As the page before said.
         cursor: CursorId,
     },
+    /// What changes in a range of keys after a revision. Answered with `Reply::Changes` as soon as there is something,
+    /// or with an empty one after some seconds without, or with `Reply::Compacted`.
+    Watch {
+        /// First key (inclusive).
+        from: Bytes,
+        /// End (exclusive); none: to the end.
+        to: Option<Bytes>,
+        /// As the last answer said; none: at once, with nothing but the present revision.
+        after: Option<Revision>,
+        /// Most changes in one answer.
+        limit: u32,
+    },
     /// Numbers about the partition. Answered with `Reply::Info`.
     Info,
     /// What a member says of itself (the call's partition is ignored). Answered with `Reply::Status`.
@@ -330,6 +342,18 @@ pub enum Reply {
         page: Page,
         /// How to go on, if there is more.
         cursor: Option<CursorId>,
+    },
+    /// Watch: changes in the order in which they were committed; a revision is told as a whole.
+    Changes {
+        /// The changes.
+        changes: Vec<Changed>,
+        /// Everything up to this revision is told.
+        upto: Revision,
+    },
+    /// Watch: some of the changes are forgotten. Read the data, and watch after what was read.
+    Compacted {
+        /// The first revision that is not.
+        first: Revision,
     },
     /// Info.
     Info {

@@ -238,7 +238,12 @@ pub(crate) fn done(tag: u64, id: u64, answer: Result<Reply, Error>) -> Event {
             Ok(data) => Event { a: status.member.0, data: data.into(), ..event },
             Err(e) => failed(tag, id, &Fault::new(status::RING_IO, e.to_string())),
         },
-        Ok(Reply::Page { .. } | Reply::Info { .. }) => {
+        Ok(
+            Reply::Page { .. }
+            | Reply::Info { .. }
+            | Reply::Changes { .. }
+            | Reply::Compacted { .. },
+        ) => {
             let fault = Fault::new(status::RING_PANICKED, "a reply of the wrong kind");
             failed(tag, id, &fault)
         }

@@ -16,7 +16,7 @@ use ring_core::ids::{
 };
 use ring_core::io::{Action, Call, Consistency, Halt};
 use ring_core::raft::message::{Beat, BeatAnswer, Body, Entry, Message as RaftMessage, Replica};
-use ring_core::shard::command::{Query, Scan};
+use ring_core::shard::command::{Query, Scan, Watch};
 use ring_core::wire::message::{BeatOf, Message};
 
 use crate::entries::{body, command};
@@ -322,7 +322,7 @@ fn table(u: &mut Unstructured<'_>) -> Result<Table> {
 fn query(u: &mut Unstructured<'_>) -> Result<Query> {
     let partition = Bytes::from_static(b"p");
     let cursor = CursorId(u.int_in_range(0..=5)?);
-    Ok(match u.int_in_range(0..=4)? {
+    Ok(match u.int_in_range(0..=5)? {
         0 => Query::Get { partition, key: Bytes::from_static(b"k") },
         1 => {
             let (from, to) = (Bytes::new(), None);
@@ -334,7 +334,13 @@ fn query(u: &mut Unstructured<'_>) -> Result<Query> {
             Query::ScanNext { cursor, page, revision, limit: u.arbitrary()? }
         }
         3 => Query::ScanClose { cursor },
-        _ => Query::Info { partition },
+        4 => Query::Info { partition },
+        _ => {
+            let (after, limit, wait) = (u.arbitrary::<Option<u8>>()?, u.arbitrary()?, u.arbitrary()?);
+            let after = after.map(|after| Revision(after.into()));
+            let from = Bytes::from_static(b"a");
+            Query::Watch(Watch { partition, from, to: None, after, limit, wait })
+        }
     })
 }
 

@@ -76,6 +76,7 @@ mod shared;
 mod store;
 mod submit;
 mod threads;
+mod watch;
 
 pub use bytes::Bytes;
 pub use error::{Error, OpenError, ScanError};
@@ -92,7 +93,8 @@ pub use ring_core::ids::{
 pub use ring_core::io::{Action, Consistency, Event, Failure, Halt, Refused, Reply};
 pub use ring_core::raft::message::Replica;
 pub use ring_core::ring::{Placement, RingEvent, SLOTS, TrackError, slot_of};
-pub use ring_core::shard::command::{Change, Expect};
+pub use ring_core::shard::command::{Change, Changed, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use security::{Keys, KeysError};
 pub use shared::explain;
+pub use watch::{Watch, WatchError};

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ScanError};
 use crate::node::Inner;
 use crate::shared::Answer;
+use crate::watch::Watch;
 
 /// A partition: a replicated map of keys to values, both byte strings, ordered by key. Cheap to
 /// clone; the node stays up while there is one.
@@ -188,6 +189,28 @@ impl Partition {
         }
     }
 
+    /// What changes in a range of keys from now on.
+    ///
+    /// # Errors
+    /// See [`Partition`]; [`Refused::Invalid`] for a range that is reversed or limited.
+    pub async fn watch(&self, range: Range) -> Result<Watch, Error> {
+        let mut watch = self.watch_after(range, Revision(0))?;
+        watch.begin_now().await?;
+        Ok(watch)
+    }
+
+    /// What changes in a range of keys after a revision: that of a scan, or of another watch of this partition.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`] for a range that is reversed or limited.
+    pub fn watch_after(&self, range: Range, revision: Revision) -> Result<Watch, Error> {
+        if range.reverse || range.limit.is_some() {
+            let what = "a watch of a range that is reversed or limited";
+            return Err(Refused::Invalid { what }.into());
+        }
+        Ok(Watch::new(self.clone(), range.from, range.to, revision))
+    }
+
     /// Numbers about the partition. Its keys are counted: that takes a while on a large one.
     ///
     /// # Errors
@@ -215,6 +238,11 @@ impl Partition {
             return wrong(&reply);
         };
         Ok(found.map(|(value, revision)| Value { value, revision }))
+    }
+
+    /// Begins a call.
+    pub(crate) fn ask(&self, action: Action) -> Result<oneshot::Receiver<Answer>, Error> {
+        self.node.shared().call(&self.name, action, self.deadline)
     }
 
     async fn call(&self, action: Action) -> Result<Reply, Error> {
@@ -408,7 +436,7 @@ impl Scan {
                 consistency: self.range.consistency,
             },
         };
-        shared.call(&self.partition.name, action, self.partition.deadline)
+        self.partition.ask(action)
     }
 
     /// Lets go of the snapshot.

@@ -441,6 +441,9 @@ fn weigh(action: &Action) -> (bool, usize) {
             (false, from.len() + to.as_ref().map_or(0, bytes::Bytes::len))
         }
         Action::ScanNext { .. } | Action::ScanClose { .. } => (false, 0),
+        Action::Watch { from, to, .. } => {
+            (false, from.len() + to.as_ref().map_or(0, bytes::Bytes::len))
+        }
         Action::Info | Action::Status { .. } | Action::Leave { .. } => (false, 0),
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{alone, quick};
 use libring::{
     Bytes, Change, Data, Error, Expect, Failure, Halt, Node, Options, Partition, Range, Refused,
-    Revision,
+    Revision, WatchError,
 };
 
 async fn memory() -> Node {
@@ -284,4 +284,57 @@ async fn a_dropped_node_is_gone_at_once() {
     let took = started.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
     drop(Node::open(alone(dir.path())).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_change_once_and_goes_on_after_a_revision() {
+    let node = memory().await;
+    let p = node.partition("p");
+    p.put("a", "0").await.unwrap();
+    let mut watch = p.watch(Range::prefix("a")).await.unwrap();
+    let before = watch.revision();
+    p.put("a", "1").await.unwrap();
+    p.put("b", "1").await.unwrap();
+    let change = |key: &'static str| Change { key: key.into(), value: Some("2".into()) };
+    p.batch(vec![change("a"), change("aa")]).await.unwrap();
+    p.delete("a").await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let changed = watch.next().await.unwrap();
+        let value = changed.value.map(|value| String::from_utf8(value.to_vec()).unwrap());
+        seen.push((String::from_utf8(changed.key.to_vec()).unwrap(), value));
+    }
+    let some = |text: &str| Some(text.to_owned());
+    let expected = [("a", some("1")), ("a", some("2")), ("aa", some("2")), ("a", None)];
+    assert_eq!(seen, expected.map(|(key, value)| (key.to_owned(), value)));
+
+    // The future is dropped while it waits, and nothing is lost.
+    let short = Duration::from_millis(1);
+    assert!(tokio::time::timeout(short, watch.next()).await.is_err());
+    let revision = p.put("a", "3").await.unwrap();
+    assert_eq!(watch.next().await.unwrap().revision, revision);
+    assert!(watch.revision() >= revision);
+
+    let mut again = p.watch_after(Range::prefix("aa"), before).unwrap();
+    assert_eq!(&*again.next().await.unwrap().key, b"aa");
+    let refused = p.watch_after(Range::all().reverse(), before).unwrap_err();
+    assert!(matches!(refused, Error::Refused(Refused::Invalid { .. })));
+    drop((watch, again, p));
+    node.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_that_fell_behind_says_so() {
+    let mut options = Options { data: Data::Memory, ..quick() };
+    options.limits.history_bytes = 1000;
+    let node = Node::open(options).await.unwrap();
+    let p = node.partition("p");
+    let mut watch = p.watch(Range::all()).await.unwrap();
+    for n in 0..50 {
+        p.put(format!("k{n}"), "value").await.unwrap();
+    }
+    let Err(WatchError::Compacted { first }) = watch.next().await else { panic!("it has") };
+    assert!(first > Revision(1) && first <= Revision(51));
+    drop((watch, p));
+    node.close().await.unwrap();
 }

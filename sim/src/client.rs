@@ -282,7 +282,10 @@ impl Client {
                 Done::Value(found.map(|(value, revision)| (parse(&value), Some(revision.0))))
             }
             Reply::Page { page, cursor } => self.rest_of_scan(machine, op, page, cursor).await,
-            Reply::Info { .. } | Reply::Status(_) => panic!("{op} was answered by {reply:?}"),
+            Reply::Info { .. }
+            | Reply::Status(_)
+            | Reply::Changes { .. }
+            | Reply::Compacted { .. } => panic!("{op} was answered by {reply:?}"),
         }
     }
 

@@ -626,6 +626,7 @@ impl Oracle {
             StoreTask::Create { .. }
             | StoreTask::Read { .. }
             | StoreTask::CloseCursor { .. }
+            | StoreTask::CloseWatch { .. }
             | StoreTask::Persist
             | StoreTask::Load { .. }
             | StoreTask::CloseSnapshot { .. }

@@ -446,6 +446,7 @@ impl Lookout {
             StoreTask::Create { .. }
             | StoreTask::Drop { .. }
             | StoreTask::CloseCursor { .. }
+            | StoreTask::CloseWatch { .. }
             | StoreTask::Persist
             | StoreTask::Load { .. } => {}
         }

@@ -218,6 +218,7 @@ impl Sim {
                 | StoreTask::Drop { .. }
                 | StoreTask::Read { .. }
                 | StoreTask::CloseCursor { .. }
+                | StoreTask::CloseWatch { .. }
                 | StoreTask::Persist
                 | StoreTask::Load { .. }
                 | StoreTask::CloseSnapshot { .. }

@@ -260,6 +260,20 @@ fn scans_go_where_they_are_told() {
 }
 
 #[test]
+fn a_watch_shows_what_was_and_what_comes() {
+    let one = One::new();
+    let _member = one.start();
+    one.run(&["kv", "put", "a1", "v"]).ok();
+    one.run(&["kv", "put", "b1", "v"]).ok();
+    let words = ["kv", "watch", "--prefix", "a", "--after", "0", "--limit", "3"];
+    let watch = Program::spawn(one.client(&words));
+    drop(watch.wait_line("a1\tv"));
+    one.run(&["kv", "put", "a2", "w"]).ok();
+    one.run(&["kv", "del", "a1"]).ok();
+    assert_eq!(watch.wait_exit().ok(), "1\tput\ta1\tv\n3\tput\ta2\tw\n4\tdel\ta1\n");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let one = One::new();
     let _member = one.start();

@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigError, Limits, Timers};
 use crate::ids::{GroupId, RequestId};
 use crate::io::{Action, Call, Consistency, Failure, Output, Refused};
 use crate::ring::shard_of;
-use crate::shard::command::{Command, Query, Scan};
+use crate::shard::command::{Command, Query, Scan, Watch};
 use crate::time::Now;
 use crate::wire::bounded::MEMBERS_MAX;
 
@@ -70,6 +70,10 @@ impl Node {
                 self.next_page(now, request, deadline, cursor, Some(limit));
             }
             Action::ScanClose { cursor } => self.next_page(now, request, deadline, cursor, None),
+            Action::Watch { from, to, after, limit } => {
+                let watch = Watch { partition, from, to, after, limit, wait: true };
+                self.router.query(now, request, deadline, group, Query::Watch(watch), true);
+            }
             Action::Info => {
                 let query = Query::Info { partition };
                 self.router.query(now, request, deadline, group, query, true);
@@ -136,7 +140,9 @@ fn check_call(call: &Call, limits: &Limits) -> Result<usize, Refused> {
             }
             within("batch", bytes, limits.batch_bytes)?
         }
-        Action::Scan { from, to, .. } => key(from)? + to.as_ref().map_or(Ok(0), key)?,
+        Action::Scan { from, to, .. } | Action::Watch { from, to, .. } => {
+            key(from)? + to.as_ref().map_or(Ok(0), key)?
+        }
         Action::ScanNext { .. }
         | Action::ScanClose { .. }
         | Action::Info

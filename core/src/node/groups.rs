@@ -11,7 +11,7 @@ use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, ReplicaI
 use crate::io::{Event, Halt, Output};
 use crate::raft::message::{Body, Membership, Message as RaftMessage};
 use crate::raft::{Durable, Effects, ProposeRefused, Raft, Settings};
-use crate::shard::command::{ItemOutcome, Query};
+use crate::shard::command::{ItemOutcome, Query, WATCH_WAIT};
 use crate::storage::Recovered;
 use crate::storage::record::Record;
 use crate::store::{StoreState, StoreTask};
@@ -313,6 +313,7 @@ impl Node {
         for (read, query) in group.take_readable() {
             if let Some(pending) = self.reads.get_mut(&read) {
                 pending.stage = ReadStage::Stored;
+                pending.since = now;
             }
             self.outputs.0.push(Output::Store(StoreTask::Read { read, group: id, query }));
         }
@@ -369,13 +370,14 @@ impl Node {
         let cursor = match &query {
             Query::Scan(scan) => Some(scan.cursor),
             Query::ScanNext { cursor, .. } | Query::ScanClose { cursor } => Some(*cursor),
-            Query::Get { .. } | Query::Info { .. } => None,
+            Query::Get { .. } | Query::Info { .. } | Query::Watch(_) => None,
         };
         if let Some(cursor) = cursor {
             self.cursors.insert(cursor, now + self.config.timers.cursor_ttl);
         }
-        let stage = ReadStage::Stored;
-        let mut pending = PendingRead { asker, call, group: id, since: now, cursor, stage };
+        let waits = matches!(&query, Query::Watch(watch) if watch.wait);
+        let (group, since, stage) = (id, now, ReadStage::Stored);
+        let mut pending = PendingRead { asker, call, group, since, cursor, waits, stage };
         if linearizable && !continues {
             pending.stage = ReadStage::Asked(query);
             self.reads.insert(read, pending);
@@ -427,6 +429,15 @@ impl Node {
             }
             let result = Err(AskError::NoLeader);
             self.send(read.asker, Message::Answer { call: read.call, result });
+        }
+        // Its asker asks again, of a replica that shows anew that it is not behind.
+        let waiting = self.reads.iter_mut().filter(|(_, read)| {
+            read.waits && read.stage == ReadStage::Stored && now.since(read.since) >= WATCH_WAIT
+        });
+        for (&id, read) in waiting {
+            read.waits = false;
+            let task = StoreTask::CloseWatch { read: id, group: read.group };
+            self.outputs.0.push(Output::Store(task));
         }
     }
 

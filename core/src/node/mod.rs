@@ -189,6 +189,8 @@ struct PendingRead {
     since: Instant,
     /// The scan that it begins or continues.
     cursor: Option<CursorId>,
+    /// Whether the store lets it wait for a change.
+    waits: bool,
     stage: ReadStage,
 }
 

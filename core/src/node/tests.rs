@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 mod directory;
 mod ring;
+mod watch;
 
 use super::*;
 use crate::ids::{ConnId, RequestId, Revision, SegmentId};

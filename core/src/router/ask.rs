@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{At, PAUSE, Reach, Router, choose_replica};
 use crate::ids::{CursorId, GroupId, MemberId, RequestId, Revision};
 use crate::io::{Failure, Output, Reply};
-use crate::shard::command::{Answer, Page, Query};
+use crate::shard::command::{Answer, Page, Query, WATCH_WAIT};
 use crate::time::Instant;
 use crate::wire::message::{AskError, MemberStatus, Message};
 
@@ -132,6 +132,9 @@ impl Router {
                 ask.target = choose_replica(*group, ask.turn, first, reach);
                 ask.turn += 1;
                 if let Some(target) = ask.target {
+                    if matches!(query, Query::Watch(_)) {
+                        wait += WATCH_WAIT;
+                    }
                     let (query, linearizable, group) = (query.clone(), *linearizable, *group);
                     let ask = Message::Ask { call: id, group, query, linearizable };
                     send.push((target, ask));
@@ -196,6 +199,8 @@ impl Router {
                 let (replicas, leader) = describe(info.group);
                 Ok(Reply::Info { info, replicas, leader })
             }
+            Answer::Changes { changes, upto } => Ok(Reply::Changes { changes, upto }),
+            Answer::Compacted { first } => Ok(Reply::Compacted { first }),
             Answer::NoCursor => Err(Failure::Interrupted),
             Answer::Page(page) => {
                 let cursor = self.note_cursor(now, from, &ask.what, &page);

@@ -259,6 +259,8 @@ impl<V: View> Applier<'_, V> {
     }
 
     fn write(&mut self, partition: &[u8], key: &[u8], value: Option<&[u8]>, revision: Revision) {
+        let stamp = self.state.meta.stamp;
+        self.state.history.push((revision, stamp), partition, key, value);
         let begin = key::data_begin(partition).expect("the name was checked");
         let key = [&self.state.prefix[..], &begin, partition, key];
         let revision = key::value_begin(revision);

@@ -4,6 +4,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -187,6 +188,28 @@ pub enum Query {
         /// The partition.
         partition: Bytes,
     },
+    /// What changed in a range after a revision. Answered with [`Answer::Changes`] or [`Answer::Compacted`].
+    Watch(Watch),
+}
+
+/// How long a replica lets a question wait for a change.
+pub const WATCH_WAIT: Duration = Duration::from_secs(5);
+
+/// Which changes of a partition are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Watch {
+    /// The partition.
+    pub partition: Bytes,
+    /// First key of the range (inclusive); empty: from the beginning.
+    pub from: Bytes,
+    /// End of the range (exclusive); none: to the end.
+    pub to: Option<Bytes>,
+    /// Those after this revision; none: none of those so far, the answer only says which revision it is.
+    pub after: Option<Revision>,
+    /// Most changes wanted (the replica may answer fewer, and more where they are all of one revision).
+    pub limit: u32,
+    /// With nothing to tell the answer waits for a change, for some seconds.
+    pub wait: bool,
 }
 
 /// A range of keys of one partition.
@@ -217,6 +240,30 @@ pub enum Answer {
     NoCursor,
     /// Numbers.
     Info(PartitionInfo),
+    /// What changed, in the order in which it was committed. A revision is told as a whole.
+    Changes {
+        /// The changes.
+        #[serde(deserialize_with = "bounded::list::<CHANGES_MAX, _, _>")]
+        changes: Vec<Changed>,
+        /// Everything up to this revision is told: ask for what comes after it.
+        upto: Revision,
+    },
+    /// Some of what was asked for is forgotten: read the data anew.
+    Compacted {
+        /// The first revision that this replica remembers.
+        first: Revision,
+    },
+}
+
+/// A change of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Changed {
+    /// When.
+    pub revision: Revision,
+    /// The key.
+    pub key: Bytes,
+    /// Its new value; none: it was removed.
+    pub value: Option<Bytes>,
 }
 
 /// Part of a range.

@@ -13,6 +13,7 @@
 //! | `session` | exactly once: what a group remembers of each client |
 //! | `state` | what a group has in memory, and how it stands in the store |
 //! | `read` | questions, and the snapshots of scans |
+//! | `history` | the last changes, for those who watch |
 //! | `transfer` | a group's state on its way to another replica, and its installation |
 //! | `key` | the layout of keys in the store |
 //! | `pending`, `kept` | the batch in the making; things kept for a while |
@@ -44,6 +45,7 @@
 pub mod command;
 
 mod apply;
+mod history;
 mod kept;
 mod key;
 mod pending;

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::apply::damaged;
-use super::command::{Answer, Page, PartitionInfo, Query, Scan};
+use super::command::{Answer, Page, PartitionInfo, Query, Scan, Watch};
+use super::history::Memory;
 use super::kept::Kept;
 use super::key;
 use super::pending::Pending;
@@ -19,6 +20,8 @@ pub(super) struct Reader<S: Store> {
     cursors: Kept<CursorId, Cursor<S::Snapshot>>,
     page_keys: u32,
     page_bytes: usize,
+    /// How much the groups remember for those who watch.
+    pub(super) memory: Memory,
 }
 
 /// A scan between two pages.
@@ -46,6 +49,7 @@ impl<S: Store> Reader<S> {
             cursors: Kept::new(limits.cursors),
             page_keys: u32::try_from(limits.scan_keys).unwrap_or(u32::MAX),
             page_bytes: limits.scan_bytes,
+            memory: Memory::new(limits),
         }
     }
 
@@ -69,6 +73,16 @@ impl<S: Store> Reader<S> {
                 Ok(Answer::Page(Page { revision: state.meta.revision, ..Page::default() }))
             }
             Query::Info { partition } => info(state, store, partition),
+            Query::Watch(watch) => Ok(self.watch(state, watch, watch.after)),
+        }
+    }
+
+    /// What changed after a revision; without one only which revision it is.
+    pub(super) fn watch(&self, state: &State, watch: &Watch, after: Option<Revision>) -> Answer {
+        let now = state.meta.revision;
+        match state.history.since(watch, after.unwrap_or(now), now, &self.memory) {
+            Ok((changes, upto)) => Answer::Changes { changes, upto },
+            Err(first) => Answer::Compacted { first },
         }
     }
 

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::history::History;
 use super::key;
 use super::pending::Pending;
 use super::session::{RULES, Rules, Session, Sessions};
@@ -73,6 +74,8 @@ impl Meta {
 pub(super) struct State {
     pub(super) meta: Meta,
     pub(super) sessions: Sessions,
+    /// The last changes.
+    pub(super) history: History,
     /// What its keys begin with.
     pub(super) prefix: [u8; key::PREFIX],
     epoch: Epoch,
@@ -158,6 +161,7 @@ impl State {
     fn of(meta: Meta, epoch: Epoch) -> Self {
         Self {
             sessions: Sessions::default(),
+            history: History::after(meta.revision),
             prefix: key::epoch(meta.group, epoch),
             meta,
             epoch,

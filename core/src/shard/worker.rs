@@ -19,14 +19,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::apply::{self, Stop};
-use super::command::Query;
+use super::command::{Answer, Query, Watch};
 use super::key::{self, Pointer};
 use super::pending::Pending;
 use super::read::Reader;
 use super::state::State;
 use super::transfer::{self, Receiving, Sender};
 use crate::config::Limits;
-use crate::ids::{Epoch, GroupId, ReadId, SnapshotId};
+use crate::ids::{Epoch, GroupId, ReadId, Revision, SnapshotId};
 use crate::raft::message::Membership;
 use crate::store::{Store, StoreDone, StoreError, StoreState, StoreTask, SyncNumber, WriteBatch};
 
@@ -43,6 +43,8 @@ pub struct Worker<S: Store> {
     /// Syncs under way, each with where the groups stood when it began.
     syncing: VecDeque<(SyncNumber, Vec<StoreState>)>,
     reader: Reader<S>,
+    /// Questions that wait for a change, each with the revision up to which there was none.
+    watchers: BTreeMap<GroupId, BTreeMap<ReadId, (Watch, Revision)>>,
     sender: Sender<S>,
     /// Ranges of keys that no longer count.
     garbage: VecDeque<(Vec<u8>, Vec<u8>)>,
@@ -101,6 +103,7 @@ impl<S: Store> Worker<S> {
             answers: Vec::new(),
             syncing: VecDeque::new(),
             reader: Reader::new(limits),
+            watchers: BTreeMap::new(),
             sender: Sender::new(limits.chunk_bytes),
             garbage,
             failed: false,
@@ -181,10 +184,12 @@ impl<S: Store> Worker<S> {
                     digest: state.meta.digest,
                     stamp: state.meta.stamp,
                 };
+                state.history.forget(&self.reader.memory, state.meta.stamp);
                 if state.touch() {
                     self.touched.push(group);
                 }
                 self.answers.push(answer);
+                self.tell_watchers(group);
                 if self.pending.bytes() >= BATCH_BYTES || self.pending.writes().len() >= BATCH_KEYS
                 {
                     self.flush(done)?;
@@ -192,6 +197,10 @@ impl<S: Store> Worker<S> {
                 return Ok(());
             }
             StoreTask::Read { read, group, query } => return self.read(read, group, &query, done),
+            StoreTask::CloseWatch { read, group } => {
+                self.close_watch(read, group);
+                return Ok(());
+            }
             StoreTask::CloseCursor { cursor } => {
                 self.reader.close(cursor);
                 return Ok(());
@@ -241,6 +250,11 @@ impl<S: Store> Worker<S> {
 
     /// The pointer stays and says that no epoch counts: an epoch that was in use is never used again.
     fn drop_group(&mut self, group: GroupId) -> Result<StoreDone, Stop> {
+        let waiting: Vec<ReadId> =
+            self.watchers.get(&group).into_iter().flatten().map(|(&read, _)| read).collect();
+        for read in waiting {
+            self.close_watch(read, group);
+        }
         let Some(slot) = self.groups.get_mut(&group) else {
             return Ok(StoreDone::Dropped { group });
         };
@@ -272,8 +286,53 @@ impl<S: Store> Worker<S> {
         }
         let state = state_of(&mut self.groups, group);
         let answer = self.reader.answer(state, &self.store, &mut self.pending, query)?;
+        if let Query::Watch(watch) = query
+            && watch.wait
+            && watch.after.is_some()
+            && let Answer::Changes { changes, upto } = &answer
+            && changes.is_empty()
+        {
+            let waiting = self.watchers.entry(group).or_default();
+            waiting.insert(read, (watch.clone(), *upto));
+            return Ok(());
+        }
         self.answers.push(StoreDone::Read { read, answer });
         Ok(())
+    }
+
+    /// Answers those who waited for what a group has just done.
+    fn tell_watchers(&mut self, group: GroupId) {
+        let Some(waiting) = self.watchers.get_mut(&group) else { return };
+        let Some(state) = self.groups.get(&group).and_then(|group| group.state.as_ref()) else {
+            return;
+        };
+        let (reader, answers) = (&self.reader, &mut self.answers);
+        waiting.retain(|&read, (watch, seen)| {
+            let answer = reader.watch(state, watch, Some(*seen));
+            if let Answer::Changes { changes, upto } = &answer
+                && changes.is_empty()
+            {
+                *seen = *upto;
+                return true;
+            }
+            answers.push(StoreDone::Read { read, answer });
+            false
+        });
+        if waiting.is_empty() {
+            self.watchers.remove(&group);
+        }
+    }
+
+    /// Whoever waits for a change has waited for long enough.
+    fn close_watch(&mut self, read: ReadId, group: GroupId) {
+        let Some(waiting) = self.watchers.get_mut(&group) else { return };
+        if let Some((_, upto)) = waiting.remove(&read) {
+            let answer = Answer::Changes { changes: Vec::new(), upto };
+            self.answers.push(StoreDone::Read { read, answer });
+        }
+        if waiting.is_empty() {
+            self.watchers.remove(&group);
+        }
     }
 
     /// Writes what is pending, then answers what waited for it.
@@ -394,6 +453,7 @@ impl<S: Store> Worker<S> {
         let answer = StoreDone::Installed { state: state.store_state(), id };
         slot.state = Some(state);
         slot.installed = Some((id, receiving.hash()));
+        self.tell_watchers(group);
         if before != Epoch(0) {
             self.garbage.push_back(epoch_range(group, before));
         }

@@ -158,6 +158,14 @@ pub enum StoreTask {
         /// The cursor.
         cursor: CursorId,
     },
+    /// A question that waits for a change is answered now, with what there is: nothing. Answered with
+    /// [`StoreDone::Read`], unless it was before.
+    CloseWatch {
+        /// The question.
+        read: ReadId,
+        /// The group it was asked of.
+        group: GroupId,
+    },
     /// Makes everything applied so far durable. Answered with [`StoreDone::Persisted`], perhaps long after tasks
     /// that came later.
     Persist,

@@ -33,6 +33,10 @@ pub(super) fn size(message: &Message) -> usize {
                 Query::Scan(scan) => {
                     scan.partition.len() + scan.from.len() + scan.to.as_ref().map_or(0, Bytes::len)
                 }
+                Query::Watch(watch) => {
+                    let to = watch.to.as_ref().map_or(0, Bytes::len);
+                    watch.partition.len() + watch.from.len() + to
+                }
                 Query::Info { partition } => partition.len(),
                 Query::ScanNext { .. } | Query::ScanClose { .. } => 0,
             },
@@ -92,7 +96,11 @@ fn answer(answer: &Answer) -> usize {
         Answer::Page(page) => {
             page.items.iter().map(|(k, v, r)| bytes(k) + bytes(v) + size_of_val(r)).sum()
         }
-        Answer::NoCursor | Answer::Info(_) => 0,
+        Answer::Changes { changes, .. } => {
+            let value = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+            changes.iter().map(|c| size_of_val(c) + c.key.len() + value(&c.value)).sum()
+        }
+        Answer::NoCursor | Answer::Info(_) | Answer::Compacted { .. } => 0,
     }
 }
 

@@ -8,6 +8,7 @@ mod golden;
 mod install;
 mod model;
 mod scan;
+mod watch;
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -17,7 +17,9 @@ use crate::ids::{
 use crate::raft::message::{
     Beat, BeatAnswer, Body, Entry, EntryBody, Membership, Message as RaftMessage, Replica,
 };
-use crate::shard::command::{Answer, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan};
+use crate::shard::command::{
+    Answer, Changed, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan, Watch,
+};
 use crate::wire::message::{
     AskError, BeatOf, Founding, GroupStatus, Hello, Identity, MemberStatus, Message, Refusal, Role,
     Welcome,
@@ -272,7 +274,19 @@ fn query() -> impl Strategy<Value = Query> {
         ),
         cursor().prop_map(|cursor| Query::ScanClose { cursor }),
         data().prop_map(|partition| Query::Info { partition }),
+        (data(), data(), option::of(data()), option::of(revision()), any::<(u32, bool)>())
+            .prop_map(|(partition, from, to, after, (limit, wait))| {
+                Query::Watch(Watch { partition, from, to, after, limit, wait })
+            }),
     ]
+}
+
+fn changed() -> impl Strategy<Value = Changed> {
+    (revision(), data(), option::of(data())).prop_map(|(revision, key, value)| Changed {
+        revision,
+        key,
+        value,
+    })
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
@@ -281,6 +295,9 @@ fn answer() -> impl Strategy<Value = Answer> {
         (vec((data(), data(), revision()), 0..5), any::<bool>(), revision())
             .prop_map(|(items, more, revision)| Answer::Page(Page { items, more, revision })),
         Just(Answer::NoCursor),
+        (vec(changed(), 0..4), revision())
+            .prop_map(|(changes, upto)| Answer::Changes { changes, upto }),
+        revision().prop_map(|first| Answer::Compacted { first }),
         (number(), number(), revision(), index(), term(), group()).prop_map(
             |(keys, bytes, revision, applied, applied_term, group)| Answer::Info(PartitionInfo {
                 keys,

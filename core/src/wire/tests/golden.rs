@@ -18,7 +18,9 @@ use crate::ids::{
 use crate::raft::message::{
     Beat, BeatAnswer, Body, Entry, EntryBody, Membership, Message as RaftMessage, Replica,
 };
-use crate::shard::command::{Answer, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan};
+use crate::shard::command::{
+    Answer, Changed, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan, Watch,
+};
 use crate::wire::message::{
     AskError, BeatOf, Founding, GroupStatus, Hello, Identity, MemberStatus, Message, Refusal, Role,
     Welcome,
@@ -342,6 +344,18 @@ fn questions() -> Vec<Golden> {
         ),
         ("ask scan close", ask(Query::ScanClose { cursor: CursorId(4) }), "0dc80103030401"),
         ("ask info", ask(Query::Info { partition: b(b"p") }), "0dc8010304017001"),
+        (
+            "ask watch",
+            ask(Query::Watch(Watch {
+                partition: b(b"p"),
+                from: b(b"a"),
+                to: None,
+                after: Some(Revision(300)),
+                limit: 7,
+                wait: true,
+            })),
+            "0dc8010305017001610001ac02070101",
+        ),
     ]
 }
 
@@ -370,6 +384,18 @@ fn answers() -> Vec<Golden> {
             })),
             "0ec8010003010203040506",
         ),
+        (
+            "answer changes",
+            answer(Answer::Changes {
+                changes: vec![
+                    Changed { revision: Revision(9), key: b(b"k"), value: Some(b(b"v")) },
+                    Changed { revision: Revision(10), key: b(b"l"), value: None },
+                ],
+                upto: Revision(300),
+            }),
+            "0ec80100040209016b0101760a016c00ac02",
+        ),
+        ("answer compacted", answer(Answer::Compacted { first: Revision(300) }), "0ec8010005ac02"),
         (
             "answer not replica",
             Message::Answer { call: 200, result: Err(AskError::NotReplica) },

@@ -12,7 +12,7 @@ use super::{bulk, decode, drain, forge, frames_of, trusting};
 use crate::genesis::Founder;
 use crate::ids::{Boot, MemberId, Revision, Seq};
 use crate::raft::message::{Beat, BeatAnswer, Entry, Replica};
-use crate::shard::command::{Change, ItemOutcome};
+use crate::shard::command::{Change, Changed, ItemOutcome};
 use crate::wire::bounded::{ENTRIES_MAX, GROUPS_MAX};
 use crate::wire::frame::{
     FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, HEADER_BYTES, STRANGER_BYTES_MAX, VERSION,
@@ -246,6 +246,7 @@ fn elements_are_small_against_their_encoding() {
     check::<Founder>(4);
     check::<(Bytes, Bytes, Revision)>(3);
     check::<Change<Bytes>>(2);
+    check::<Changed>(3);
     assert!(size_of::<Message>() * FRAME_MESSAGES_MAX <= 4 * FRAME_BYTES_MAX);
 }
 
