@@ -50,6 +50,7 @@ enum What {
     Resume(usize),
     Clear(u64),
     Quick(usize),
+    Informed(usize),
     /// A group gets all its replicas as voters again.
     Regrow(GroupId),
     NotFull(usize),
@@ -121,6 +122,7 @@ impl Chaos {
         for m in 0..cluster.sim.machines.len() {
             cluster.sim.machines[m].inbox.resume();
             lock(&cluster.sim.machines[m].state).slow = 1;
+            lock(&cluster.sim.machines[m].state).uninformed = false;
             mend(cluster, m);
         }
         self.patrol(cluster);
@@ -154,6 +156,7 @@ impl Chaos {
             What::Resume(m) => cluster.sim.machines[m].inbox.resume(),
             What::Clear(number) => cluster.clear(number),
             What::Quick(m) => lock(&cluster.sim.machines[m].state).slow = 1,
+            What::Informed(m) => lock(&cluster.sim.machines[m].state).uninformed = false,
             What::Regrow(group) => cluster.regrow(group),
             What::NotFull(m) => lock(&cluster.sim.machines[m].disk).faults().full = false,
             What::Readable(m) => {

@@ -428,7 +428,7 @@ impl Cluster {
         let end = self.sim.now() + nanos(long);
         loop {
             let problem = match self.statuses().await {
-                Ok(statuses) if self.plan.spares > 0 => self.unrest(&statuses),
+                Ok(statuses) if self.plan.churns() => self.unrest(&statuses),
                 Ok(statuses) => self.disagreement(&statuses),
                 Err(silent) => Some(silent),
             };

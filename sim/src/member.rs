@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use madsim::net::Endpoint;
 use madsim::runtime::Handle;
-use ring_core::ids::{ConnId, RequestId};
+use ring_core::ids::{ConnId, GroupId, LogIndex, RequestId};
 use ring_core::io::{Call, Halt};
 use ring_core::node::StartError;
 use ring_core::rng::Rng;
@@ -229,7 +229,9 @@ impl Process {
                 sim.oracle(|oracle| oracle.on_done(self.world.me, done));
                 sim.lookout(|lookout| lookout.on_done(done, || sim.net.is_split()));
             }
+            let end = self.end_behind_snapshot(&input);
             self.node.handle(now, input);
+            self.watch_end(end);
         }
         self.scratch.inputs = inputs;
         self.submit(now);
@@ -243,6 +245,25 @@ impl Process {
             let at = lock(&self.machine().clock).true_time(wakeup.at);
             at.max(self.world.now + 1)
         });
+    }
+
+    /// The end of a log that holds the last entry of a snapshot which its store has installed.
+    fn end_behind_snapshot(&self, input: &Input) -> Option<(GroupId, LogIndex)> {
+        let Input::Store(StoreDone::Installed { state, .. }) = input else { return None };
+        let log = self.node.view().group(state.group)?.raft().log();
+        let holds = log.term_at(state.index) == Some(state.term);
+        holds.then(|| (state.group, log.last_index()))
+    }
+
+    /// What follows a snapshot in such a log was accepted and may be committed: it stays (Raft, section 7).
+    fn watch_end(&self, end: Option<(GroupId, LogIndex)>) {
+        let Some((group, end)) = end else { return };
+        let log = self.node.view().group(group).map(|group| group.raft().log().last_index());
+        if let Some(last) = log.filter(|last| *last < end) {
+            let me = member_id(self.world.me);
+            let problem = format!("{me}: {group}: a snapshot cuts the log from {end} to {last}");
+            self.world.sim.oracle(|oracle| oracle.fail("MATCH", problem));
+        }
     }
 
     /// Each replica goes by the last membership that its log holds, and the groups by what the directory asks for.
@@ -375,6 +396,11 @@ impl Process {
                 }
                 let mut messages = std::mem::take(&mut self.scratch.messages);
                 let whole = self.world.receive(conn, &parcel, &mut messages);
+                if lock(&self.machine().state).uninformed {
+                    messages.retain(|message| {
+                        !matches!(message, Message::Table(_) | Message::TableVersion(_))
+                    });
+                }
                 self.note_received(conn, &messages);
                 let inputs = messages.drain(..).map(|message| Input::Message { conn, message });
                 self.scratch.inputs.extend(inputs);

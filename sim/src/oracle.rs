@@ -3,7 +3,7 @@
 //! | check | what must hold |
 //! |---|---|
 //! | ELECT | one leader for each group and term; who votes for a candidate has no log that is newer than the candidate's (section 3.6.1) |
-//! | MATCH | equal index and term: equal entry, and equal term of the entry before; a replica's log ends where what it wrote ends |
+//! | MATCH | equal index and term: equal entry, and equal term of the entry before; a replica's log ends where what it wrote ends; a snapshot takes nothing from a log that holds its last entry (asked by the process) |
 //! | LEDGER | what is applied at an index is the same everywhere; no leader is without it, nobody overwrites it |
 //! | COMMIT | what is applied is durable on a majority of the group's voters; and a majority stored, while in some term, an entry of that very term at its index or behind it |
 //! | PROMISE | what a vote or an acceptance says is durable on its sender |
@@ -13,7 +13,7 @@
 //! | ONCE | entries are handed out and applied one after the other, each once, from where the store stood |
 //! | ORDER, TABLE, R22 | what the directory asks for and what the groups do about it fit together: see `oracle/directory.rs` |
 //! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
-//! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable; nothing is cut off a log that its store does not hold durably |
+//! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable; nothing is cut off a log that its store does not hold durably, and no state is forgotten before the log says durably that its replica is gone |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
 
@@ -620,8 +620,16 @@ impl Oracle {
             StoreTask::Apply { group, entries, .. } => self.on_apply(member, *group, entries),
             // What was handed to a state that is forgotten is owed to nobody.
             StoreTask::Drop { group } => {
-                self.members[member].progress.remove(group);
-                self.members[member].dropping.insert(*group);
+                let facts = &mut self.members[member];
+                facts.progress.remove(group);
+                facts.dropping.insert(*group);
+                if facts.durable.contains_key(group) {
+                    let problem = format!(
+                        "{}: its store is to forget {group}, of which its log durably has a replica",
+                        name(member)
+                    );
+                    self.fail("RECOVER", problem);
+                }
             }
             StoreTask::Create { .. }
             | StoreTask::Read { .. }

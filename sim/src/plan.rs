@@ -193,10 +193,13 @@ const SECOND: Nanos = 1_000_000_000;
 const MS: Nanos = 1_000_000;
 
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed: in one of three members come and go.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        Self::steady(seed)
+        match Rng::new(seed).fork(31).chance(1, 3) {
+            true => Self::churning(seed),
+            false => Self::steady(seed),
+        }
     }
 
     /// A plan in which members come and go.
@@ -310,6 +313,12 @@ impl Plan {
         let lost: Vec<usize> = lost.collect();
         let reshapes = self.faults.iter().any(|f| matches!(f.fault, Fault::Reshape(..)));
         (lost.is_empty() || !reshapes) && within_budget(self, &lost)
+    }
+
+    /// True when members may come and go: where everything is in the end is then for the directory to say.
+    #[must_use]
+    pub fn churns(&self) -> bool {
+        self.spares > 0 || self.faults.iter().any(|f| matches!(f.fault, Fault::Churn(_)))
     }
 
     /// Names and addresses of the members, as they are configured.

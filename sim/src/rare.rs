@@ -101,6 +101,7 @@ rare! {
     MemberLeft: "churn: a member has left",
     MemberBuried: "churn: a member lost for good",
     MemberRenewed: "churn: a member lost its disk and joins again",
+    MemberRevived: "churn: a member that had left comes back on its directory",
     ChangeRefused: "churn: what a member asked for refused",
     ReplicaMade: "churn: a replica made on a member that had none",
     ReplicaDropped: "churn: a replica dropped",

@@ -192,6 +192,19 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
     fn milder_faults(&mut self) {
         for n in 0..self.plan.faults.len() {
             while self.attempt(|plan| plan.faults[n].fault.halve()) {}
+            self.attempt(|plan| {
+                if let Fault::Churn(change) = &mut plan.faults[n].fault {
+                    change.use_own_name();
+                }
+            });
+            // Whom a machine joins through, one by one.
+            let mut place = 0;
+            while place < self.plan.faults[n].fault.through().map_or(0, |through| through.len()) {
+                let is_kept = self.attempt(|plan| {
+                    plan.faults[n].fault.through().map(|through| through.remove(place));
+                });
+                place += usize::from(!is_kept);
+            }
         }
     }
 }
@@ -264,6 +277,11 @@ impl Fault {
         }
     }
 
+    /// The machines through which one joins, if one does.
+    fn through(&mut self) -> Option<&mut Vec<usize>> {
+        if let Self::Churn(change) = self { change.through() } else { None }
+    }
+
     /// Whom it hits, if that is looked up.
     fn who(&mut self) -> Option<&mut Who> {
         match self {
@@ -319,9 +337,10 @@ impl Fault {
                 let all = voters.iter().chain(learners.iter());
                 all.max().is_none_or(|most| *most < members).then_some(self)
             }
-            Self::Lose(member, _) | Self::Churn(Change::Join(member, ..)) => {
-                (*member < members).then_some(self)
-            }
+            Self::Lose(member, _)
+            | Self::Churn(
+                Change::Join(member, ..) | Change::Revive(member) | Change::Uninform(member, _),
+            ) => (*member < members).then_some(self),
             Self::Crash(..)
             | Self::PowerCut(..)
             | Self::Relapse(..)
@@ -351,6 +370,7 @@ pub fn size(plan: &Plan) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Name;
     use crate::swarm::{Class, Failure, Options, run_plan};
 
     fn cut_and_split(plan: &Plan) -> bool {
@@ -377,6 +397,29 @@ mod tests {
         let chaos = Duration::from_nanos(2 * last).max(Duration::from_secs(3));
         assert!(small.chaos <= chaos && shrunk.tries < 500, "{} tries: {small}", shrunk.tries);
         assert_eq!(shrink(&plan, 2_000, cut_and_split), shrunk, "it is deterministic");
+    }
+
+    /// Of members that come and go those stay who matter; machines, names and addresses that do not matter go.
+    #[test]
+    fn plans_in_which_members_come_and_go_get_smaller() {
+        let renewed = |f: &Scheduled| {
+            let Fault::Churn(Change::Renew(_, _, name, through)) = &f.fault else { return None };
+            Some((*name, through.clone()))
+        };
+        let fails = |plan: &Plan| {
+            let leaves = |f: &Scheduled| matches!(f.fault, Fault::Churn(Change::Leave(..)));
+            let mut renewed = plan.faults.iter().filter_map(renewed);
+            plan.faults.iter().any(leaves) && renewed.any(|(_, through)| through.contains(&0))
+        };
+        let plan = (0..).map(Plan::churning).find(|plan| plan.faults.len() > 20 && fails(plan));
+        let plan = plan.expect("some seed has both");
+
+        let small = shrink(&plan, 2_000, fails).plan;
+        assert_eq!(small.faults.len(), 2, "{small}");
+        assert_eq!((small.members, small.spares, small.shards), (1, 0, 1), "{small}");
+        assert!(small.churns(), "it is judged as before");
+        let renewed = small.faults.iter().find_map(renewed);
+        assert_eq!(renewed, Some((Name::Own, vec![0])), "{small}");
     }
 
     /// A knob and a fault that only fail together both stay, and a number stops where it still fails.

@@ -40,10 +40,22 @@ pub struct Options {
     pub aloud: bool,
     /// No faults.
     pub calm: bool,
-    /// In every plan members come and go.
-    pub churn: bool,
+    /// Which plans the seeds stand for.
+    pub suite: Suite,
     /// How long the faults last, instead of what the plan says.
     pub chaos: Option<Duration>,
+}
+
+/// Which plan a seed stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Suite {
+    /// [`Plan::of`].
+    #[default]
+    Mixed,
+    /// [`Plan::steady`].
+    Steady,
+    /// [`Plan::churning`].
+    Churn,
 }
 
 /// What came of a seed.
@@ -122,7 +134,11 @@ impl Options {
     /// The plan of a seed as it is to be run.
     #[must_use]
     pub fn plan_of(&self, seed: u64) -> Plan {
-        let plan = if self.churn { Plan::churning(seed) } else { Plan::of(seed) };
+        let plan = match self.suite {
+            Suite::Mixed => Plan::of(seed),
+            Suite::Steady => Plan::steady(seed),
+            Suite::Churn => Plan::churning(seed),
+        };
         self.applied_to(plan)
     }
 
@@ -509,6 +525,8 @@ impl fmt::Display for Report {
                     writeln!(f, "{replay} {seed}")?;
                 } else if self.plan == Plan::churning(seed) {
                     writeln!(f, "{replay} {seed} --churn")?;
+                } else if self.plan == Plan::steady(seed) {
+                    writeln!(f, "{replay} {seed} --steady")?;
                 }
                 write!(f, "seed {seed}")?;
             }

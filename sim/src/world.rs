@@ -97,6 +97,8 @@ pub struct MachineState {
     pub left: bool,
     /// Its node was asked to go.
     pub leaving: bool,
+    /// No word of the directory reaches it.
+    pub uninformed: bool,
     /// Disk and store take so many times longer.
     pub slow: u64,
 }

@@ -4,10 +4,10 @@
 mod common;
 
 use sim::plan::{Change, Fault, Plan};
-use sim::swarm::{Options, run_seed};
+use sim::swarm::{Options, Suite, run_seed};
 
 fn churn() -> Options {
-    Options { churn: true, ..Options::default() }
+    Options { suite: Suite::Churn, ..Options::default() }
 }
 
 /// No acknowledged write is lost, whoever comes and goes; and when it is over, everything is where it belongs.
@@ -52,6 +52,8 @@ fn plans_have_every_change() {
     assert!(has(|change| matches!(change, Change::LeaveAndDie(..))) > 100);
     assert!(has(|change| matches!(change, Change::Bury(_))) > 100);
     assert!(has(|change| matches!(change, Change::Renew(..))) > 300);
+    assert!(has(|change| matches!(change, Change::Revive(_))) > 300);
+    assert!(has(|change| matches!(change, Change::Uninform(..))) > 100);
     for members in [1, 3, 5] {
         assert!(plans.iter().any(|plan| plan.members == members && plan.limits.moves == 1));
     }

@@ -89,6 +89,15 @@ pub enum Duty {
 }
 
 impl Table {
+    /// True for a replica that takes part in nothing any more, now or later: its id was given before this table was
+    /// written, which does not name it. A member that was started on an old copy of its directory may still speak for
+    /// it, and has forgotten what it promised since (TRAPS R22).
+    #[must_use]
+    pub fn is_void(&self, group: GroupId, replica: Replica) -> bool {
+        let names = |assignment: &Assignment| assignment.replicas().any(|named| named == replica);
+        replica.id < self.next_replica && !self.group(group).is_some_and(names)
+    }
+
     /// What a member that has the replica `held` of a group is to do.
     #[must_use]
     pub fn duty(&self, group: GroupId, me: MemberId, held: Option<ReplicaId>) -> Duty {

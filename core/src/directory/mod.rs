@@ -21,6 +21,8 @@
 //!    itself, so it never speaks under an old replica's name.
 //! 4. **A voter goes only when its substitute has caught up**, and a member that is away without a substitute stays;
 //!    unless others go, too, and those who are left could not decide without it.
+//! 5. **A replica that the table names no more is not listened to** ([`Table::is_void`]): by 1 nobody needs it, and a
+//!    member that was forgotten may come back on an old copy of its directory, without what it promised later.
 //!
 //! Everything that is asked for may be lost, late or repeated: who asks repeats it until the table shows it.
 //!

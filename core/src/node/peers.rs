@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::Node;
 use crate::founding::Step;
 use crate::genesis::Genesis;
-use crate::ids::{Boot, ConnId, GroupId, MemberId, Seq, SessionId};
+use crate::ids::{Boot, ConnId, GroupId, MemberId, ReplicaId, Seq, SessionId};
 use crate::io::{Dial, Event, Halt, Output};
 use crate::link::{Accepted, Handshake, Judge, agreement, common_version};
-use crate::raft::message::Body;
+use crate::raft::message::{Body, Replica};
 use crate::storage::record::Record;
 use crate::time::Instant;
 use crate::wire::message::{
@@ -397,6 +397,7 @@ impl Node {
             Message::Hello(_) | Message::Welcome(_) | Message::Refuse(_) | Message::Pong => {}
             Message::Ping => self.send(from, Message::Pong),
             Message::Founding(said) => self.on_founding(now, from, &said),
+            Message::Raft(message) if self.is_void(from, message.group, message.from) => {}
             Message::Raft(message) => {
                 self.with_group(now, message.group, |group, fx| {
                     group.raft.on_message(now, from, message, fx);
@@ -459,9 +460,18 @@ impl Node {
         body: impl FnOnce(T) -> Body,
     ) {
         let (group, to, term) = (beat.group, beat.to, beat.term);
+        if self.is_void(from, group, beat.from) {
+            return;
+        }
         let body = body(beat.beat);
         let message = crate::raft::message::Message { group, from: beat.from, to, term, body };
         self.with_group(now, group, |group, fx| group.raft.on_message(now, from, message, fx));
+    }
+
+    /// Whether a replica is one that the directory names no more.
+    fn is_void(&self, member: MemberId, group: GroupId, id: ReplicaId) -> bool {
+        let replica = Replica { id, member };
+        self.table.as_ref().is_some_and(|table| table.is_void(group, replica))
     }
 
     fn on_open(&mut self, from: MemberId, id: GroupId, nonce: u64) {

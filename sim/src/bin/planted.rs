@@ -151,7 +151,7 @@ fn search(swarm: &Path, suite: Suite, args: &Args) -> Result<Finding, Error> {
             .args(["-c", "ulimit -v 3500000; exec \"$0\" \"$@\""])
             .arg(swarm)
             .args(["--jobs", "1", "--failures", "1"])
-            .args((suite == Suite::Churn).then_some("--churn"))
+            .arg(if suite == Suite::Churn { "--churn" } else { "--steady" })
             .args(["--first", &first.to_string(), "--seeds", &count.to_string()])
             .output()?;
         let said = String::from_utf8_lossy(&output.stdout);

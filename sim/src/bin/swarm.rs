@@ -11,7 +11,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::plan::Plan;
 use sim::rare::Table;
-use sim::swarm::{Options, Report, run_many, run_plan, shrink_plan};
+use sim::swarm::{Options, Report, Suite, run_many, run_plan, shrink_plan};
 
 /// Runs simulated clusters under faults, one for each seed, and judges them.
 #[derive(Parser)]
@@ -53,9 +53,12 @@ struct Args {
     /// No faults.
     #[arg(long)]
     calm: bool,
-    /// In every plan members come and go.
-    #[arg(long)]
+    /// In every plan members come and go (else in one of three).
+    #[arg(long, conflicts_with = "steady")]
     churn: bool,
+    /// In no plan members come and go.
+    #[arg(long)]
+    steady: bool,
     /// Seconds of faults, instead of what the plan says.
     #[arg(long)]
     chaos: Option<u64>,
@@ -69,7 +72,11 @@ fn main() -> io::Result<ExitCode> {
     let options = Options {
         aloud: args.aloud,
         calm: args.calm,
-        churn: args.churn,
+        suite: match (args.churn, args.steady) {
+            (true, _) => Suite::Churn,
+            (_, true) => Suite::Steady,
+            (false, false) => Suite::Mixed,
+        },
         chaos: args.chaos.map(Duration::from_secs),
     };
     let plan = match (args.seed, &args.plan_file) {

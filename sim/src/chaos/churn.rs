@@ -57,6 +57,19 @@ impl Chaos {
                 cluster.sim.lookout(|lookout| lookout.reach(Rare::MemberRenewed));
                 self.at(now + long, What::Start(m));
             }
+            Change::Revive(m) => {
+                let machine = &cluster.sim.machines[*m];
+                if !machine.state().idle || !lock(&machine.state).founded {
+                    return false;
+                }
+                lock(&machine.state).idle = false;
+                cluster.boot(*m);
+                cluster.sim.lookout(|lookout| lookout.reach(Rare::MemberRevived));
+            }
+            Change::Uninform(m, long) => {
+                lock(&cluster.sim.machines[*m].state).uninformed = true;
+                self.at(now + long, What::Informed(*m));
+            }
         }
         true
     }

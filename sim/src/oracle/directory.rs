@@ -37,7 +37,6 @@ pub(super) struct Directory {
     committed: BTreeMap<GroupId, (LogIndex, Membership)>,
     /// The order of the last membership that was applied.
     orders: BTreeMap<GroupId, u64>,
-    left: BTreeSet<MemberId>,
 }
 
 /// What a replica goes by at the end of a turn.
@@ -157,7 +156,7 @@ impl Oracle {
     /// A process of a member begins on a machine.
     pub fn on_started(&mut self, machine: usize, id: MemberId) {
         let other = *self.directory.machines.entry(id).or_insert(machine);
-        if other != machine || self.directory.left.contains(&id) {
+        if other != machine {
             let problem = format!("{id} starts on n{}; it was on n{}", machine + 1, other + 1);
             self.fail("R22", problem);
         }
@@ -323,7 +322,6 @@ impl Oracle {
     /// A member says that it may be closed for good.
     pub fn on_left(&mut self, machine: usize) {
         let id = self.id_of(machine);
-        self.directory.left.insert(id);
         let committed = self.directory.committed.iter();
         let mut holds = committed.filter(|(_, (_, shape))| all(shape).any(|r| r.member == id));
         if let Some((group, (at, shape))) = holds.next() {

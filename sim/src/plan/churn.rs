@@ -27,6 +27,10 @@ pub enum Change {
     Bury(Who),
     /// A member's disk is emptied; after so long it joins again, through these machines.
     Renew(Who, Nanos, Name, Vec<usize>),
+    /// A machine whose member has left starts again on the directory that it left.
+    Revive(usize),
+    /// No word of the directory reaches a machine, whatever else does.
+    Uninform(usize, Nanos),
 }
 
 /// What a machine that joins calls itself.
@@ -50,6 +54,8 @@ enum Theme {
     Losses,
     /// Whoever gives the orders goes away.
     Headless,
+    /// Somebody goes by an old directory, and leaders change.
+    Uninformed,
 }
 
 /// Most machines that may be members.
@@ -65,21 +71,71 @@ pub(super) fn plan(seed: u64) -> Plan {
     plan.shards = plan.shards.min(u32::try_from(1 + rng.below(5)).expect("at most 5"));
     plan.limits.moves = *pick(&mut rng, &[1, 1, 2, 8]);
     plan.timers.replace_after = Duration::from_secs(3 + rng.below(8));
+    let is_about_old_tables = Rng::new(seed).fork(22).chance(1, 6);
+    if is_about_old_tables {
+        // Few groups, and orders for them one after the other.
+        plan.shards = plan.shards.min(2);
+        plan.limits.moves = 8;
+    }
     let machines = plan.members + plan.spares + plan.clients;
     plan.clocks = (0..machines).map(|_| clock(&mut rng)).collect();
     plan.chaos = Duration::from_secs(*pick(&mut rng, &[30, 60, 60, 90]));
-    plan.faults = faults(&plan, &mut rng);
-    plan
-}
-
-fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
     let theme = match rng.below(8) {
+        _ if is_about_old_tables => Theme::Uninformed,
         0 => Theme::Growth,
         1 => Theme::Exodus,
         2 => Theme::Losses,
         3 => Theme::Headless,
         _ => Theme::Any,
     };
+    plan.faults = faults(&plan, theme, &mut rng);
+    plan.faults.extend(returns(&plan, &mut Rng::new(seed).fork(23)));
+    if is_about_old_tables {
+        plan.faults.extend(old_tables(&plan, &mut Rng::new(seed).fork(24)));
+    }
+    plan.faults.sort_by_key(|fault| fault.at);
+    plan
+}
+
+/// Those who have left come back, each on its old directory.
+fn returns(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
+    let machines = len_u64(plan.members + plan.spares);
+    let end = crate::net::nanos(plan.chaos);
+    let count = if rng.chance(1, 2) { 0 } else { machines };
+    let returns = (0..count).map(|_| {
+        let change = Change::Revive(len_usize(rng.below(machines)));
+        Scheduled { at: end / 4 + rng.below(end - end / 4), fault: Fault::Churn(change) }
+    });
+    returns.collect()
+}
+
+/// One after the other hears nothing of the directory, while leaders change all the time: who is elected may know an
+/// order that its group has left behind.
+fn old_tables(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
+    let machines = len_u64(plan.members + plan.spares);
+    let end = crate::net::nanos(plan.chaos);
+    let mut faults = Vec::new();
+    let mut at = 4 * SECOND;
+    while at < end {
+        let long = 3 * SECOND + rng.below(12 * SECOND);
+        let change = Change::Uninform(len_usize(rng.below(machines)), long);
+        faults.push(Scheduled { at, fault: Fault::Churn(change) });
+        at += long / 2;
+    }
+    let mut at = 4 * SECOND;
+    while at < end {
+        let who = Who::Leader(super::a_group(plan, rng));
+        let fault = match rng.chance(1, 2) {
+            true => Fault::Crash(who, 50 * MS + rng.below(SECOND)),
+            false => Fault::Pause(who, SECOND + rng.below(SECOND)),
+        };
+        faults.push(Scheduled { at, fault });
+        at += SECOND + rng.below(3 * SECOND);
+    }
+    faults
+}
+
+fn faults(plan: &Plan, theme: Theme, rng: &mut Rng) -> Vec<Scheduled> {
     let mut faults = joins(plan, rng);
     let end = crate::net::nanos(plan.chaos);
     // Quick ones follow each other before the cluster has come to rest.
@@ -148,6 +204,7 @@ fn change(plan: &Plan, theme: Theme, rng: &mut Rng) -> Change {
     // Joining, leaving, leaving and dying, buried, renewed.
     let weights = match theme {
         Theme::Any | Theme::Headless => [3, 3, 1, 1, 3],
+        Theme::Uninformed => [4, 4, 0, 0, 2],
         Theme::Growth => [6, 1, 0, 0, 1],
         Theme::Exodus => [1, 6, 2, 1, 0],
         Theme::Losses => [1, 0, 1, 2, 6],
@@ -209,15 +266,36 @@ impl Change {
             | Self::LeaveAndDie(who, _)
             | Self::Bury(who)
             | Self::Renew(who, ..) => Some(who),
-            Self::Join(..) => None,
+            Self::Join(..) | Self::Revive(_) | Self::Uninform(..) => None,
+        }
+    }
+
+    /// The machines through which one joins, if one does.
+    pub(crate) fn through(&mut self) -> Option<&mut Vec<usize>> {
+        match self {
+            Self::Join(_, _, through) | Self::Renew(_, _, _, through) => Some(through),
+            Self::Leave(..)
+            | Self::LeaveAndDie(..)
+            | Self::Bury(_)
+            | Self::Revive(_)
+            | Self::Uninform(..) => None,
+        }
+    }
+
+    /// Who joins does so under the machine's name.
+    pub(crate) fn use_own_name(&mut self) {
+        if let Self::Join(_, name, _) | Self::Renew(_, _, name, _) = self {
+            *name = Name::Own;
         }
     }
 
     /// How long it lasts.
     pub(crate) fn long(&mut self) -> Option<&mut Nanos> {
         match self {
-            Self::LeaveAndDie(_, long) | Self::Renew(_, long, ..) => Some(long),
-            Self::Join(..) | Self::Leave(..) | Self::Bury(_) => None,
+            Self::LeaveAndDie(_, long) | Self::Renew(_, long, ..) | Self::Uninform(_, long) => {
+                Some(long)
+            }
+            Self::Join(..) | Self::Leave(..) | Self::Bury(_) | Self::Revive(_) => None,
         }
     }
 }
@@ -232,6 +310,10 @@ impl fmt::Display for Change {
             Self::Bury(who) => write!(f, "{who} is lost"),
             Self::Renew(who, long, name, _) => {
                 write!(f, "disk of {who} emptied, joins after {} under {name}", s(long))
+            }
+            Self::Revive(machine) => write!(f, "n{} comes back", machine + 1),
+            Self::Uninform(machine, long) => {
+                write!(f, "n{} hears of no directory for {}", machine + 1, s(long))
             }
         }
     }

@@ -286,6 +286,11 @@ impl Cluster {
                 self.newest().group(GroupId(place)).unwrap().replicas().collect();
             let takes_part = group.replicas();
             assert!(takes_part.is_subset(&named), "1: g{place}: {takes_part:?} of {named:?}");
+            // However old the table is that somebody goes by.
+            let is_void = |replica: &Replica| {
+                self.tables.iter().any(|table| table.is_void(GroupId(place), *replica))
+            };
+            assert!(!takes_part.iter().any(is_void), "5: g{place}: {takes_part:?}");
             assert!(group.committed.is_sorted_by_key(|membership| membership.order), "2");
         }
     }

@@ -693,6 +693,45 @@ fn guests_are_bounded() {
     assert_eq!((2..6).filter(|&guest| connected(&cluster, guest)).count(), 2);
 }
 
+/// TRAPS R22: a replica that was removed and comes back with what it knew before gets no vote and deposes nobody, and a
+/// new one is listened to before the table is there that names it.
+#[test]
+fn a_removed_replica_is_not_listened_to() {
+    use crate::ids::ReplicaId;
+    use crate::raft::message::{Body, Message as RaftMessage, Replica};
+
+    let mut cluster = Cluster::alone();
+    for name in ["m1", "m2", "m3"] {
+        cluster.join(name);
+    }
+    cluster.run(Duration::from_secs(30));
+    let group = GROUPS.into_iter().skip(1).find(|group| {
+        let voters = cluster.voters(*group);
+        voters.contains(&cluster.id(1)) && voters.contains(&cluster.id(0))
+    });
+    let group = group.expect("two of four members share one of four groups");
+    let was = cluster.membership(group).on_member(cluster.id(1)).unwrap();
+    cluster.members[1].node.leave();
+    cluster.run(Duration::from_secs(30));
+    assert!(cluster.members[1].events.contains(&Event::Left));
+
+    let (now, node) = (cluster.now.instant, &mut cluster.members[0].node);
+    let to = node.groups[&group].raft.id();
+    let term = node.groups[&group].raft.term();
+    let mut stands = |from: Replica, term| {
+        // Nobody has heard of the leader for long: nothing else keeps it from a vote.
+        let later = now + Duration::from_secs(60);
+        let (last_index, last_term) = (crate::ids::LogIndex(1 << 40), term);
+        let body = Body::Vote { last_index, last_term, transfer: true };
+        let message = RaftMessage { group, from: from.id, to, term, body };
+        node.on_peer_message(later, from.member, Message::Raft(message));
+        node.groups[&group].raft.term() == term
+    };
+    assert!(!stands(was, term.next()));
+    let next = Replica { id: ReplicaId(1 << 40), member: MemberId::joiner(7) };
+    assert!(stands(next, term.next()));
+}
+
 /// Members on ever new directories that are never registered are forgotten when they go.
 #[test]
 fn guests_are_forgotten() {
