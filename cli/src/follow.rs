@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use libring::{Event, GroupId, MemberId, Registered, Standing, Term};
+use libring::{Event, GroupId, Member, MemberChange, MemberId, Standing, Table, Term};
 
 use crate::out;
 
@@ -13,8 +13,13 @@ pub(crate) struct Names(BTreeMap<MemberId, String>);
 
 impl Names {
     /// The names of a cluster's members.
-    pub(crate) fn of(members: &[Registered]) -> Self {
+    pub(crate) fn of(members: &[Member]) -> Self {
         Self(members.iter().map(|m| (m.id, m.name.clone())).collect())
+    }
+
+    /// The names that stand in the directory.
+    pub(crate) fn of_table(table: &Table) -> Self {
+        Self(table.members.iter().map(|m| (m.id, m.name.clone())).collect())
     }
 
     /// A member's name; its id when it has none here.
@@ -139,6 +144,19 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
             };
             Some(format!("{who}: directory {}: {}{moving}", table.version, members.join(", ")))
         }
+        // Named by what it said: this may be the first that is heard of it.
+        Event::Member { peer, change } => Some(format!(
+            "{who}: {} {}",
+            peer.name,
+            match change {
+                MemberChange::Joined => "is alive",
+                MemberChange::Suspect => "does not answer somebody: it may be dead",
+                MemberChange::Recovered => "answers again",
+                MemberChange::Failed => "is dead: it did not answer in time",
+                MemberChange::Left => "has left",
+                MemberChange::Updated => "was started again, or says something else of itself",
+            }
+        )),
         Event::ChangeRefused { reason } => Some(format!("{who} is refused: {reason}")),
         Event::Left => Some(format!("{who} has left: it holds nothing any more")),
     }

@@ -1,9 +1,11 @@
 //! `ring members` and `ring leave`: who is registered, and how to let one go.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use libring::{Event, GroupId, Node, Registered, Standing};
+use libring::{Event, GroupId, Member, MemberId, MemberState, Node, Standing};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::args::{Common, Leave};
 use crate::connect::connect;
@@ -14,7 +16,9 @@ use crate::stop::{Code, Stop};
 pub(crate) async fn run(common: &Common) -> Result<(), Stop> {
     let node = connect_and_learn(common).await?;
     let members = node.members();
-    let held = |member: &Registered| {
+    let states = states(&node, &members).await;
+    let state = |member: &Member| states.get(&member.id).map_or("unknown", |s| state(*s));
+    let held = |member: &Member| {
         let table = node.directory();
         table.map_or(0, |table| {
             let shards = table.groups.iter().filter(|group| group.group != GroupId::DIRECTORY);
@@ -29,6 +33,7 @@ pub(crate) async fn run(common: &Common) -> Result<(), Stop> {
                 "address": member.address,
                 "weight": member.weight,
                 "standing": standing(member.standing),
+                "state": state(member),
                 "shards": held(member),
             })
         });
@@ -41,10 +46,11 @@ pub(crate) async fn run(common: &Common) -> Result<(), Stop> {
             member.address.clone(),
             member.weight.to_string(),
             String::from(standing(member.standing)),
+            String::from(state(member)),
             held(member).to_string(),
         ]
     });
-    let head = ["MEMBER", "ID", "ADDRESS", "WEIGHT", "STANDING", "SHARDS"];
+    let head = ["MEMBER", "ID", "ADDRESS", "WEIGHT", "STANDING", "STATE", "SHARDS"];
     out::write(out::table(&head, rows.collect()).as_bytes())
 }
 
@@ -97,8 +103,33 @@ pub(crate) async fn await_directory(node: &Node, patience: Duration) {
     let _ = tokio::time::timeout(patience, told).await;
 }
 
-fn is_listed(node: &Node, member: &Registered) -> bool {
+fn is_listed(node: &Node, member: &Member) -> bool {
     node.members().iter().any(|listed| listed.id == member.id)
+}
+
+/// What the member that answers first thinks of all of them: a client does not gossip.
+async fn states(node: &Node, members: &[Member]) -> BTreeMap<MemberId, MemberState> {
+    let mut asked = JoinSet::new();
+    for id in members.iter().map(|member| member.id) {
+        let node = node.clone();
+        asked.spawn(async move { node.status(id).await });
+    }
+    while let Some(answer) = asked.join_next().await {
+        if let Ok(Ok(status)) = answer {
+            let own = (status.member, MemberState::Alive);
+            return status.members.into_iter().chain([own]).collect();
+        }
+    }
+    BTreeMap::new()
+}
+
+fn state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Dead => "failed",
+        MemberState::Left => "left",
+    }
 }
 
 fn standing(standing: Standing) -> &'static str {

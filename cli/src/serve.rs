@@ -78,7 +78,7 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Option<Hal
             Some(Event::Up { .. }) => {}
             Some(event) => {
                 if let Event::DirectoryChanged { table } = &event {
-                    names = Names::of(&table.members);
+                    names = Names::of_table(table);
                 }
                 if let Some(line) = follow::describe(who, &event, &names) {
                     watched.line(line);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libring::{
-    Assignment, Error, Failure, GroupId, MemberId, MemberStatus, Node, Placement, Registered,
-    Replica, Role, SLOTS, Standing, Table, Term,
+    Assignment, Error, Failure, GroupId, Member, MemberId, MemberStatus, Node, Placement, Replica,
+    Role, SLOTS, Standing, Table, Term,
 };
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ pub(crate) async fn run(common: &Common, args: &Status) -> Result<(), Stop> {
 /// What the members say.
 #[derive(Debug)]
 struct Report {
-    members: Vec<(Registered, Result<MemberStatus, String>)>,
+    members: Vec<(Member, Result<MemberStatus, String>)>,
     directory: Option<Arc<Table>>,
     /// Who owns which keys, as this client sees it.
     ring: Arc<Placement>,
@@ -401,7 +401,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[cfg(test)]
 mod tests {
-    use libring::{GroupStatus, LogIndex, ReplicaId};
+    use libring::{GroupStatus, LogIndex, Registered, ReplicaId};
 
     use super::*;
 
@@ -448,13 +448,22 @@ mod tests {
     }
 
     fn report(reached: &[u64], standing: Standing) -> Report {
-        let member = |id: u64| Registered {
+        let member = |id: u64| Member {
             id: MemberId(id),
             name: format!("m{id}"),
             address: String::new(),
-            birth: id,
             weight: 1,
             standing: if id == 3 { standing } else { Standing::Active },
+            state: None,
+            tags: Vec::new(),
+        };
+        let listed = |member: &Member| Registered {
+            id: member.id,
+            name: member.name.clone(),
+            address: String::new(),
+            birth: member.id.0,
+            weight: 1,
+            standing: member.standing,
         };
         let voters = (1..=3).map(|id| Replica { id: ReplicaId(id), member: MemberId(id) });
         let assignment = |group| Assignment {
@@ -465,9 +474,9 @@ mod tests {
             retiring: Vec::new(),
             settled: true,
         };
-        let members: Vec<Registered> = (1..=3).map(member).collect();
+        let members: Vec<Member> = (1..=3).map(member).collect();
         let connected: Vec<MemberId> = reached.iter().copied().map(MemberId).collect();
-        let status = |member: &Registered| match reached.contains(&member.id.0) {
+        let status = |member: &Member| match reached.contains(&member.id.0) {
             true => Ok(MemberStatus { connected: connected.clone(), ..MemberStatus::default() }),
             false => Err(String::from("no answer within 3 s")),
         };
@@ -482,7 +491,7 @@ mod tests {
                 version: 1,
                 next_replica: ReplicaId(9),
                 groups: vec![assignment(0), assignment(1), assignment(2)],
-                members,
+                members: members.iter().map(listed).collect(),
             })),
         }
     }

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,12 @@ pub struct Config {
     pub weight: u16,
     /// Whether the application is told at once what it owns and what it does not any more.
     pub watch_ring: bool,
+    /// Where others reach this member with datagrams. None: it does not gossip, and takes those for alive to whom it is
+    /// connected. A client never gossips.
+    pub gossip: Option<SocketAddr>,
+    /// The application's own data about this member, which the others are told of by gossip: sorted by key, each key
+    /// once, at most 32, and with the name about 480 bytes.
+    pub tags: Vec<(String, String)>,
     /// Number of shards, fixed when the cluster is created.
     pub shards: u32,
     /// Replicas of each shard, at most this many.
@@ -186,6 +193,8 @@ impl Default for Config {
             address: String::new(),
             weight: 1,
             watch_ring: true,
+            gossip: None,
+            tags: Vec::new(),
             shards: 64,
             replication: 3,
             timers: Timers::default(),

@@ -13,6 +13,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -22,6 +23,7 @@ use crate::ids::{
     Boot, ClusterId, ConnId, CursorId, GroupId, LogSeq, MemberId, RequestId, Revision, SegmentId,
     Term,
 };
+use crate::membership::State;
 use crate::ring::{Placement, RingEvent};
 use crate::shard::command::{Change, Changed, Expect, Page, PartitionInfo};
 use crate::storage::record::Batch;
@@ -55,6 +57,13 @@ pub enum Input {
     Disconnected {
         /// The connection.
         conn: ConnId,
+    },
+    /// A datagram arrived. It may be late, repeated or anybody's; the world has dropped what was changed on the way.
+    Datagram {
+        /// Where it came from: an answer goes there.
+        from: SocketAddr,
+        /// What was in it.
+        bytes: Vec<u8>,
     },
     /// The deadline that `wakeup` named has come.
     Wakeup,
@@ -94,6 +103,13 @@ pub enum Output {
         /// The message.
         message: Message,
     },
+    /// Send a datagram. It may be lost, also on purpose when too many wait. Not answered.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// What is in it.
+        bytes: Vec<u8>,
+    },
     /// Write a batch to the log. Batches are written in this order; one sync may cover many. Answered with `Stored`.
     Append(Batch),
     /// Delete every segment before this one.
@@ -124,6 +140,8 @@ pub trait World {
     fn disconnect(&mut self, conn: ConnId);
     /// See [`Output::Send`].
     fn send(&mut self, conn: ConnId, message: Message);
+    /// See [`Output::Datagram`].
+    fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>);
     /// See [`Output::Append`].
     fn append(&mut self, batch: Batch);
     /// See [`Output::Discard`].
@@ -165,6 +183,7 @@ pub fn carry_out(outbox: &mut Outbox, world: &mut impl World) {
             Output::Connect { dial, address } => world.connect(dial, address),
             Output::Disconnect { conn } => world.disconnect(conn),
             Output::Send { conn, message } => world.send(conn, message),
+            Output::Datagram { to, bytes } => world.datagram(to, bytes),
             Output::Append(batch) => world.append(batch),
             Output::Discard { below } => world.discard(below),
             Output::Store(task) => world.store(task),
@@ -201,6 +220,8 @@ pub enum Timer {
     Call,
     /// An idle scan.
     Cursor,
+    /// The failure detector: a probe, a suspicion, a comparison.
+    Membership,
 }
 
 /// An application's call. Names are UTF-8.
@@ -502,6 +523,13 @@ pub enum Event {
     },
     /// This member asked to be let go, and holds nothing any more: it may be closed for good.
     Left,
+    /// What this node thinks of another registered member has changed.
+    Member {
+        /// The member, as it is thought of now.
+        peer: Box<Peer>,
+        /// What is different.
+        change: MemberChange,
+    },
     /// A peer sent something that the protocol forbids; it was dropped and counted.
     PeerFault {
         /// The peer, if the connection had one.
@@ -509,6 +537,37 @@ pub enum Event {
         /// What.
         what: &'static str,
     },
+}
+
+/// A registered member, as another node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name.
+    pub name: String,
+    /// What is thought of it. Where no gossip tells of it, alive is who is connected.
+    pub state: State,
+    /// The application's own data, as the member said it; empty where nothing was heard.
+    pub tags: Vec<(String, String)>,
+}
+
+/// What is different about a member. It joins and then fails or leaves, in turns; what happened between two turns of the
+/// node is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberChange {
+    /// It is there: for the first time, or again.
+    Joined,
+    /// It does not answer somebody. It still owns its slots.
+    Suspect,
+    /// It was a suspect, and has answered.
+    Recovered,
+    /// It is dead: it did not answer in time. Also the first that is told of a member that is registered and away.
+    Failed,
+    /// It left, or the directory let it go.
+    Left,
+    /// It was started again, unnoticed, or says something else of itself.
+    Updated,
 }
 
 /// Why a member must stop. Its text says what to do.

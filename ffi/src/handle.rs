@@ -17,18 +17,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use libring::{
-    Action, Error, Event as NodeEvent, MemberId, Node, Options, Refused, Reply, RequestId,
-    RingEvent,
+    Action, Bytes, Error, Event as NodeEvent, Member, MemberChange, MemberId, Node, Options,
+    Refused, Reply, RequestId, RingEvent,
 };
 
 use crate::fault::Fault;
 use crate::guard;
-use crate::op::{self, Op, What};
+use crate::op::{self, Listed, Op, What};
 use crate::queue::{Added, Event, Queue, Taken};
 use crate::scan::{Pages, failed};
 use crate::status;
 use crate::types::{
-    RING_EV_CLOSED, RING_EV_LEADER, RING_EV_LEFT, RING_EV_MEMBER, RING_EV_MOVE, RING_EV_STEAL,
+    RING_EV_CLOSED, RING_EV_LEADER, RING_EV_LEFT, RING_EV_MEMBER, RING_EV_MOVE, RING_EV_STATE,
+    RING_EV_STEAL, RING_MEMBER_FAILED, RING_MEMBER_JOINED, RING_MEMBER_LEFT, RING_MEMBER_RECOVERED,
+    RING_MEMBER_SUSPECT, RING_MEMBER_UPDATED,
 };
 
 /// A node and all that it owes.
@@ -285,7 +287,12 @@ impl Handle {
                 Action::Leave { member: member.unwrap_or_else(|| self.node.whoami()) }
             }
             What::Ask(question) => {
-                sink.push(op::answered(tag, &question, &self.node.ring(), &self.node.members()));
+                let listed = |m: Member| {
+                    let Member { id, name, address, weight, standing, state, tags } = m;
+                    Listed { id, name, address, weight, standing, state, tags }
+                };
+                let members = || self.node.members().into_iter().map(listed).collect();
+                sink.push(op::answered(tag, &question, &self.node.ring(), members));
                 self.end_one();
                 return Ok(0);
             }
@@ -551,6 +558,11 @@ pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
         NodeEvent::LeaderChanged { group, leader, .. } => {
             (RING_EV_LEADER, u64::from(group.0), leader.map_or(0, |leader| leader.0))
         }
+        NodeEvent::Member { peer, change } => {
+            let data = Bytes::copy_from_slice(peer.name.as_bytes());
+            let (kind, a, b) = (RING_EV_STATE, peer.id.0, code_of(*change));
+            return Some(Event { kind, a, b, data, ..Event::default() });
+        }
         NodeEvent::Left => (RING_EV_LEFT, 0, 0),
         NodeEvent::Ring(RingEvent::Move { to, slots }) => {
             return Some(slots_of(RING_EV_MOVE, *to, slots));
@@ -578,6 +590,17 @@ fn slots_of(kind: u32, member: Option<MemberId>, slots: &[Range<u32>]) -> Event 
     let count: u64 = slots.iter().map(|range| u64::from(range.end - range.start)).sum();
     let a = member.map_or(0, |member| member.0);
     Event { kind, a, b: count, data: data.into(), ..Event::default() }
+}
+
+fn code_of(change: MemberChange) -> u64 {
+    match change {
+        MemberChange::Joined => RING_MEMBER_JOINED,
+        MemberChange::Suspect => RING_MEMBER_SUSPECT,
+        MemberChange::Recovered => RING_MEMBER_RECOVERED,
+        MemberChange::Failed => RING_MEMBER_FAILED,
+        MemberChange::Left => RING_MEMBER_LEFT,
+        MemberChange::Updated => RING_MEMBER_UPDATED,
+    }
 }
 
 pub(crate) fn system(error: std::io::Error) -> Fault {

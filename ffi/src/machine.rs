@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use libring::{Action, Error, Event as NodeEvent, Failure, Halt, MemberId, Refused, Reply};
+use libring::{
+    Action, Error, Event as NodeEvent, Failure, Halt, MemberId, MemberState, Refused, Registered,
+    Reply,
+};
 use ring_core::ids::{ConnId, LogSeq, RequestId, SegmentId};
 use ring_core::io::{Call, Dial};
 use ring_core::shard::Worker;
@@ -20,7 +24,7 @@ use ring_core::{Config, Input, Node, Outbox, Restored, World, carry_out};
 
 use crate::fault::{Fault, code_of_refused};
 use crate::handle::told;
-use crate::op::{self, Op, What};
+use crate::op::{self, Listed, Op, What};
 use crate::queue::Event;
 use crate::scan::{Pages, failed};
 use crate::status;
@@ -164,9 +168,19 @@ impl Machine {
             }
             What::Ask(question) => {
                 let ring = Arc::clone(self.node.ring().placement());
-                let members = self.node.view().registered();
+                let view = self.node.view();
+                let listed = |m: Registered| {
+                    let Registered { id, name, address, birth: _, weight, standing } = m;
+                    let peer = view.peer(id);
+                    let own = (id == view.me()).then_some(MemberState::Alive);
+                    let state = own.or(peer.map(|peer| peer.state));
+                    let tags = peer.map_or_else(Vec::new, |peer| peer.tags.clone());
+                    Listed { id, name, address, weight, standing, state, tags }
+                };
+                let members = || view.registered().into_iter().map(listed).collect();
+                let answer = op::answered(op.tag, &question, &ring, members);
                 self.dirty = true;
-                self.desk.event(op::answered(op.tag, &question, &ring, &members));
+                self.desk.event(answer);
                 return Ok(0);
             }
             What::Scan(pages) => {
@@ -395,6 +409,10 @@ impl World for Desk {
             self.drop_conn(conn);
             self.next.push(Input::Disconnected { conn });
         }
+    }
+
+    fn datagram(&mut self, _to: SocketAddr, _bytes: Vec<u8>) {
+        // Only a member that was given an address for datagrams sends any, and none is given here.
     }
 
     fn append(&mut self, batch: Batch) {

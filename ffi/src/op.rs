@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use libring::{
-    Action, Consistency, Error, Failure, MemberId, Placement, Range, Registered, Reply, Revision,
-    slot_of,
+    Action, Consistency, Error, Failure, MemberId, MemberState, Placement, Range, Reply, Revision,
+    Standing, slot_of,
 };
 use ring_core::ids::len_u64;
 use ring_core::shard::command::{Change, Expect};
+use serde_json::{Value, json};
 
 use crate::fault::Fault;
 use crate::queue::Event;
@@ -63,7 +64,7 @@ pub(crate) fn answered(
     tag: u64,
     question: &Question,
     ring: &Placement,
-    members: &[Registered],
+    members: impl FnOnce() -> Vec<Listed>,
 ) -> Event {
     let event = Event { tag, kind: RING_EV_DONE, ..Event::default() };
     match question {
@@ -73,10 +74,49 @@ pub(crate) fn answered(
             let a = owners.first().map_or(0, |owner| owner.0);
             Event { a, b: len_u64(owners.len()), data: data.into(), ..event }
         }
-        Question::Members => match serde_json::to_vec(members) {
-            Ok(data) => Event { b: len_u64(members.len()), data: data.into(), ..event },
-            Err(e) => failed(tag, 0, &Fault::new(status::RING_IO, e.to_string())),
-        },
+        Question::Members => {
+            let members: Vec<Value> = members().into_iter().map(Listed::json).collect();
+            let b = len_u64(members.len());
+            Event { b, data: Value::from(members).to_string().into(), ..event }
+        }
+    }
+}
+
+/// A registered member, and what is thought of it.
+pub(crate) struct Listed {
+    pub(crate) id: MemberId,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) weight: u16,
+    pub(crate) standing: Standing,
+    pub(crate) state: Option<MemberState>,
+    pub(crate) tags: Vec<(String, String)>,
+}
+
+impl Listed {
+    fn json(self) -> Value {
+        let standing = match self.standing {
+            Standing::Active => "Active",
+            Standing::Leaving => "Leaving",
+            Standing::Lost => "Lost",
+        };
+        let state = self.state.map(|state| match state {
+            MemberState::Alive => "alive",
+            MemberState::Suspect => "suspect",
+            MemberState::Dead => "failed",
+            MemberState::Left => "left",
+        });
+        let tags: serde_json::Map<String, Value> =
+            self.tags.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+        json!({
+            "id": self.id.0,
+            "name": self.name,
+            "address": self.address,
+            "weight": self.weight,
+            "standing": standing,
+            "state": state,
+            "tags": tags,
+        })
     }
 }
 

@@ -89,6 +89,22 @@ pub const RING_EV_MOVE: u32 = 6;
 pub const RING_EV_STEAL: u32 = 7;
 /// This member was told to leave, and holds nothing any more: close it, and delete its directory.
 pub const RING_EV_LEFT: u32 = 8;
+/// What the node thinks of another member of the cluster, `a`, has changed; `b` says how: RING_MEMBER_JOINED
+/// and its like. `data` is the member's name.
+pub const RING_EV_STATE: u32 = 9;
+
+/// The member is there: for the first time, or again.
+pub const RING_MEMBER_JOINED: u64 = 1;
+/// It does not answer somebody. It may still refute that.
+pub const RING_MEMBER_SUSPECT: u64 = 2;
+/// It was a suspect, and has answered.
+pub const RING_MEMBER_RECOVERED: u64 = 3;
+/// It is dead: it did not answer in time.
+pub const RING_MEMBER_FAILED: u64 = 4;
+/// It left, or was let go.
+pub const RING_MEMBER_LEFT: u64 = 5;
+/// It was started again, unnoticed, or says something else of itself.
+pub const RING_MEMBER_UPDATED: u64 = 6;
 
 /// How a node is opened. Begin with ring_options_init().
 #[repr(C)]
@@ -219,7 +235,8 @@ pub const RING_OP_STATUS: u16 = 7;
 /// DONE: `a` is the owner (0: there is none), `b` how many there are, `data` their ids, each a uint64_t. It has ended
 /// when ring_submit() returns, and has no id.
 pub const RING_OP_OWNERS: u16 = 8;
-/// Who is registered. DONE: `data` is a JSON array of objects, `b` their number. Ends as RING_OP_OWNERS does.
+/// Who is registered, and what is thought of them. DONE: `data` is a JSON array of objects (id, name, address, weight,
+/// standing, state, tags), `b` their number. Ends as RING_OP_OWNERS does.
 pub const RING_OP_MEMBERS: u16 = 9;
 /// Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
 /// RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT.

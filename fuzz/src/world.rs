@@ -1,6 +1,7 @@
 //! One member with an honest disk and an honest store, among peers that the fuzzer plays.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -310,6 +311,7 @@ impl World for Lone {
         }
         self.sent.push((conn, message));
     }
+    fn datagram(&mut self, _to: SocketAddr, _bytes: Vec<u8>) {}
     fn append(&mut self, batch: Batch) {
         encode_batch(&batch, self.segments.entry(batch.segment).or_default());
         self.written.push_back(batch.seq);

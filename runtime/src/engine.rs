@@ -2,6 +2,7 @@
 //! for.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -92,8 +93,12 @@ impl Engine {
         self.turn();
         while self.world.halt.is_none() {
             let taken = self.wait();
-            if taken == Taken::Closed || self.world.shared.is_sealed() {
+            if self.world.shared.is_sealed() {
                 return;
+            }
+            if taken == Taken::Closed {
+                self.node.stop(self.world.shared.clock.now());
+                return self.turn();
             }
             self.turn();
         }
@@ -138,6 +143,12 @@ impl Engine {
                 Item::Disconnected { conn } => {
                     if self.world.links.remove(&conn).is_some() {
                         self.node.handle(now, Input::Disconnected { conn });
+                    }
+                }
+                Item::Datagrams(datagrams) => {
+                    self.world.taken(datagrams.len());
+                    for (from, bytes) in datagrams {
+                        self.node.handle(now, Input::Datagram { from, bytes });
                     }
                 }
                 Item::Stored { upto } => self.node.handle(now, Input::Stored { upto }),
@@ -190,6 +201,12 @@ impl World for Host {
         self.shared.event(Event::PeerFault { member: None, what: "does not read fast enough" });
     }
 
+    fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+        if let Some(datagrams) = self.shared.datagrams.get() {
+            datagrams.send(to, bytes);
+        }
+    }
+
     fn append(&mut self, batch: Batch) {
         match &self.log {
             Log::Disk(_) => self.appends.push(LogTask::Append(batch)),
@@ -231,6 +248,12 @@ impl World for Host {
 }
 
 impl Host {
+    fn taken(&self, count: usize) {
+        if let Some(datagrams) = self.shared.datagrams.get() {
+            datagrams.taken(count);
+        }
+    }
+
     fn end_turn(&mut self) {
         if let Log::Disk(log) = &self.log {
             log.push_all(&mut self.appends);
@@ -250,6 +273,9 @@ impl Host {
         }
         self.store.push_all(&mut vec![StoreTask::Persist]);
         self.store.close();
+        if let Some(datagrams) = self.shared.datagrams.get() {
+            datagrams.end();
+        }
         let at_once = self.shared.is_sealed() && self.halt.is_none();
         for link in std::mem::take(&mut self.links).into_values() {
             // Who halts still says what it has said; who is dropped does not.

@@ -80,7 +80,8 @@ mod watch;
 
 pub use bytes::Bytes;
 pub use error::{Error, OpenError, ScanError};
-pub use node::{Connections, Events, Node};
+pub use net::DatagramCounts;
+pub use node::{Connections, Events, Member, Node};
 pub use options::{Data, Options};
 pub use partition::{Compared, Info, Item, Partition, Range, Scan, Value};
 pub use ring::{Track, Tracked};
@@ -90,7 +91,10 @@ pub use ring_core::genesis::Founder;
 pub use ring_core::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, RequestId, Revision, Term,
 };
-pub use ring_core::io::{Action, Consistency, Event, Failure, Halt, Refused, Reply};
+pub use ring_core::io::{
+    Action, Consistency, Event, Failure, Halt, MemberChange, Peer, Refused, Reply,
+};
+pub use ring_core::membership::State as MemberState;
 pub use ring_core::raft::message::Replica;
 pub use ring_core::ring::{Placement, RingEvent, SLOTS, TrackError, slot_of};
 pub use ring_core::shard::command::{Change, Changed, Expect};

@@ -16,6 +16,7 @@
 mod link;
 mod size;
 mod stream;
+mod udp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use self::link::Link;
 use self::stream::{Peer, Stream};
+pub use self::udp::DatagramCounts;
+pub(crate) use self::udp::{Addressed, Datagrams};
 use crate::mailbox::Closed;
 use crate::security::Fault;
 use crate::shared::{Item, Shared};
@@ -111,6 +114,11 @@ impl Net {
             shared,
         };
         (Arc::new(net), gone)
+    }
+
+    /// To be held by what a node that ends waits for.
+    pub(crate) fn alive(&self) -> mpsc::Sender<()> {
+        self.alive.clone()
     }
 
     /// Accepts connections until it is aborted.
@@ -273,6 +281,20 @@ where
 }
 
 impl Shared {
+    /// Who has proven by its certificate to be whom it calls itself is heard by datagram, too.
+    fn introduce(&self, message: &Message) {
+        let who = if let Message::Hello(hello) = message {
+            &hello.who
+        } else if let Message::Welcome(welcome) = message {
+            &welcome.who
+        } else {
+            return;
+        };
+        if let Some(datagrams) = self.datagrams.get().filter(|_| self.options.keys.is_some()) {
+            datagrams.introduce(self.clock.instant(), who);
+        }
+    }
+
     fn count(&self, end: &End, conn: ConnId, peer: &Peer) {
         let from = peer;
         let peer = &*from.address;
@@ -343,6 +365,7 @@ async fn read(
                     if let Err(fault) = peer.may_say(&message, shared.genesis.get()) {
                         return refuse(shared, link, peer, &fault).await;
                     }
+                    shared.introduce(&message);
                     link.note(&message);
                     bytes += size_of::<Message>();
                     messages.push(message);

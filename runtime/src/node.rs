@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use ring_core::directory::{Registered, Table};
+use ring_core::directory::{Registered, Standing, Table};
 use ring_core::ids::{MemberId, len_u64};
 use ring_core::io::{Action, Event, Failure, Halt, Reply};
+use ring_core::membership::State as MemberState;
 use ring_core::wire::message::MemberStatus;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::error::{Error, OpenError};
+use crate::net::DatagramCounts;
 use crate::options::Options;
 use crate::partition::{Partition, wrong};
 use crate::shared::{Phase, Shared};
@@ -53,6 +55,26 @@ pub struct Connections {
     pub unsecured: u64,
 }
 
+/// A registered member of the cluster, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; no two members have the same.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its share of the shards, beside the others'.
+    pub weight: u16,
+    /// Whether it is to hold replicas.
+    pub standing: Standing,
+    /// What is thought of it; none if nothing was heard of it. A client, and a member that does not gossip, takes
+    /// for alive who it is connected to.
+    pub state: Option<MemberState>,
+    /// The application's own data ([`Options::tags`]), as far as it was heard of.
+    pub tags: Vec<(String, String)>,
+}
+
 impl Node {
     /// Starts a node; resolves when it is up. For a member that is when the cluster is founded and
     /// known, however long that takes; for a client when a member has let it in, or its deadline
@@ -82,12 +104,32 @@ impl Node {
 
     /// All registered members of the cluster, sorted by id, as far as this node has been told.
     #[must_use]
-    pub fn members(&self) -> Vec<Registered> {
-        if let Some(table) = self.directory() {
-            return table.members.clone();
-        }
-        let genesis = self.inner.shared.genesis.get();
-        genesis.map(|genesis| Table::of_genesis(genesis).members).unwrap_or_default()
+    pub fn members(&self) -> Vec<Member> {
+        let shared = &self.inner.shared;
+        let registered = match self.directory() {
+            Some(table) => table.members.clone(),
+            None => {
+                let genesis = shared.genesis.get();
+                genesis.map(|genesis| Table::of_genesis(genesis).members).unwrap_or_default()
+            }
+        };
+        let peers = shared.peers.lock();
+        let member = |listed: Registered| {
+            let Registered { id, name, address, birth: _, weight, standing } = listed;
+            let (state, tags) = match peers.get(&id) {
+                _ if id == self.whoami() => (Some(MemberState::Alive), shared.options.tags.clone()),
+                Some(peer) => (Some(peer.state), peer.tags.clone()),
+                None => (None, Vec::new()),
+            };
+            Member { id, name, address, weight, standing, state, tags }
+        };
+        registered.into_iter().map(member).collect()
+    }
+
+    /// Numbers about datagrams; none if this node does not gossip.
+    #[must_use]
+    pub fn datagrams(&self) -> Option<DatagramCounts> {
+        self.inner.shared.datagrams.get().map(|datagrams| datagrams.counts())
     }
 
     /// Who is registered and who is to hold which shard, as far as this node has been told.

@@ -27,6 +27,12 @@ pub struct Options {
     pub advertise: Option<String>,
     /// A member's share of the shards beside the others'; 0: none. Default: 1.
     pub weight: u16,
+    /// The application's own data about this member, which the others are told of ([`crate::Node::members`]): each key
+    /// once, at most 32, and with the name about 480 bytes. They arrive by gossip.
+    pub tags: Vec<(String, String)>,
+    /// Whether this member finds out by gossip who is alive: datagrams (UDP) at the port on which it listens. Without,
+    /// and where it does not listen, it takes for alive who it is connected to. The same on all members. Default: true.
+    pub gossip: bool,
     /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a
     /// cluster of one and for a client.
     pub listen: Option<String>,
@@ -71,6 +77,8 @@ impl Default for Options {
             join: Vec::new(),
             advertise: None,
             weight: 1,
+            tags: Vec::new(),
+            gossip: true,
             listen: None,
             data: Data::Dir(PathBuf::from("ring-data")),
             keys: None,
@@ -93,6 +101,8 @@ impl Options {
             true => (self.join.iter().map(|a| (String::new(), a.clone())).collect(), Vec::new()),
             false => (self.members.clone(), self.join.clone()),
         };
+        let mut tags = self.tags.clone();
+        tags.sort();
         Config {
             cluster: self.cluster.clone(),
             name: self.name.clone(),
@@ -102,11 +112,20 @@ impl Options {
             address,
             weight: self.weight,
             watch_ring: true,
+            // Known when it listens.
+            gossip: None,
+            tags,
             shards: self.shards,
             replication: self.replication,
             timers: self.timers.clone(),
             limits: self.limits.clone(),
         }
+    }
+
+    /// Where others reach this node, as far as it was told.
+    pub(crate) fn reached_at(&self) -> Option<&str> {
+        let own = self.members.iter().find(|(name, _)| *name == self.name);
+        self.advertise.as_deref().or(own.map(|(_, address)| &**address))
     }
 
     /// Where this node listens, if it does.

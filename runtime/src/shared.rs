@@ -1,6 +1,6 @@
 //! What the threads of one node share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ring_core::directory::Table;
 use ring_core::genesis::Genesis;
 use ring_core::ids::{ConnId, LogSeq, MemberId, RequestId, len_u64};
-use ring_core::io::{Action, Call, Dial, Event, Failure, Halt, Input, Refused, Reply};
+use ring_core::io::{Action, Call, Dial, Event, Failure, Halt, Input, Peer, Refused, Reply};
 use ring_core::ring::{Placement, RingEvent, TrackId};
 use ring_core::store::StoreDone;
 use ring_core::time::Instant;
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::mailbox::{Closed, Mailbox, Taken};
-use crate::net::{Counters, Link};
+use crate::net::{Addressed, Counters, Datagrams, Link};
 use crate::options::Options;
 use crate::ring::Tracking;
 use crate::security::Notices;
@@ -39,6 +39,10 @@ pub(crate) struct Shared {
     pub(crate) table: Mutex<Option<Arc<Table>>>,
     /// Who owns which keys.
     pub(crate) placement: Mutex<Arc<Placement>>,
+    /// What is thought of the other members.
+    pub(crate) peers: Mutex<BTreeMap<MemberId, Peer>>,
+    /// None: this node does not gossip.
+    pub(crate) datagrams: OnceLock<Arc<Datagrams>>,
     /// For core's thread.
     inbox: Mailbox<Item>,
     /// Woken when the inbox was full and is not any more.
@@ -57,6 +61,7 @@ pub(crate) enum Item {
     Connected { link: std::sync::Arc<Link>, dial: Option<Dial> },
     Messages { conn: ConnId, messages: Vec<Message> },
     Disconnected { conn: ConnId },
+    Datagrams(Vec<Addressed>),
     Stored { upto: LogSeq },
     Store(Vec<StoreDone>),
     Input(Input),
@@ -114,6 +119,8 @@ impl Shared {
             genesis: OnceLock::new(),
             table: Mutex::new(None),
             placement: Mutex::new(Arc::new(Placement::new([]))),
+            peers: Mutex::default(),
+            datagrams: OnceLock::new(),
             inbox: Mailbox::new(),
             room: Notify::new(),
             calls: Mutex::default(),
@@ -334,6 +341,9 @@ impl Shared {
             Event::Up { genesis } => {
                 tracing::info!(cluster = %genesis.cluster, name = genesis.name, "up");
                 let _: Result<(), Genesis> = self.genesis.set(genesis.clone());
+                if let Some(datagrams) = self.datagrams.get() {
+                    datagrams.begin(self.clock.instant(), genesis.cluster);
+                }
                 self.advance(Phase::Up);
             }
             Event::DirectoryChanged { table } => {
@@ -343,6 +353,8 @@ impl Shared {
                     moving = table.moving(),
                     "directory"
                 );
+                // Nobody asks about those whom it does not have any more.
+                self.peers.lock().retain(|id, _| table.member(*id).is_some());
                 *self.table.lock() = Some(Arc::new((**table).clone()));
             }
             Event::RingChanged { placement } => {
@@ -356,6 +368,10 @@ impl Shared {
                 tracing::info!(?from, slots = count(slots), "keys come");
             }
             Event::Ring(_) => {}
+            Event::Member { peer, change } => {
+                tracing::info!(member = %peer.id, name = peer.name, ?change, "member");
+                self.peers.lock().insert(peer.id, (**peer).clone());
+            }
             Event::ChangeRefused { reason } => {
                 tracing::warn!(%reason, "refused by the directory");
             }

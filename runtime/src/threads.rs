@@ -15,7 +15,7 @@ use ring_core::node::{Node, Restored};
 use ring_core::shard::Worker;
 use ring_core::storage::{self, Recovered};
 use ring_core::store::{MemoryStore, Store, StoreError, StoreState, StoreTask};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
@@ -24,8 +24,9 @@ use crate::engine::{Engine, Log};
 use crate::error::OpenError;
 use crate::log::{self, Files, LogTask, Writer};
 use crate::mailbox::Mailbox;
-use crate::net::Net;
+use crate::net::{Datagrams, Net};
 use crate::options::{Data, Options};
+use crate::security::Keys;
 use crate::shared::Shared;
 use crate::store::{self, DiskStore};
 
@@ -65,16 +66,23 @@ pub(crate) fn start(
     let shared = Arc::new(Shared::new(options));
     let options = &shared.options;
     check(options)?;
+    let mut config = config;
     // Before anything is touched: is it a configuration at all?
     let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
     let sockets = sockets()?;
-    let listener = match options.listen_address() {
+    let (listener, socket) = match options.listen_address() {
         Some(address) => {
             let beyond = options.insecure || options.keys.is_some();
-            Some(sockets.block_on(listen(address, beyond))?)
+            let gossips = gossips(options);
+            let (listener, socket) = sockets.block_on(listen_for_both(address, beyond, gossips))?;
+            (Some(listener), socket)
         }
-        None => None,
+        None => (None, None),
     };
+    if let Some(socket) = &socket {
+        config.gossip = sockets.block_on(gossip_address(options, socket));
+    }
+    let socket = socket.filter(|_| config.gossip.is_some());
     let directory = match &options.data {
         Data::Dir(path) if !options.client => Some(Directory::open(path)?),
         Data::Dir(_) | Data::Memory => None,
@@ -103,6 +111,9 @@ pub(crate) fn start(
     let seed = getrandom::u64().map_err(|e| OpenError::System(io::Error::other(e)))?;
     let node = Node::new(config, restored, seed, shared.clock.now())?;
     shared.me.get_or_init(|| node.view().me());
+    if let Some(socket) = socket {
+        threads.carry_datagrams(socket, &node, &net);
+    }
     let (appends, tasks) = (Arc::clone(&threads.appends), Arc::clone(&threads.tasks));
     let way = if log.is_some() { Log::Disk(appends) } else { Log::Memory };
     let engine = Engine::new(node, Arc::clone(&shared), Arc::clone(&net), way, tasks);
@@ -168,6 +179,17 @@ impl Threads {
     {
         let (tasks, shared) = (Arc::clone(&self.tasks), Arc::clone(&self.shared));
         Box::new(move || store::run(worker, &place, &tasks, &shared))
+    }
+
+    /// Receives and sends datagrams from now on.
+    fn carry_datagrams(&self, socket: UdpSocket, node: &Node, net: &Net) {
+        let (shared, socket) = (&self.shared, Arc::new(socket));
+        let keys = shared.options.keys.as_ref().and_then(Keys::datagram);
+        let (me, boot) = (node.view().me(), node.view().boot());
+        let (datagrams, outgoing) = Datagrams::new(&shared.options.cluster, keys, me, boot);
+        let datagrams = shared.datagrams.get_or_init(|| datagrams);
+        self.spawn(Arc::clone(datagrams).receive(Arc::clone(shared), Arc::clone(&socket)));
+        self.spawn(Datagrams::transmit(Arc::clone(shared), socket, outgoing, net.alive()));
     }
 
     fn begin(&self, name: &str, body: Body) -> Result<(), OpenError> {
@@ -327,6 +349,72 @@ async fn listen(address: String, beyond: bool) -> Result<TcpListener, OpenError>
     TcpListener::bind(&*found).await.map_err(error)
 }
 
+/// Whether a member finds out by datagrams who is alive.
+fn gossips(options: &Options) -> bool {
+    let can_seal = options.keys.as_ref().is_none_or(|keys| keys.datagram().is_some());
+    if options.gossip && !can_seal {
+        tracing::warn!(
+            "the keys hold none for datagrams (datagram.keys, see `ring keys`): this member takes for alive who it \
+             is connected to"
+        );
+    }
+    options.gossip && can_seal
+}
+
+/// Listens for connections and datagrams at one port.
+async fn listen_for_both(
+    address: String,
+    beyond: bool,
+    gossips: bool,
+) -> Result<(TcpListener, Option<UdpSocket>), OpenError> {
+    let mut tries = 0;
+    loop {
+        let listener = listen(address.clone(), beyond).await?;
+        if !gossips {
+            return Ok((listener, None));
+        }
+        let error = |source| OpenError::Listen { address: format!("{address} (UDP)"), source };
+        let local = listener.local_addr().map_err(error)?;
+        tries += 1;
+        match UdpSocket::bind(local).await {
+            Ok(socket) => return Ok((listener, Some(socket))),
+            // The system chose the port for TCP alone: another one may be free for both.
+            Err(source)
+                if source.kind() == io::ErrorKind::AddrInUse
+                    && address.ends_with(":0")
+                    && tries < PORT_TRIES => {}
+            Err(source) => return Err(error(source)),
+        }
+    }
+}
+
+/// Where others reach this member with datagrams: where they reach it with connections. None: that is not known.
+async fn gossip_address(options: &Options, socket: &UdpSocket) -> Option<SocketAddr> {
+    let local = socket.local_addr().ok()?;
+    let mut found = local;
+    if let Some(told) = options.reached_at() {
+        match tokio::net::lookup_host(told).await {
+            Ok(addresses) => {
+                let mut addresses = addresses.filter(|a| local.is_ipv6() || a.is_ipv4());
+                found = addresses.next().unwrap_or(local);
+            }
+            Err(error) => tracing::warn!(address = told, %error, "cannot look up the own address"),
+        }
+    }
+    if found.port() == 0 {
+        found.set_port(local.port());
+    }
+    if found.ip().is_unspecified() {
+        tracing::warn!(
+            address = %found,
+            "others cannot send datagrams there, so this member does not gossip: say where they reach it \
+             (`advertise`)"
+        );
+        return None;
+    }
+    Some(found)
+}
+
 /// Whether store and log are halves of one member.
 fn fits(log: &Recovered, store: &[StoreState]) -> Result<(), String> {
     if log.tail.last.is_none() {
@@ -382,6 +470,8 @@ const CORE_TIME: Duration = Duration::from_secs(30);
 /// How long the connections may take to send what is queued.
 const CONNECTIONS_TIME: Duration = Duration::from_secs(4);
 const SOCKETS_TIME: Duration = Duration::from_secs(1);
+/// So often a port is looked for that is free for both protocols.
+const PORT_TRIES: u32 = 16;
 
 #[cfg(test)]
 mod tests;

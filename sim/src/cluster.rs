@@ -105,6 +105,7 @@ impl Cluster {
         let machines = (0..count).map(|m| machine(&plan, m)).collect();
         let pace = plan.pace.clone();
         let sim = Sim::new(machines, plan.members + plan.spares, pace, plan.seed, aloud);
+        sim.net.set_latency(plan.latency);
         if plan.wild {
             sim.net.change_all(|_, _, link| link.wild = true);
         }
@@ -444,6 +445,22 @@ impl Cluster {
         }
     }
 
+    /// Waits until every member that runs holds exactly those for alive that run, and all have the same view.
+    pub(crate) async fn agreed(&mut self, long: Duration) -> Result<(), Stuck> {
+        let end = self.sim.now() + nanos(long);
+        loop {
+            let runs = |m: &usize| self.sim.machines[*m].inbox.is_up();
+            let there: Vec<usize> = (0..self.sim.members).filter(runs).collect();
+            let Some(problem) = self.sim.oracle(|oracle| oracle.views(&there)) else {
+                return Ok(());
+            };
+            if self.sim.now() > end {
+                return Err(Stuck(format!("views differ after {long:?}: {problem}")));
+            }
+            self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
+        }
+    }
+
     /// What every member that may be up says of itself.
     async fn statuses(&self) -> Result<Vec<MemberStatus>, String> {
         let mut statuses = Vec::new();
@@ -546,6 +563,8 @@ fn machine(plan: &Plan, m: usize) -> Machine {
         replication: plan.replication,
         timers: plan.timers.clone(),
         limits: plan.limits.clone(),
+        // One plan in eight has members that go by their links alone.
+        gossip: (!client && !plan.seed.is_multiple_of(8)).then(|| net::address(m)),
         watch_ring: false,
         ..Config::default()
     };

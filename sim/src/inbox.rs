@@ -1,6 +1,7 @@
 //! What waits for a process: deliveries of the network and calls of clients. It outlives the process.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::task::Waker;
 
@@ -28,6 +29,10 @@ pub(crate) enum Delivery {
     },
     Broken {
         conn: ConnId,
+    },
+    Datagram {
+        from: SocketAddr,
+        bytes: Vec<u8>,
     },
     /// The member is asked to change who takes part in a group.
     Reshape {
@@ -63,6 +68,8 @@ struct State {
     deliveries: VecDeque<Delivery>,
     /// Each with the moment at which it arrives.
     late: Vec<(Nanos, Delivery)>,
+    /// Datagrams among them.
+    datagrams: usize,
     calls: VecDeque<Submission>,
     waker: Option<Waker>,
 }
@@ -146,6 +153,16 @@ impl Inbox {
         }
     }
 
+    /// A datagram that arrives at this moment; lost if nobody takes those that came before.
+    pub(crate) fn push_datagram(&self, at: Nanos, from: SocketAddr, bytes: Vec<u8>) {
+        let mut state = lock(&self.state);
+        if state.up && state.datagrams < DATAGRAMS_MAX {
+            state.datagrams += 1;
+            state.late.push((at, Delivery::Datagram { from, bytes }));
+            state.wake();
+        }
+    }
+
     /// What is there; if nothing is, `waker` is told when something comes.
     pub(crate) fn look(&self, waker: &Waker) -> Look {
         let mut state = lock(&self.state);
@@ -175,8 +192,12 @@ impl Inbox {
         let count = most.min(state.calls.len());
         calls.extend(state.calls.drain(..count));
         late.append(&mut state.late);
+        state.datagrams = 0;
     }
 }
+
+/// So many datagrams a process that is stopped finds when it goes on; the rest is lost.
+const DATAGRAMS_MAX: usize = 256;
 
 impl State {
     fn wake(&mut self) {
@@ -188,6 +209,7 @@ impl State {
     fn clear(&mut self) -> (VecDeque<Delivery>, VecDeque<Submission>) {
         self.waker = None;
         self.late.clear();
+        self.datagrams = 0;
         (std::mem::take(&mut self.deliveries), std::mem::take(&mut self.calls))
     }
 }

@@ -47,8 +47,13 @@ struct Process {
     requests: u64,
     /// Since when it leads a group of which it can reach another replica.
     leads_since: Option<Nanos>,
+    /// What the failure detector had counted when its view was looked at last, and which members were alive.
+    viewed: Option<Viewed>,
     scratch: Scratch,
 }
+
+/// Datagrams received and sent, the version of the view; the version of the members alive.
+type Viewed = (Option<(u64, u64, u64)>, u64);
 
 /// Buffers used again in each turn.
 #[derive(Default)]
@@ -161,7 +166,10 @@ impl Process {
         };
         if me < sim.members {
             let id = node.view().me();
-            sim.oracle(|oracle| oracle.on_started(me, id));
+            sim.oracle(|oracle| {
+                oracle.on_started(me, id);
+                oracle.on_view_begun(me);
+            });
             sim.lookout(|lookout| lookout.on_started(me, id));
         }
         Ok(Self {
@@ -173,6 +181,7 @@ impl Process {
             armed: Nanos::MAX,
             requests: 0,
             leads_since: None,
+            viewed: None,
             scratch: Scratch::default(),
         })
     }
@@ -240,6 +249,7 @@ impl Process {
         carry_out(&mut self.outbox, &mut self.world);
         self.world.end_turn();
         self.watch_memberships();
+        self.watch_view();
         self.watch_beats();
         self.wake_at = self.node.wakeup().map_or(Nanos::MAX, |wakeup| {
             let at = lock(&self.machine().clock).true_time(wakeup.at);
@@ -291,6 +301,25 @@ impl Process {
                 oracle.on_replica(me, GoesBy { group, leads, present, committed });
             }
         });
+    }
+
+    /// What the node thinks of the others, after each turn that may have changed it.
+    fn watch_view(&mut self) {
+        let (view, me) = (self.node.view(), self.world.me);
+        if view.is_halted() || me >= self.world.sim.members {
+            return;
+        }
+        let counters = view.gossip().map(|gossip| {
+            let counters = gossip.counters();
+            (counters.received, counters.sent, gossip.version())
+        });
+        let mark = (counters, view.alive_version());
+        if self.viewed == Some(mark) {
+            return;
+        }
+        self.viewed = Some(mark);
+        let alive = view.alive().collect();
+        self.world.sim.oracle(|oracle| oracle.on_view(me, view.me(), alive, view.gossip()));
     }
 
     /// A leader shows itself with each tick, whatever its disk, its store and its other groups do.
@@ -410,6 +439,9 @@ impl Process {
                 }
             }
             Delivery::Broken { conn } => self.on_broken(conn),
+            Delivery::Datagram { from, bytes } => {
+                self.scratch.inputs.push(Input::Datagram { from, bytes });
+            }
             Delivery::Reshape { group, voters, learners } => {
                 let now = lock(&self.machine().clock).now(self.world.now);
                 let changed = self.node.change_membership(now, group, &voters, &learners);
@@ -481,6 +513,7 @@ impl Process {
                     Input::ConnectFailed { dial } => dial.0 ^ 2 << 60,
                     Input::Message { conn, .. } => conn.0 ^ 3 << 60,
                     Input::Disconnected { conn } => conn.0 ^ 4 << 60,
+                    Input::Datagram { bytes, .. } => ring_core::ids::len_u64(bytes.len()) ^ 9 << 60,
                     Input::Wakeup => 5 << 60,
                     Input::Stored { upto } => upto.0 ^ 6 << 60,
                     Input::LogFailed { .. } => 7 << 60,

@@ -7,6 +7,9 @@
 //! A link is *tame* or *wild*. A tame one behaves as TCP does: bytes arrive in order or the connection breaks, and a
 //! lost packet is a delay. A wild one loses, repeats and reorders single frames inside a connection, more than
 //! any transport that core is promised; nothing false may happen there either.
+//!
+//! Datagrams go from inbox to inbox, each by itself: on any link they are lost, repeated and late, and come out of order.
+//! One that is damaged is dropped: the seal or the checksum that the world puts on it finds that.
 
 use std::any::Any;
 use std::fmt;
@@ -45,6 +48,10 @@ struct State {
     /// By machine: ends of connections to it notice its death only after this moment.
     half_open_until: Vec<Nanos>,
     rng: Rng,
+    /// For datagrams alone, so that they do not shift what else is drawn.
+    datagrams: Rng,
+    /// A datagram takes between these.
+    latency: (Duration, Duration),
     counts: Counts,
 }
 
@@ -82,6 +89,10 @@ pub struct Counts {
     pub corrupted: u64,
     /// Connections broken by a partition.
     pub broken: u64,
+    /// Datagrams sent...
+    pub datagrams: u64,
+    /// ... and of those lost, damaged ones included.
+    pub datagrams_lost: u64,
 }
 
 /// What one machine ships to another at once: frames of one connection.
@@ -110,6 +121,10 @@ const BREAK_AFTER_MAX: Duration = Duration::from_secs(12);
 const OVERTAKEN_MAX: Duration = Duration::from_millis(300);
 /// A dial to a machine that does not answer fails after a time up to this.
 const DIAL_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// Of 10,000 datagrams so many are lost on a link that is well...
+const DATAGRAM_LOSS: u64 = 20;
+/// ... and so many come twice.
+const DATAGRAM_REPEATS: u64 = 20;
 const PORT: u16 = 7000;
 
 impl Net {
@@ -122,6 +137,8 @@ impl Net {
             waiters: Vec::new(),
             half_open_until: vec![0; machines],
             rng: Rng::new(seed),
+            datagrams: Rng::new(seed).fork(1),
+            latency: (Duration::from_micros(100), Duration::from_millis(1)),
             counts: Counts::default(),
         };
         Self { state: Mutex::new(state) }
@@ -176,6 +193,34 @@ impl Net {
     #[must_use]
     pub fn counts(&self) -> Counts {
         lock(&self.state).counts
+    }
+
+    /// From now on a datagram takes between these.
+    pub fn set_latency(&self, latency: (Duration, Duration)) {
+        lock(&self.state).latency = latency;
+    }
+
+    /// How late a datagram arrives, each time that it does.
+    pub(crate) fn datagram(&self, from: usize, to: usize) -> Vec<Nanos> {
+        let state = &mut *lock(&self.state);
+        let link = state.links[from * state.machines + to];
+        let rng = &mut state.datagrams;
+        state.counts.datagrams += 1;
+        let lost = rng.chance(DATAGRAM_LOSS, 10_000) || rng.chance(link.loss, 10_000);
+        if link.blocked || lost || rng.chance(link.corruption, 10_000) {
+            state.counts.datagrams_lost += 1;
+            return Vec::new();
+        }
+        let copies = 1 + u64::from(rng.chance(link.duplication + DATAGRAM_REPEATS, 10_000));
+        let arrivals = (0..copies).map(|copy| {
+            let mut late = nanos(rng.duration(state.latency.0, state.latency.1));
+            late += rng.below(link.delay_max);
+            if copy > 0 || rng.chance(link.reordering, 10_000) {
+                late += rng.below(nanos(OVERTAKEN_MAX));
+            }
+            late
+        });
+        arrivals.collect()
     }
 
     fn draw(&self, low: Duration, high: Duration) -> Duration {

@@ -14,6 +14,7 @@
 //! | ORDER, TABLE, R22 | what the directory asks for and what the groups do about it fit together: see `oracle/directory.rs` |
 //! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
 //! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable; nothing is cut off a log that its store does not hold durably, and no state is forgotten before the log says durably that its replica is gone |
+//! | MEMBER | incarnations of members never fall and nobody makes one up; nobody who lives is dead when all is well: see `oracle/member.rs` |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
 
@@ -34,11 +35,13 @@ use crate::trace::Hash64;
 
 mod config;
 mod directory;
+mod member;
 mod mirror;
 
 use config::{decides, may_part};
 use directory::Directory;
 pub use directory::GoesBy;
+use member::Views;
 use mirror::{Fact, LogMirror, facts_of};
 
 /// A rule was broken.
@@ -57,6 +60,7 @@ pub struct Oracle {
     groups: BTreeMap<GroupId, GroupFacts>,
     members: Vec<MemberFacts>,
     directory: Directory,
+    views: Views,
     /// Logs of replicas that are no more, as they were last durable: what they said before still counts.
     buried: BTreeMap<(GroupId, ReplicaId), LogMirror>,
     violation: Option<Violation>,
@@ -427,6 +431,7 @@ impl Oracle {
             | Message::Leave
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
+            | Message::Sync(_)
             | Message::Ping
             | Message::Pong => false,
         }

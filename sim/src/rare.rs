@@ -305,6 +305,7 @@ impl Lookout {
             | Message::Leave
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
+            | Message::Sync(_)
             | Message::Ping
             | Message::Pong => {}
         }
@@ -518,6 +519,7 @@ impl Lookout {
             | Event::DirectoryChanged { .. }
             | Event::RingChanged { .. }
             | Event::Ring(_)
+            | Event::Member { .. }
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. } => {}
         }

@@ -123,6 +123,11 @@ struct Remains {
 const CALLS_MAX: Duration = Duration::from_secs(30);
 /// ... and the cluster have agreed by then.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// How long the members may take to see each other alike after that. Who was unwell for long has become as patient as it
+/// can be: nine periods to a probe, and half a minute for a suspect whom nobody else suspects.
+const AGREE_MAX: Duration = Duration::from_secs(150);
+/// How long nobody who lives may be taken for dead then, at least.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Runs a seed from its plan to its verdict. Must not be called inside a simulation.
 #[must_use]
@@ -297,7 +302,10 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
         client.await.expect("a client that panics ends the run");
     }
     cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
+    cluster.agreed(AGREE_MAX).await.map_err(stuck)?;
+    cluster.sim.oracle(|oracle| oracle.be_quiet());
     read_everything(&mut cluster, &plan, &keys).await?;
+    cluster.pass(cluster.sim.now() + nanos(QUIET)).await.map_err(broken)?;
     cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
     cluster.sim.violation(None).map_or(Ok(()), |violation| Err(broken(violation)))
 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use ring_core::ids::{ConnId, GroupId, LogIndex, Term};
+use ring_core::membership::SyncMessage;
 use ring_core::raft::message::Body;
 use ring_core::wire::Message;
 
@@ -190,6 +191,14 @@ impl Brief {
             Message::Leave => plain("leave", none, 0, 0),
             Message::Settled { group, order } => plain("settled", *group, *order, 0),
             Message::ChangeRefused(_) => plain("change refused", none, 0, 0),
+            Message::Sync(sync) => match sync {
+                SyncMessage::Digest { hash } => plain("digest", none, *hash, 0),
+                SyncMessage::Buckets { .. } => plain("buckets", none, 0, 0),
+                SyncMessage::Records { updates, wanted } => {
+                    let len = ring_core::ids::len_u64;
+                    plain("records", none, len(updates.len()), len(wanted.len()))
+                }
+            },
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
@@ -13,7 +14,7 @@ use madsim::time::TimeHandle;
 use ring_core::World;
 use ring_core::config::Config;
 use ring_core::ids::{ConnId, LogIndex, MemberId, RequestId, SegmentId};
-use ring_core::io::{Dial, Event, Failure, Halt, Reply};
+use ring_core::io::{Dial, Event, Failure, Halt, MemberChange, Reply};
 use ring_core::rng::Rng;
 use ring_core::storage::record::{Batch, Record};
 use ring_core::store::{StoreDone, StoreTask};
@@ -260,6 +261,7 @@ impl Machine {
         let mut config = self.config.clone();
         if let Some(joins) = &*lock(&self.joins) {
             config.name.clone_from(&joins.name);
+            config.gossip = Some(net::address(machine));
             config.join.clone_from(&joins.through);
             config.address = net::address(machine).to_string();
             config.members.clear();
@@ -569,6 +571,21 @@ impl World for SimWorld {
         }
     }
 
+    fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+        let now = self.now;
+        self.sim.trace(|trace| {
+            trace.mix(now ^ u64::from(to.port()));
+            trace.mix_bytes(&bytes);
+        });
+        let Some(peer) = net::machine_of(to).filter(|peer| *peer < self.sim.machines.len()) else {
+            return;
+        };
+        let from = net::address(self.me);
+        for late in self.sim.net.datagram(self.me, peer) {
+            self.sim.machines[peer].inbox.push_datagram(now + late, from, bytes.clone());
+        }
+    }
+
     fn append(&mut self, batch: Batch) {
         assert!(self.is_member(), "a client stores nothing");
         self.sim.on_append(self.me, &batch);
@@ -620,7 +637,15 @@ impl World for SimWorld {
                 lock(&self.sim.machines[me].state).left = true;
                 self.sim.oracle(|oracle| oracle.on_left(me));
             }
-            Event::LeaderChanged { leader: None, .. }
+            Event::Member { peer, change: MemberChange::Failed } => {
+                let sim = &self.sim;
+                let machine = sim.oracle(|oracle| oracle.machine_of(peer.id));
+                if machine.is_some_and(|machine| sim.machines[machine].inbox.is_up()) {
+                    sim.oracle(|oracle| oracle.on_false_death(me, peer.id));
+                }
+            }
+            Event::Member { .. }
+            | Event::LeaderChanged { leader: None, .. }
             | Event::DirectoryChanged { .. }
             | Event::RingChanged { .. }
             | Event::Ring(_)

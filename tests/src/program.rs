@@ -127,6 +127,20 @@ impl Program {
         })
     }
 
+    /// Waits until so many lines of stdout contain `needle`.
+    ///
+    /// # Panics
+    /// When the process ends first, or [`PATIENCE`] does.
+    pub fn wait_lines(&self, needle: &str, count: usize) {
+        let found = self.wait(PATIENCE, |seen| {
+            let text = String::from_utf8_lossy(&seen.stdout);
+            let lines = text.lines().filter(|line| line.contains(needle)).count();
+            (lines >= count || seen.is_over()).then_some(lines >= count)
+        });
+        let what = &self.what;
+        assert!(found == Some(true), "{what}: not {count} lines \"{needle}\":\n{}", self.output());
+    }
+
     /// Waits for the end.
     ///
     /// # Panics
@@ -183,6 +197,11 @@ impl Program {
             assert!(Instant::now() < deadline, "{} does not stop: {thread}", self.what);
             thread::yield_now();
         }
+    }
+
+    /// Lets the process go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// A thread that may still do something: that neither stopped nor is deep in a system call,

@@ -40,7 +40,7 @@ pub struct Config {
     pub transmissions: u32,
     /// Views are compared with another member's this often, over a stream. Default 30 s.
     pub sync_interval: Duration,
-    /// Bytes of one message of a comparison, about. 1 KiB to 1 MiB. Default 16 KiB.
+    /// Bytes of one message of a comparison, about. 1 KiB to 256 KiB. Default 16 KiB.
     pub sync_bytes: usize,
     /// A dead member is probed this often, a random one each time, so that a healed split is noticed. Default 10 s.
     pub dead_probe_interval: Duration,
@@ -60,8 +60,8 @@ pub struct Config {
     pub datagram_bytes: usize,
 }
 
-/// What authentication adds to a datagram: room kept free in each.
-pub const AUTHENTICATION_BYTES: usize = 40;
+/// What the world adds to a datagram to seal it: room kept free in each.
+pub const AUTHENTICATION_BYTES: usize = 53;
 /// Most seeds that are asked at once.
 pub const SEEDS_MAX: usize = 64;
 /// Most accusers that a suspicion names.
@@ -141,7 +141,7 @@ impl Config {
             + AUTHENTICATION_BYTES;
         for (field, number, min, max) in [
             ("datagram_bytes", self.datagram_bytes, least, 65_507),
-            ("sync_bytes", self.sync_bytes, 1 << 10, 1 << 20),
+            ("sync_bytes", self.sync_bytes, 1 << 10, 256 << 10),
             ("dead_max", self.dead_max, 1, 1 << 20),
             ("members_max", self.members_max, 1, 1 << 20),
         ] {

@@ -43,6 +43,13 @@ impl Incarnation {
         Self((start << START_SHIFT) | ((drawn & DRAWN_MASK) << LIFE_SHIFT))
     }
 
+    /// What a member restores that counts its starts by itself, durably and from 1 on: below all that it says in this
+    /// start, above all that it said in those before, for the first 2^24 starts.
+    #[must_use]
+    pub fn before_start(start: u64) -> Self {
+        Self(start.saturating_sub(1).min(u64::MAX >> START_SHIFT) << START_SHIFT)
+    }
+
     /// The next incarnation, or this one if it is the last.
     #[must_use]
     pub fn next(self) -> Self {
@@ -173,7 +180,7 @@ pub(crate) fn is_reachable(address: SocketAddr) -> bool {
 }
 
 /// What is thought of a member. Of two thoughts about one incarnation the later in this list holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum State {
     /// It answers, or nobody has said otherwise.
     Alive,

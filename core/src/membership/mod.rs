@@ -359,6 +359,23 @@ impl Membership {
         self.table.get(id).map(Entry::state)
     }
 
+    /// What is thought of one member, and of which of its incarnations; none if nothing is.
+    #[must_use]
+    pub fn thought(&self, id: MemberId) -> Option<(Incarnation, State)> {
+        self.table.get(id).map(|entry| (entry.incarnation, entry.state()))
+    }
+
+    /// What one member said of itself last; none if that has not come here.
+    #[must_use]
+    pub fn profile(&self, id: MemberId) -> Option<&Profile> {
+        self.table.get(id)?.profile.as_ref().map(|(_, profile)| profile)
+    }
+
+    /// All members of whom anything is known, the dead and departed too, sorted by id.
+    pub fn known(&self) -> impl Iterator<Item = (MemberId, Incarnation, State)> + '_ {
+        self.table.iter().map(|(id, entry)| (id, entry.incarnation, entry.state()))
+    }
+
     /// Rises with each change of the members present and of what they say of themselves.
     #[must_use]
     pub fn version(&self) -> u64 {

@@ -35,6 +35,15 @@ impl Membership {
         self.out.syncs.push((partner, SyncMessage::Digest { hash: self.table.digest() }));
     }
 
+    /// A stream to a member is there: what each knows is compared at once, whether they know of each other or not.
+    pub fn on_connected(&mut self, now: Instant, member: MemberId) {
+        self.clock(now);
+        match self.phase {
+            Phase::Running => self.compare_with(member),
+            Phase::Waiting | Phase::Leaving { .. } | Phase::Gone => {}
+        }
+    }
+
     /// A dead member that answers was on the other side of a split. The ping tells it that it is thought dead.
     fn probe_the_dead(&mut self, t: Instant) {
         let Some(member) = self.table.next_grave(&mut self.rng) else { return };

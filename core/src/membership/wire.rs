@@ -31,7 +31,7 @@ pub(crate) const UPDATE_BYTES_MAX: usize = 1 + 10 + 8 + 1 + ACCUSERS_MAX * 10;
 /// Buckets by which two views are compared.
 pub(crate) const BUCKETS: usize = 64;
 /// Most updates in one message of a comparison: far more than fit in its bytes.
-const RECORDS_MAX: usize = 1 << 17;
+const RECORDS_MAX: usize = 1 << 15;
 
 /// What each datagram begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

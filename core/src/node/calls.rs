@@ -202,6 +202,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return wrong("members", format!("{} members; 255 are allowed", names.len()));
         }
     }
+    super::alive::validate(config)?;
     if config.shards == 0 || config.shards > 65_536 {
         return wrong("shards", format!("{}; 1 to 65536 are allowed", config.shards));
     }

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `mod.rs` | the node's state, birth and inputs |
+//! | `alive.rs` | who is alive: the failure detector, and what is told of the others |
 //! | `calls.rs` | the application's calls: limits, shards |
 //! | `peers.rs` | connections, handshakes, founding, messages |
 //! | `groups.rs` | the replicas: their effects, reads, snapshots, cuts |
@@ -10,6 +11,7 @@
 //! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
 //! | `view.rs` | questions about the node |
 
+mod alive;
 mod calls;
 mod directory;
 mod groups;
@@ -46,6 +48,7 @@ use crate::storage::{Log, Recovered};
 use crate::store::{StoreDone, StoreState};
 use crate::time::{Instant, Now};
 use crate::wire::message::{BeatOf, Message};
+use alive::Alive;
 
 pub use ring::Awaited;
 pub use view::View;
@@ -163,6 +166,7 @@ pub struct Node {
     ring: RingView,
     /// Other members are alive, or may be, than those of the ring.
     ring_due: bool,
+    alive: Alive,
 }
 
 /// How far this member is on its way out of the cluster.
@@ -315,6 +319,7 @@ impl Node {
             is_up: recovered.founded,
             ring: RingView::new(me, config.limits.tracks),
             ring_due: false,
+            alive: Alive::default(),
             rng,
             config,
         };
@@ -371,6 +376,7 @@ impl Node {
             Input::ConnectFailed { dial } => self.links.on_connect_failed(now, dial),
             Input::Message { conn, message } => self.on_message(now, conn, message),
             Input::Disconnected { conn } => self.on_disconnected(now, conn),
+            Input::Datagram { from, bytes } => self.on_datagram(now, from, &bytes),
             // What is due is done at the end of every turn.
             Input::Wakeup => {}
             Input::Stored { upto } => self.on_stored(now, upto),
@@ -393,7 +399,8 @@ impl Node {
         let beat = Some((self.next_beat, Timer::Beat));
         let link = self.links.deadline().map(|at| (at, Timer::Link));
         let call = self.router.deadline().map(|at| (at, Timer::Call));
-        let (at, timer) = [raft, beat, link, call].into_iter().flatten().min()?;
+        let alive = self.alive.deadline().map(|at| (at, Timer::Membership));
+        let (at, timer) = [raft, beat, link, call, alive].into_iter().flatten().min()?;
         Some(Wakeup { at, timer })
     }
 
@@ -406,6 +413,7 @@ impl Node {
         }
         self.links.check();
         self.router.check();
+        self.alive.check();
         let stored = self.log.stored();
         assert!(self.held.keys().all(|&seq| seq > stored), "2: a held promise is not stored");
         assert!(self.groups.is_empty() || self.founding.is_founded(), "3: founded");

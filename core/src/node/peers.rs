@@ -36,7 +36,7 @@ impl Node {
     pub(super) fn on_disconnected(&mut self, now: Instant, conn: ConnId) {
         if let Some(member) = self.links.drop_conn(now, conn) {
             self.router.on_disconnected(now, member);
-            self.ring_due = true;
+            self.alive.note_link();
             self.event(Event::PeerDisconnected { member });
         }
     }
@@ -158,7 +158,7 @@ impl Node {
                 continue;
             }
             self.event(Event::PeerConnected { member });
-            self.ring_due = true;
+            self.compare_views(now, member);
             if self.founding.is_founded() || self.config.client {
                 self.send(member, Message::TableVersion(self.table_version()));
             }
@@ -368,6 +368,7 @@ impl Node {
                 | Message::Register { .. }
                 | Message::Leave
                 | Message::Settled { .. }
+                | Message::Sync(_)
         );
         if of_member && (from.is_client() || self.config.client) {
             return Some("a client spoke as a member");
@@ -443,6 +444,7 @@ impl Node {
             Message::Status { call, status } => {
                 self.router.on_status(call, status, &mut self.outputs.0);
             }
+            Message::Sync(message) => self.on_sync(now, from, message),
             Message::Table(_)
             | Message::TableVersion(_)
             | Message::Register { .. }
@@ -579,6 +581,7 @@ impl Node {
             clients: crate::ids::len_u64(self.links.clients()),
             log_bytes: self.log.bytes(),
             groups: self.groups.iter().map(|(&id, group)| group.status(id)).collect(),
+            members: self.alive.peers().map(|peer| (peer.id, peer.state)).collect(),
         }
     }
 }

@@ -89,12 +89,9 @@ impl Node {
     }
 
     /// Those who can own keys, with their weights: registered, not on their way out, and alive as far as this node
-    /// knows. A member of the cluster is alive to itself, and so is whoever it is connected to.
+    /// knows.
     fn alive_members(&self) -> Vec<(MemberId, u16)> {
-        let is_alive = |id: MemberId| {
-            (id == self.me && !self.config.client) || self.links.conn_of(id).is_some()
-        };
-        let of = |table: &Table| table.active().filter(|&(id, _)| is_alive(id)).collect();
+        let of = |table: &Table| table.active().filter(|&(id, _)| self.is_alive(id)).collect();
         match (&self.table, &self.genesis) {
             (Some(table), _) => of(table),
             (None, Some(genesis)) => of(&Table::of_genesis(genesis)),

@@ -3,10 +3,12 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use bytes::Bytes;
 
+mod alive;
 mod directory;
 mod ring;
 mod watch;
@@ -60,11 +62,17 @@ struct Net {
     dials: BTreeMap<String, u64>,
     /// They reach nobody, and nobody them.
     isolated: BTreeSet<usize>,
+    /// They have no connections; datagrams pass.
+    unlinked: BTreeSet<usize>,
 }
 
 impl Net {
     fn carries(&self, from: usize, to: usize) -> bool {
         !self.cut && !self.isolated.contains(&from) && !self.isolated.contains(&to)
+    }
+
+    fn links(&self, from: usize, to: usize) -> bool {
+        self.carries(from, to) && !self.unlinked.contains(&from) && !self.unlinked.contains(&to)
     }
 }
 
@@ -92,7 +100,7 @@ impl World for Effects<'_> {
         *self.net.dials.entry(address.clone()).or_default() += 1;
         let address = address.replace("alias", "m");
         let to = self.addresses.iter().position(|known| *known == address);
-        let Some(to) = to.filter(|&to| self.net.carries(self.from, to)) else {
+        let Some(to) = to.filter(|&to| self.net.links(self.from, to)) else {
             self.deliver.push((self.from, Input::ConnectFailed { dial }));
             return;
         };
@@ -113,9 +121,16 @@ impl World for Effects<'_> {
         let encoded = crate::wire::Encoder::new().push(&message);
         encoded.expect("no message is larger than the wire allows");
         if let Some(&(to, conn)) = self.net.ends.get(&conn)
-            && self.net.carries(self.from, to)
+            && self.net.links(self.from, to)
         {
             self.deliver.push((to, Input::Message { conn, message }));
+        }
+    }
+    fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+        let to = usize::from(to.port() - PORT);
+        if self.net.carries(self.from, to) {
+            let from = datagram_address(self.from);
+            self.deliver.push((to, Input::Datagram { from, bytes }));
         }
     }
     fn append(&mut self, batch: Batch) {
@@ -138,8 +153,18 @@ impl World for Effects<'_> {
 
 fn config(names: &[String], name: &str) -> Config {
     let members = names.iter().map(|name| (name.clone(), name.clone())).collect();
-    Config { name: name.to_string(), members, shards: 4, ..Config::default() }
+    let place = names.iter().position(|known| known == name).unwrap();
+    let gossip = Some(datagram_address(place));
+    Config { name: name.to_string(), members, shards: 4, gossip, ..Config::default() }
 }
+
+/// Where the member at this place takes datagrams.
+fn datagram_address(place: usize) -> SocketAddr {
+    let port = PORT + u16::try_from(place).unwrap();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+const PORT: u16 = 7000;
 
 impl Cluster {
     fn start(count: usize) -> Self {

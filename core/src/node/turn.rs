@@ -63,6 +63,7 @@ impl Node {
         if !self.halted && self.awake_at.is_none() {
             self.on_timers(now);
             self.settle(now);
+            self.drive_alive(now);
             self.tell_ring();
         } else {
             self.router.expire(now, &mut self.outputs.0);

@@ -7,7 +7,9 @@ use super::Node;
 use crate::directory::{Registered, Table};
 use crate::genesis::Genesis;
 use crate::group::Group;
-use crate::ids::{GroupId, LogIndex, LogSeq, MemberId};
+use crate::ids::{Boot, GroupId, LogIndex, LogSeq, MemberId};
+use crate::io::Peer;
+use crate::membership::Membership;
 use crate::raft::Raft;
 use crate::time::Instant;
 use crate::wire::message::MemberStatus;
@@ -66,6 +68,41 @@ impl<'a> View<'a> {
     pub fn leader(&self, group: GroupId) -> Option<MemberId> {
         let local = self.0.groups.get(&group).and_then(|group| group.raft.leader());
         local.map(|leader| leader.member).or_else(|| self.0.router.leader(group))
+    }
+
+    /// The registered members that are alive, sorted by id, as of the last turn; this one included, if it is
+    /// registered. Alive is who is registered and who is present by gossip; who does not gossip, while it is connected.
+    pub fn alive(&self) -> impl Iterator<Item = MemberId> + use<'a> {
+        self.0.alive.members().iter().copied()
+    }
+
+    /// Rises when the members that are alive change.
+    #[must_use]
+    pub fn alive_version(&self) -> u64 {
+        self.0.alive.version()
+    }
+
+    /// The other registered members of whom anything was heard, sorted by id, as the application was told of them.
+    pub fn peers(&self) -> impl Iterator<Item = &'a Peer> + use<'a> {
+        self.0.alive.peers()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn peer(&self, id: MemberId) -> Option<&'a Peer> {
+        self.0.alive.peer(id)
+    }
+
+    /// The failure detector, if this node gossips.
+    #[must_use]
+    pub fn gossip(&self) -> Option<&'a Membership> {
+        self.0.alive.gossip()
+    }
+
+    /// This start.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        self.0.boot
     }
 
     /// This member's replicas.

@@ -212,7 +212,8 @@ impl Message {
             | Self::Register { .. }
             | Self::Leave
             | Self::Settled { .. }
-            | Self::ChangeRefused(_) => false,
+            | Self::ChangeRefused(_)
+            | Self::Sync(_) => false,
         }
     }
 }

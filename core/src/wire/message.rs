@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::{ChangeRefused, Table};
 use crate::genesis::Genesis;
 use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Seq, SessionId, Term};
+use crate::membership::{State, SyncMessage};
 use crate::raft;
 use crate::shard::command::{Answer, ItemOutcome, Query};
 use crate::wire::bounded::{self, COMMANDS_MAX, GROUPS_MAX, MEMBERS_MAX};
@@ -146,6 +147,8 @@ pub enum Message {
     },
     /// The directory's leader cannot do what a member asked for.
     ChangeRefused(ChangeRefused),
+    /// Two members compare whom they hold for alive.
+    Sync(SyncMessage),
 }
 
 /// Who dials and whom it takes the other side for.
@@ -294,6 +297,9 @@ pub struct MemberStatus {
     /// Every replica it has.
     #[serde(deserialize_with = "bounded::list::<GROUPS_MAX, _, _>")]
     pub groups: Vec<GroupStatus>,
+    /// What it thinks of the other registered members.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
+    pub members: Vec<(MemberId, State)>,
 }
 
 /// What a member says of one of its replicas.

@@ -39,7 +39,7 @@
 //! 1. Make the receiver hold more than it sent: buffers grow with the bytes that came, whatever a
 //!    length claims. A [`Decoder`] holds at most one frame that is incomplete and, for each lane,
 //!    one message that is.
-//! 2. Blow up by decoding: an element of a list takes at most 128 bytes in memory and at most 32
+//! 2. Blow up by decoding: an element of a list takes at most 144 bytes in memory and at most 32
 //!    times what it takes on the wire, and a list has at most as many elements as [`bounded`]
 //!    allows. So a message of *n* bytes takes some 32·*n* bytes when decoded (twice that while a
 //!    list grows), and a list at most 8 MiB beyond the bytes that it was decoded from. No type in a

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ring_core::directory::Assignment;
+use ring_core::membership::{SyncMessage, Update};
 use ring_core::raft::message::{Body, Entry, Replica};
 use ring_core::shard::command::{Answer, Query};
 use ring_core::wire::Message;
@@ -49,6 +50,7 @@ pub(super) fn size(message: &Message) -> usize {
             }
             Message::Register { address, .. } => address.len(),
             Message::Status { status, .. } => self::status(status),
+            Message::Sync(sync) => comparison(sync),
             Message::Refuse(_)
             | Message::Open { .. }
             | Message::Opened { .. }
@@ -63,6 +65,25 @@ pub(super) fn size(message: &Message) -> usize {
             | Message::Ping
             | Message::Pong => 0,
         }
+}
+
+fn comparison(sync: &SyncMessage) -> usize {
+    match sync {
+        SyncMessage::Digest { .. } => 0,
+        SyncMessage::Buckets { hashes } => size_of_val(&**hashes),
+        SyncMessage::Records { updates, wanted } => {
+            let held = |update: &Update| match update {
+                Update::Alive { profile, .. } => {
+                    let tags = profile.tags.iter();
+                    profile.name.len()
+                        + tags.map(|t| size_of_val(t) + t.0.len() + t.1.len()).sum::<usize>()
+                }
+                Update::Suspect { accusers, .. } => size_of_val(&**accusers),
+                Update::Dead { .. } | Update::Left { .. } => 0,
+            };
+            wanted.len() + updates.iter().map(|u| size_of_val(u) + held(u)).sum::<usize>()
+        }
+    }
 }
 
 fn identity(who: &Identity) -> usize {

@@ -6,7 +6,7 @@ use crate::raft::message::Membership;
 
 impl Cluster {
     /// A member that joins through the first one.
-    fn join(&mut self, name: &str) -> usize {
+    pub(super) fn join(&mut self, name: &str) -> usize {
         let place = self.members.len();
         let member = self.joiner(place, name, 1_000);
         self.members.push(member);
@@ -40,7 +40,9 @@ impl Cluster {
 
     fn alone_with(config: Config) -> Self {
         let mut cluster = Self::start(1);
-        let config = Config { name: "m0".to_string(), address: "m0".to_string(), ..config };
+        let gossip = Some(datagram_address(0));
+        let (name, address) = ("m0".to_string(), "m0".to_string());
+        let config = Config { name, address, gossip, ..config };
         let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
         let restored = Restored { log: Recovered::default(), store };
         let node = Node::new(config, restored, 1, cluster.now).unwrap();
@@ -106,7 +108,8 @@ fn settings() -> Config {
 fn joining(place: usize, name: &str) -> Config {
     let address = alloc::format!("m{place}");
     let join = alloc::vec![address.clone(), "nobody".to_string(), "m0".to_string()];
-    Config { name: name.to_string(), join, address, ..settings() }
+    let gossip = Some(datagram_address(place));
+    Config { name: name.to_string(), join, address, gossip, ..settings() }
 }
 
 const GROUPS: [GroupId; 5] = [GroupId(0), GroupId(1), GroupId(2), GroupId(3), GroupId(4)];

@@ -5,8 +5,8 @@ use crate::io::Event;
 use crate::node::Awaited;
 use crate::ring::{RingEvent, TrackError};
 
-/// Long enough for a silent link to be broken off.
-const LOST: Duration = Duration::from_secs(6);
+/// Long enough for a member that does not answer to be dead, and for one that is back to be alive to all.
+const LOST: Duration = Duration::from_secs(45);
 
 fn owners(cluster: &mut Cluster, keys: &[String]) -> Vec<Vec<Option<MemberId>>> {
     let of = |member: &mut Member| {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -14,6 +15,7 @@ use crate::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, Revision, Seq, SessionId,
     SnapshotId, Term,
 };
+use crate::membership::{Incarnation, Profile, State, SyncMessage, Update};
 use crate::raft::message::{
     Beat, BeatAnswer, Body, Entry, EntryBody, Membership, Message as RaftMessage, Replica,
 };
@@ -340,10 +342,21 @@ fn questions() -> impl Strategy<Value = Message> {
     let status = (
         (member(), text(), boot(), number()),
         (vec(member(), 0..4), number(), number()),
-        vec(group_status(), 0..4),
+        (vec(group_status(), 0..4), vec((member(), state()), 0..4)),
     )
-        .prop_map(|((member, name, boot, uptime), (connected, clients, log_bytes), groups)| {
-            MemberStatus { member, name, boot, uptime, connected, clients, log_bytes, groups }
+        .prop_map(|((member, name, boot, uptime), (connected, clients, log_bytes), rest)| {
+            let (groups, members) = rest;
+            MemberStatus {
+                member,
+                name,
+                boot,
+                uptime,
+                connected,
+                clients,
+                log_bytes,
+                groups,
+                members,
+            }
         });
     prop_oneof![
         (number(), group(), query(), any::<bool>()).prop_map(
@@ -355,9 +368,48 @@ fn questions() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn state() -> impl Strategy<Value = State> {
+    prop_oneof![Just(State::Alive), Just(State::Suspect), Just(State::Dead), Just(State::Left)]
+}
+
+fn update() -> impl Strategy<Value = Update> {
+    let incarnation = || number().prop_map(Incarnation);
+    let address =
+        || (any::<[u8; 4]>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::from((ip, port)));
+    let profile = (text(), address(), address(), any::<u32>(), vec((text(), text()), 0..3));
+    let profile = profile.prop_map(|(name, datagram, stream, weight, tags)| Profile {
+        name,
+        datagram,
+        stream,
+        weight,
+        tags,
+    });
+    prop_oneof![
+        (member(), incarnation(), profile).prop_map(|(member, incarnation, profile)| {
+            Update::Alive { member, incarnation, profile }
+        }),
+        (member(), incarnation(), vec(member(), 0..8)).prop_map(
+            |(member, incarnation, accusers)| Update::Suspect { member, incarnation, accusers }
+        ),
+        (member(), incarnation())
+            .prop_map(|(member, incarnation)| Update::Dead { member, incarnation }),
+        (member(), incarnation())
+            .prop_map(|(member, incarnation)| Update::Left { member, incarnation }),
+    ]
+}
+
+fn comparisons() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        number().prop_map(|hash| Message::Sync(SyncMessage::Digest { hash })),
+        vec(number(), 0..64).prop_map(|hashes| Message::Sync(SyncMessage::Buckets { hashes })),
+        (vec(update(), 0..4), vec(any::<u8>(), 0..4))
+            .prop_map(|(updates, wanted)| Message::Sync(SyncMessage::Records { updates, wanted })),
+    ]
+}
+
 /// Any small message.
 pub(super) fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![handshake(), raft(), sessions(), questions()]
+    prop_oneof![handshake(), raft(), sessions(), questions(), comparisons()]
 }
 
 /// Any message, now and then one that goes in chunks.

@@ -15,6 +15,7 @@ use crate::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, Revision, Seq, SessionId,
     SnapshotId, Term,
 };
+use crate::membership::{Incarnation, Profile, State, SyncMessage, Update};
 use crate::raft::message::{
     Beat, BeatAnswer, Body, Entry, EntryBody, Membership, Message as RaftMessage, Replica,
 };
@@ -156,6 +157,7 @@ fn status() -> MemberStatus {
         clients: 4,
         log_bytes: 70_000,
         groups: roles.map(group).to_vec(),
+        members: vec![(MemberId(1), State::Suspect), (MemberId(3), State::Left)],
     }
 }
 
@@ -412,7 +414,7 @@ fn answers() -> Vec<Golden> {
             "status",
             Message::Status { call: 200, status: status() },
             "10c801020374776f07e80702010304f0a20405030a020001011e140a030a020101011e140a030a02\
-             0201011e140a030a020301011e140a030a020401011e140a",
+             0201011e140a030a020301011e140a030a020401011e140a0201010303",
         ),
         ("ping", Message::Ping, "11"),
         ("pong", Message::Pong, "12"),
@@ -455,9 +457,42 @@ fn directory() -> Vec<Golden> {
     ]
 }
 
+fn comparisons() -> Vec<Golden> {
+    let profile = Profile {
+        name: text("two"),
+        datagram: "10.0.0.2:7000".parse().unwrap(),
+        stream: "[::1]:300".parse().unwrap(),
+        weight: 200,
+        tags: vec![(text("k"), text("v"))],
+    };
+    let (member, incarnation) = (MemberId(2), Incarnation(0x0102));
+    let accusers = vec![MemberId(1), MemberId(3)];
+    let updates = vec![
+        Update::Alive { member, incarnation, profile },
+        Update::Suspect { member, incarnation, accusers },
+        Update::Dead { member, incarnation },
+        Update::Left { member, incarnation },
+    ];
+    let sync = Message::Sync;
+    vec![
+        ("digest", sync(SyncMessage::Digest { hash: 300 }), "1900ac02"),
+        ("buckets", sync(SyncMessage::Buckets { hashes: vec![1, 300] }), "19010201ac02"),
+        (
+            "records",
+            sync(SyncMessage::Records { updates, wanted: vec![7, 63] }),
+            "190204000202010000000000000374776f000a000002d8360100000000000000000000000000000001ac02\
+             c80101016b017601020201000000000000020103020202010000000000000302020100000000000002073f",
+        ),
+    ]
+}
+
 fn all() -> Vec<Golden> {
-    [handshakes(), raft_logs(), raft_rest(), sessions(), questions(), answers(), directory()]
+    let others = [answers(), directory(), comparisons()];
+    [handshakes(), raft_logs(), raft_rest(), sessions(), questions()]
         .concat()
+        .into_iter()
+        .chain(others.concat())
+        .collect()
 }
 
 #[test]
@@ -483,8 +518,8 @@ fn every_variant_has_golden_bytes() {
         }
     }
     tags.dedup();
-    assert_eq!(tags, (0..=24).collect::<Vec<u8>>());
-    assert_eq!(postcard::from_bytes::<Message>(&[25]), unknown);
+    assert_eq!(tags, (0..=25).collect::<Vec<u8>>());
+    assert_eq!(postcard::from_bytes::<Message>(&[26]), unknown);
     assert_eq!(raft_tags, (0..=13).collect::<Vec<u8>>());
     assert_eq!(postcard::from_bytes::<Message>(&[4, 1, 1, 1, 1, 14]), unknown);
 }

@@ -1,5 +1,6 @@
 //! Whatever comes: an error at worst, and no more memory than the bytes that came.
 
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -11,6 +12,7 @@ use super::any::message_of_any_size;
 use super::{bulk, decode, drain, forge, frames_of, trusting};
 use crate::genesis::Founder;
 use crate::ids::{Boot, MemberId, Revision, Seq};
+use crate::membership::{State, Update};
 use crate::raft::message::{Beat, BeatAnswer, Entry, Replica};
 use crate::shard::command::{Change, Changed, ItemOutcome};
 use crate::wire::bounded::{ENTRIES_MAX, GROUPS_MAX};
@@ -243,10 +245,14 @@ fn elements_are_small_against_their_encoding() {
     check::<(MemberId, u64)>(2);
     check::<MemberId>(1);
     check::<GroupStatus>(8);
+    check::<(MemberId, State)>(2);
+    check::<(String, String)>(2);
     check::<Founder>(4);
     check::<(Bytes, Bytes, Revision)>(3);
     check::<Change<Bytes>>(2);
     check::<Changed>(3);
+    // The one that is larger has a longer least encoding.
+    assert!(size_of::<Update>() <= 144 && size_of::<Update>() <= 32 * 10);
     assert!(size_of::<Message>() * FRAME_MESSAGES_MAX <= 4 * FRAME_BYTES_MAX);
 }
 
