@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use libring::{Error, Failure, OpenError};
+use libring::{Error, Failure, OpenError, RequestFailure};
 
 /// Why a command ends early.
 #[derive(Debug)]
@@ -48,9 +48,23 @@ impl Stop {
         Self::Error { code, line: lines.join("; ") }
     }
 
+    fn code_of_request(failure: &RequestFailure) -> Code {
+        match failure {
+            _ if failure.is_outcome_unknown() => Code::Unknown,
+            RequestFailure::Deadline { .. }
+            | RequestFailure::Closed { .. }
+            | RequestFailure::Cancelled { .. } => Code::Unreachable,
+            RequestFailure::Handler { .. }
+            | RequestFailure::NoRoute
+            | RequestFailure::TooLarge { .. }
+            | RequestFailure::OutcomeUnknown => Code::Refused,
+        }
+    }
+
     /// A call that was refused or failed. `what` says which call.
     pub(crate) fn call(what: &str, error: &Error) -> Self {
         let code = match error {
+            Error::Request(failure) => Self::code_of_request(failure),
             Error::Refused(_)
             | Error::Leave(_)
             | Error::Track(_)

@@ -129,6 +129,21 @@ pub struct Limits {
     pub members: usize,
     /// Most keys that are tracked.
     pub tracks: usize,
+    /// Longest body of a request or a response.
+    pub body_bytes: usize,
+    /// Most bytes of headers of a request or a response.
+    pub headers_bytes: usize,
+    /// Most requests of this node that wait for an answer...
+    pub requests: usize,
+    /// ... and most bytes in them.
+    pub requests_bytes: usize,
+    /// Most requests that this node handles at once...
+    pub handlers: usize,
+    /// ... and most bytes in them and in their answers that are not sent.
+    pub handlers_bytes: usize,
+    /// Most ends of streams open on this node, of its own requests and of those that it handles. Each may hold
+    /// [`STREAM_WINDOW`](crate::request::STREAM_WINDOW) bytes.
+    pub streams: usize,
 }
 
 impl Default for Timers {
@@ -178,6 +193,13 @@ impl Default for Limits {
             moves: 8,
             members: 255,
             tracks: 65_536,
+            body_bytes: 8 << 20,
+            headers_bytes: 64 << 10,
+            requests: 65_536,
+            requests_bytes: 64 << 20,
+            handlers: 16_384,
+            handlers_bytes: 64 << 20,
+            streams: 1024,
         }
     }
 }

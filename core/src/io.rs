@@ -24,6 +24,7 @@ use crate::ids::{
     Term,
 };
 use crate::membership::State;
+use crate::request::Effect;
 use crate::ring::{Placement, RingEvent};
 use crate::shard::command::{Change, Changed, Expect, Page, PartitionInfo};
 use crate::storage::record::Batch;
@@ -126,6 +127,8 @@ pub enum Output {
         /// How.
         result: Result<Reply, Failure>,
     },
+    /// What becomes of requests, of this node's and of those that it handles.
+    Request(Effect),
     /// Something that the application or an operator wants to know.
     Event(Event),
     /// Stop this member for good: it must not go on with what its disk holds.
@@ -150,6 +153,8 @@ pub trait World {
     fn store(&mut self, task: StoreTask);
     /// See [`Output::Reply`].
     fn reply(&mut self, request: RequestId, result: Result<Reply, Failure>);
+    /// See [`Output::Request`].
+    fn request(&mut self, effect: Effect);
     /// See [`Output::Event`].
     fn event(&mut self, event: Event);
     /// See [`Output::Halt`].
@@ -188,6 +193,7 @@ pub fn carry_out(outbox: &mut Outbox, world: &mut impl World) {
             Output::Discard { below } => world.discard(below),
             Output::Store(task) => world.store(task),
             Output::Reply { request, result } => world.reply(request, result),
+            Output::Request(effect) => world.request(effect),
             Output::Event(event) => world.event(event),
             Output::Halt(reason) => world.halt(reason),
         }
@@ -218,6 +224,8 @@ pub enum Timer {
     Link,
     /// A call's deadline or its next try.
     Call,
+    /// A request's deadline or its next try.
+    Request,
     /// An idle scan.
     Cursor,
     /// The failure detector: a probe, a suspicion, a comparison.

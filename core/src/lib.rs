@@ -7,6 +7,7 @@
 //! | [`membership`] | who is alive: SWIM with Lifeguard |
 //! | [`raft`] | one replicated log |
 //! | [`storage`] | the member's own log: records, segments, recovery |
+//! | [`request`] | requests to the owner of a key, and their streams |
 //! | [`ring`] | the hash ring: which slot a name has, which members slots and shards fall to |
 //! | [`shard`] | what a group replicates: sessions and partitions, applied on the store thread |
 //! | [`store`] | what core asks of the ordered store that the world brings |
@@ -36,6 +37,7 @@ mod link;
 pub mod membership;
 pub mod node;
 pub mod raft;
+pub mod request;
 pub mod ring;
 pub mod rng;
 mod router;

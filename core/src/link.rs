@@ -470,6 +470,11 @@ impl Links {
         None
     }
 
+    /// Which start of the peer's speaks on a connection.
+    pub(crate) fn boot_of(&self, conn: ConnId) -> Boot {
+        self.conns.get(&conn).map_or(Boot(0), |conn| conn.boot)
+    }
+
     pub(crate) fn conn_of(&self, member: MemberId) -> Option<ConnId> {
         self.up.get(&member).copied()
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use libring::{ConfigError, Error, Failure, OpenError, Refused};
+use libring::{ConfigError, Error, Failure, OpenError, Refused, RequestFailure};
 
 use crate::status::{self, ring_status_t};
 
@@ -36,6 +36,7 @@ impl From<Error> for Fault {
         let code = match &error {
             Error::Refused(refused) => code_of_refused(refused),
             Error::Failed(failure) => code_of_failure(failure),
+            Error::Request(failure) => code_of_request(failure),
             Error::Leave(_) | Error::Track(_) => status::RING_INVALID,
         };
         Self::new(code, error.to_string())
@@ -47,6 +48,21 @@ pub(crate) fn code_of_refused(refused: &Refused) -> ring_status_t {
         Refused::Full { .. } => status::RING_AGAIN,
         Refused::TooLarge { .. } | Refused::Invalid { .. } => status::RING_INVALID,
         Refused::Halted => status::RING_HALTED,
+    }
+}
+
+pub(crate) fn code_of_request(failure: &RequestFailure) -> ring_status_t {
+    if failure.is_outcome_unknown() {
+        return status::RING_OUTCOME_UNKNOWN;
+    }
+    match failure {
+        RequestFailure::Deadline { .. } => status::RING_TIMEOUT,
+        RequestFailure::Closed { .. } => status::RING_CLOSED,
+        RequestFailure::Handler { .. }
+        | RequestFailure::NoRoute
+        | RequestFailure::TooLarge { .. }
+        | RequestFailure::OutcomeUnknown
+        | RequestFailure::Cancelled { .. } => status::RING_INVALID,
     }
 }
 

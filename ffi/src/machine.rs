@@ -440,6 +440,9 @@ impl World for Desk {
         self.replies.push((request, result.map_err(Error::Failed)));
     }
 
+    /// It neither asks nor serves.
+    fn request(&mut self, _effect: ring_core::request::Effect) {}
+
     fn event(&mut self, event: NodeEvent) {
         if let Some(event) = told(&event) {
             self.event(event);

@@ -9,6 +9,7 @@ use ring_core::config::{Config, Limits};
 use ring_core::ids::{Boot, ConnId, LogSeq, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, Reply};
 use ring_core::node::{Node, Restored};
+use ring_core::request::Effect;
 use ring_core::shard::Worker;
 use ring_core::storage::record::Batch;
 use ring_core::storage::{encode_batch, recover};
@@ -323,6 +324,7 @@ impl World for Lone {
         self.tasks.push_back(task);
     }
     fn reply(&mut self, _request: RequestId, _result: Result<Reply, Failure>) {}
+    fn request(&mut self, _effect: Effect) {}
     fn event(&mut self, _event: Event) {}
     fn halt(&mut self, reason: Halt) {
         assert!(!matches!(reason, Halt::Log { .. }), "the disk is honest");

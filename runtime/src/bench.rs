@@ -65,6 +65,7 @@ impl LogThread {
                     | Item::Input(_)
                     | Item::Track(_)
                     | Item::Untrack(_)
+                    | Item::Talk(_)
                     | Item::Datagrams(_)
                     | Item::Call { .. } => {}
                 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use ring_core::Node;
 use ring_core::ids::{ConnId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, Input, Outbox, Reply, World, carry_out};
+use ring_core::request::Effect;
 use ring_core::storage::record::Batch;
 use ring_core::store::StoreTask;
 use ring_core::wire::Message;
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::log::LogTask;
 use crate::mailbox::{Mailbox, Taken};
 use crate::net::{Link, Net};
+use crate::request::Talks;
 use crate::ring::Tracks;
 use crate::shared::{Answer, Item, Shared, panic_text};
 
@@ -51,6 +53,7 @@ struct Host {
     /// What this world tells the core itself, in the next turn.
     next: Vec<Input>,
     tracks: Tracks,
+    talks: Talks,
     halt: Option<Halt>,
 }
 
@@ -73,6 +76,7 @@ impl Engine {
             answers: Vec::new(),
             next: Vec::new(),
             tracks: Tracks::default(),
+            talks: Talks::default(),
             halt: None,
         };
         Self { node, world, outbox: Outbox::new(), items: Vec::new() }
@@ -160,6 +164,7 @@ impl Engine {
                 Item::Input(input) => self.node.handle(now, input),
                 Item::Track(tracking) => self.world.tracks.begin(&mut self.node, tracking),
                 Item::Untrack(track) => self.world.tracks.end(&mut self.node, track),
+                Item::Talk(talk) => self.world.talks.tell(&mut self.node, now, talk),
                 Item::Call { request, call } => {
                     if let Err(refused) = self.node.submit(now, request, call) {
                         self.world.answers.push((request, Err(Error::Refused(refused))));
@@ -229,6 +234,10 @@ impl World for Host {
         self.answers.push((request, result.map_err(Error::Failed)));
     }
 
+    fn request(&mut self, effect: Effect) {
+        self.talks.carry_out(&self.shared, effect);
+    }
+
     fn event(&mut self, event: Event) {
         let event = if let Event::Ring(event) = event {
             self.tracks.tell(event).map(Event::Ring)
@@ -281,6 +290,7 @@ impl Host {
             // Who halts still says what it has said; who is dropped does not.
             if at_once { link.kill() } else { link.close() }
         }
+        self.talks.end();
         self.shared.ended(self.halt.take());
     }
 }

@@ -9,6 +9,7 @@ use ring_core::config::ConfigError;
 use ring_core::directory::ChangeRefused;
 use ring_core::io::{Failure, Halt, Refused};
 use ring_core::node::StartError;
+use ring_core::request;
 use ring_core::ring::TrackError;
 use ring_core::storage::RecoveryError;
 
@@ -19,6 +20,8 @@ pub enum Error {
     Refused(Refused),
     /// It was accepted and did not succeed.
     Failed(Failure),
+    /// A request was accepted and not answered with a response.
+    Request(request::Failure),
     /// The directory does not let the member go.
     Leave(ChangeRefused),
     /// The key cannot be tracked.
@@ -31,6 +34,7 @@ impl Error {
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Leave(_) | Self::Track(_) => false,
+            Self::Request(failure) => failure.is_outcome_unknown(),
             Self::Failed(failure) => match failure {
                 Failure::OutcomeUnknown | Failure::Closed { maybe: true } => true,
                 Failure::Deadline
@@ -53,6 +57,7 @@ impl fmt::Display for Error {
         match self {
             Self::Refused(refused) => refused.fmt(f),
             Self::Failed(failure) => failure.fmt(f),
+            Self::Request(failure) => failure.fmt(f),
             Self::Leave(reason) => write!(f, "the member cannot leave: {reason}"),
             Self::Track(error) => error.fmt(f),
         }
@@ -64,6 +69,12 @@ impl std::error::Error for Error {}
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
+    }
+}
+
+impl From<request::Failure> for Error {
+    fn from(failure: request::Failure) -> Self {
+        Self::Request(failure)
     }
 }
 

@@ -70,6 +70,7 @@ mod net;
 mod node;
 mod options;
 mod partition;
+mod request;
 mod ring;
 pub mod security;
 mod shared;
@@ -84,6 +85,9 @@ pub use net::DatagramCounts;
 pub use node::{Connections, Events, Member, Node};
 pub use options::{Data, Options};
 pub use partition::{Compared, Info, Item, Partition, Range, Scan, Value};
+pub use request::{
+    Call, HandleError, HandlerError, Incoming, Request, Response, StreamReader, StreamWriter,
+};
 pub use ring::{Track, Tracked};
 pub use ring_core::config::{ConfigError, Limits, Timers};
 pub use ring_core::directory::{Assignment, ChangeRefused, Registered, Standing, Table};
@@ -96,6 +100,9 @@ pub use ring_core::io::{
 };
 pub use ring_core::membership::State as MemberState;
 pub use ring_core::raft::message::Replica;
+pub use ring_core::request::{
+    Broken, Failure as RequestFailure, Large, RequestName, STREAM_WINDOW, Waited, Way,
+};
 pub use ring_core::ring::{Placement, RingEvent, SLOTS, TrackError, slot_of};
 pub use ring_core::shard::command::{Change, Changed, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use ring_core::ids::len_u64;
 
 /// The queue. Its taker swaps the whole vector, so that a full queue costs it one lock.
 #[derive(Debug)]
@@ -22,6 +23,16 @@ struct State<T> {
 /// A mailbox takes nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
+
+/// Why a mailbox did not take something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushError {
+    /// So many bytes wait.
+    Full {
+        limit: u64,
+    },
+    Closed,
+}
 
 /// What a taker is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +56,22 @@ impl<T> Mailbox<T> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Closed);
+        }
+        state.items.push(item);
+        state.bytes += bytes;
+        drop(state);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Puts something in, unless so many bytes wait already.
+    pub(crate) fn push_if_room(&self, item: T, bytes: usize, most: usize) -> Result<(), PushError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(PushError::Closed);
+        }
+        if state.bytes >= most {
+            return Err(PushError::Full { limit: len_u64(most) });
         }
         state.items.push(item);
         state.bytes += bytes;
@@ -147,6 +174,16 @@ mod tests {
         mailbox.close();
         mailbox.nudge();
         assert_eq!(mailbox.take(&mut Vec::new(), None), Taken::Closed);
+    }
+
+    #[test]
+    fn a_full_mailbox_takes_nothing_that_can_be_refused() {
+        let mailbox = Mailbox::new();
+        mailbox.push_if_room(1, 10, 10).unwrap();
+        assert_eq!(mailbox.push_if_room(2, 0, 10), Err(PushError::Full { limit: 10 }));
+        mailbox.push(3, 0).unwrap();
+        mailbox.close();
+        assert_eq!(mailbox.push_if_room(4, 0, 100), Err(PushError::Closed));
     }
 
     #[test]

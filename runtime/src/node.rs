@@ -11,12 +11,14 @@ use ring_core::ids::{MemberId, len_u64};
 use ring_core::io::{Action, Event, Failure, Halt, Reply};
 use ring_core::membership::State as MemberState;
 use ring_core::wire::message::MemberStatus;
+use tokio::runtime;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::error::{Error, OpenError};
 use crate::net::DatagramCounts;
 use crate::options::Options;
 use crate::partition::{Partition, wrong};
+use crate::request;
 use crate::shared::{Phase, Shared};
 use crate::threads::{self, Threads};
 
@@ -265,7 +267,10 @@ impl Node {
     fn start(options: Options) -> Result<Self, OpenError> {
         let (shared, threads, address) = threads::start(options)?;
         let inner = Inner { shared, address, threads: Mutex::new(Some(threads)) };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        inner.shared.inner.get_or_init(|| Arc::downgrade(&inner));
+        request::add_monitoring(&inner).expect("nobody has added a route yet");
+        Ok(Self { inner })
     }
 
     async fn wait_until_up(&self) -> Result<(), OpenError> {
@@ -303,6 +308,16 @@ async fn reached(mut phase: watch::Receiver<Phase>) -> Result<(), OpenError> {
 impl Inner {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Where the application's tasks run: on the caller's runtime, or on the node's own.
+    pub(crate) fn executor(&self) -> Option<runtime::Handle> {
+        runtime::Handle::try_current().ok().or_else(|| self.own_executor())
+    }
+
+    /// The node's own; none when it is closed.
+    pub(crate) fn own_executor(&self) -> Option<runtime::Handle> {
+        self.threads.lock().as_ref().and_then(Threads::executor)
     }
 
     /// A timer of the node's own, so that the caller may use any executor.

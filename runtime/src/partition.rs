@@ -91,6 +91,15 @@ impl Partition {
         Self { deadline, ..self.clone() }
     }
 
+    /// How long its calls wait.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<crate::shared::Shared> {
+        self.node.shared()
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,8 +1,8 @@
 //! What the threads of one node share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,9 +19,11 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::mailbox::{Closed, Mailbox, Taken};
+use crate::mailbox::{Closed, Mailbox, PushError, Taken};
 use crate::net::{Addressed, Counters, Datagrams, Link};
+use crate::node::{Inner, Node};
 use crate::options::Options;
+use crate::request::{Routes, Talk, Trace};
 use crate::ring::Tracking;
 use crate::security::Notices;
 
@@ -48,6 +50,11 @@ pub(crate) struct Shared {
     /// Woken when the inbox was full and is not any more.
     room: Notify,
     calls: Mutex<Calls>,
+    pub(crate) routes: Routes,
+    pub(crate) next_request: AtomicU64,
+    pub(crate) trace: Trace,
+    /// The node, once it is handed out.
+    pub(crate) inner: OnceLock<Weak<Inner>>,
     events: Mutex<Option<broadcast::Sender<Event>>>,
     phase: watch::Sender<Phase>,
     /// Set when nothing may be written to the data directory any more.
@@ -66,6 +73,7 @@ pub(crate) enum Item {
     Store(Vec<StoreDone>),
     Input(Input),
     Call { request: RequestId, call: Call },
+    Talk(Talk),
     Track(Tracking),
     Untrack(TrackId),
 }
@@ -124,6 +132,10 @@ impl Shared {
             inbox: Mailbox::new(),
             room: Notify::new(),
             calls: Mutex::default(),
+            routes: Routes::default(),
+            next_request: AtomicU64::new(1),
+            trace: Trace::default(),
+            inner: OnceLock::new(),
             events: Mutex::new(Some(broadcast::Sender::new(EVENTS))),
             phase: watch::Sender::new(Phase::Opening { refused: None }),
             sealed: AtomicBool::new(false),
@@ -155,6 +167,11 @@ impl Shared {
         let _: Result<_, watch::error::RecvError> = phase.wait_for(over).await;
     }
 
+    /// The node, unless it is being dropped.
+    pub(crate) fn node(&self) -> Option<Node> {
+        Some(Node { inner: self.inner.get()?.upgrade()? })
+    }
+
     /// A peer that was dialled and this node do not get together: what to say if it never gets up.
     pub(crate) fn refused(&self, why: &str) {
         self.advance(Phase::Opening { refused: Some(why.to_owned()) });
@@ -166,6 +183,11 @@ impl Shared {
     /// Hands something to core's thread, unless the node has ended.
     pub(crate) fn put(&self, item: Item, bytes: usize) -> Result<(), Closed> {
         self.inbox.push(item, bytes)
+    }
+
+    /// As `put`, unless the inbox is full.
+    pub(crate) fn put_if_room(&self, item: Item, bytes: usize) -> Result<(), PushError> {
+        self.inbox.push_if_room(item, bytes, INBOX_BYTES)
     }
 
     /// As `put`, but waits while the inbox is full.
@@ -412,6 +434,7 @@ impl Shared {
             }
         }
         self.events.lock().take();
+        self.routes.clear();
     }
 
     fn advance(&self, to: Phase) {

@@ -109,7 +109,9 @@ pub(crate) fn start(
         None => threads.prepare_memory()?,
     };
     let seed = getrandom::u64().map_err(|e| OpenError::System(io::Error::other(e)))?;
-    let node = Node::new(config, restored, seed, shared.clock.now())?;
+    let mut node = Node::new(config, restored, seed, shared.clock.now())?;
+    // Those for which there is no handler are answered here.
+    node.serve_requests();
     shared.me.get_or_init(|| node.view().me());
     if let Some(socket) = socket {
         threads.carry_datagrams(socket, &node, &net);
@@ -202,6 +204,11 @@ impl Threads {
         });
         self.handles.lock().push(started.map_err(OpenError::System)?);
         Ok(())
+    }
+
+    /// What runs the sockets.
+    pub(crate) fn executor(&self) -> Option<tokio::runtime::Handle> {
+        self.sockets.as_ref().map(|sockets| sockets.handle().clone())
     }
 
     /// Runs something beside the sockets.

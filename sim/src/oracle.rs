@@ -432,6 +432,10 @@ impl Oracle {
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
             | Message::Sync(_)
+            | Message::Request { .. }
+            | Message::RequestsTaken { .. }
+            | Message::RequestsSent { .. }
+            | Message::StreamCredit { .. }
             | Message::Ping
             | Message::Pong => false,
         }

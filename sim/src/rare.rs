@@ -306,6 +306,10 @@ impl Lookout {
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
             | Message::Sync(_)
+            | Message::Request { .. }
+            | Message::RequestsTaken { .. }
+            | Message::RequestsSent { .. }
+            | Message::StreamCredit { .. }
             | Message::Ping
             | Message::Pong => {}
         }

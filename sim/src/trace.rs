@@ -199,6 +199,10 @@ impl Brief {
                     plain("records", none, len(updates.len()), len(wanted.len()))
                 }
             },
+            Message::Request { at, part } => plain("request", none, *at, part.weight()),
+            Message::RequestsTaken { upto } => plain("requests taken", none, *upto, 0),
+            Message::RequestsSent { upto } => plain("requests sent", none, *upto, 0),
+            Message::StreamCredit { of, upto } => plain("stream credit", none, of.number, *upto),
         }
     }
 

@@ -15,6 +15,7 @@ use ring_core::World;
 use ring_core::config::Config;
 use ring_core::ids::{ConnId, LogIndex, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, MemberChange, Reply};
+use ring_core::request::Effect;
 use ring_core::rng::Rng;
 use ring_core::storage::record::{Batch, Record};
 use ring_core::store::{StoreDone, StoreTask};
@@ -614,6 +615,10 @@ impl World for SimWorld {
         let promise = self.promises.remove(&request);
         let promise = promise.expect("a call is answered once");
         promise.end(Ended::Answered(result));
+    }
+
+    fn request(&mut self, effect: Effect) {
+        panic!("nobody asks in this world, and nobody serves: {effect:?}");
     }
 
     fn event(&mut self, event: Event) {

@@ -249,10 +249,13 @@ fn validate_limits(limits: &Limits) -> Result<(), ConfigError> {
         limits.append_bytes,
         limits.scan_bytes,
         limits.chunk_bytes,
+        limits.body_bytes,
     ];
-    if sizes.iter().any(|&size| size > 12 << 20) || limits.name_bytes > 255 {
+    let large = sizes.iter().any(|&size| size > 12 << 20) || limits.headers_bytes > 1 << 20;
+    if large || limits.name_bytes > 255 {
         let problem = String::from(
-            "lengths of keys, values, batches, appends, pages and chunks may be 12 MiB, names 255",
+            "lengths of keys, values, batches, appends, pages, chunks and bodies may be 12 MiB, headers 1 MiB, names \
+             255",
         );
         return wrong(problem);
     }

@@ -8,6 +8,7 @@
 //! | `peers.rs` | connections, handshakes, founding, messages |
 //! | `groups.rs` | the replicas: their effects, reads, snapshots, cuts |
 //! | `ring.rs` | who owns a key |
+//! | `requests.rs` | requests to owners and leaders |
 //! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
 //! | `view.rs` | questions about the node |
 
@@ -16,6 +17,7 @@ mod calls;
 mod directory;
 mod groups;
 mod peers;
+mod requests;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use crate::ids::{
 use crate::io::{Event, Halt, Input, Output, Wakeup};
 use crate::link::{Links, flap};
 use crate::raft::message::{Beat, BeatAnswer};
+use crate::request::Requests;
 use crate::ring::RingView;
 use crate::rng::Rng;
 use crate::router::Router;
@@ -163,6 +166,7 @@ pub struct Node {
     departure: Departure,
     /// The application was told that this member, which joined, is up.
     is_up: bool,
+    requests: Requests,
     ring: RingView,
     /// Other members are alive, or may be, than those of the ring.
     ring_due: bool,
@@ -303,12 +307,7 @@ impl Node {
             peer_faults: 0,
             halted: false,
             table: recovered.table.clone().map(|table| *table),
-            director: Director::new(DirectorSettings {
-                replace_after: config.timers.replace_after,
-                name_after: flap(&config.timers),
-                moving_max: config.limits.moves,
-                members_max: config.limits.members,
-            }),
+            director: director(&config),
             directory_due: false,
             next_own: rng.next() >> 8,
             own_asked: None,
@@ -317,6 +316,7 @@ impl Node {
             drops: VecDeque::new(),
             departure: Departure::Stays,
             is_up: recovered.founded,
+            requests: Requests::new(me, boot, &config.limits, rng.fork(3)),
             ring: RingView::new(me, config.limits.tracks),
             ring_due: false,
             alive: Alive::default(),
@@ -393,14 +393,19 @@ impl Node {
             return None;
         }
         if self.awake_at.is_some() {
-            return self.router.expires().map(|at| Wakeup { at, timer: Timer::Call });
+            let call = self.router.expires().map(|at| (at, Timer::Call));
+            let request = self.requests.expires().map(|at| (at, Timer::Request));
+            let (at, timer) = [call, request].into_iter().flatten().min()?;
+            return Some(Wakeup { at, timer });
         }
         let raft = self.deadlines.first().map(|&(at, group)| (at, Timer::Raft(group)));
         let beat = Some((self.next_beat, Timer::Beat));
         let link = self.links.deadline().map(|at| (at, Timer::Link));
         let call = self.router.deadline().map(|at| (at, Timer::Call));
         let alive = self.alive.deadline().map(|at| (at, Timer::Membership));
-        let (at, timer) = [raft, beat, link, call, alive].into_iter().flatten().min()?;
+        let request = self.requests.deadline().map(|at| (at, Timer::Request));
+        let due = [raft, beat, link, call, request, alive];
+        let (at, timer) = due.into_iter().flatten().min()?;
         Some(Wakeup { at, timer })
     }
 
@@ -414,6 +419,7 @@ impl Node {
         self.links.check();
         self.router.check();
         self.alive.check();
+        self.requests.check();
         let stored = self.log.stored();
         assert!(self.held.keys().all(|&seq| seq > stored), "2: a held promise is not stored");
         assert!(self.groups.is_empty() || self.founding.is_founded(), "3: founded");
@@ -425,6 +431,9 @@ impl Node {
         }
         self.halted = true;
         self.router.close(&mut self.outputs.0);
+        self.requests.close();
+        let effects = self.requests.take_effects();
+        self.outputs.0.extend(effects.into_iter().map(Output::Request));
         self.held.clear();
         self.records.clear();
         self.outputs.0.push(Output::Halt(reason));
@@ -500,6 +509,15 @@ impl Node {
             groups: groups.collect(),
         }
     }
+}
+
+fn director(config: &Config) -> Director {
+    Director::new(DirectorSettings {
+        replace_after: config.timers.replace_after,
+        name_after: flap(&config.timers),
+        moving_max: config.limits.moves,
+        members_max: config.limits.members,
+    })
 }
 
 /// This node's id, and the members that it knows of from the start. A founder is known by the birth that stands in the

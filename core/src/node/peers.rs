@@ -34,6 +34,7 @@ impl Node {
     }
 
     pub(super) fn on_disconnected(&mut self, now: Instant, conn: ConnId) {
+        self.requests.on_conn_lost(now, conn);
         if let Some(member) = self.links.drop_conn(now, conn) {
             self.router.on_disconnected(now, member);
             self.alive.note_link();
@@ -53,7 +54,11 @@ impl Node {
                     self.on_refused(now, conn, Some(from), reason, false);
                 }
             }
-            Some(from) => self.on_peer_message(now, from, message),
+            Some(from) => {
+                if let Some(message) = self.on_request_message(now, from, conn, message) {
+                    self.on_peer_message(now, from, message);
+                }
+            }
             None => self.on_handshake(now, conn, &message),
         }
     }
@@ -151,6 +156,7 @@ impl Node {
                 self.outputs.0.push(Output::Send { conn, message: Message::Welcome(welcome) });
             }
             if let Some(surplus) = surplus {
+                self.requests.on_conn_lost(now, surplus);
                 self.links.drop_conn(now, surplus);
                 self.outputs.0.push(Output::Disconnect { conn: surplus });
             }
@@ -159,6 +165,7 @@ impl Node {
             }
             self.event(Event::PeerConnected { member });
             self.compare_views(now, member);
+            self.requests.on_change(now);
             if self.founding.is_founded() || self.config.client {
                 self.send(member, Message::TableVersion(self.table_version()));
             }
@@ -396,6 +403,11 @@ impl Node {
         match message {
             // Repeated or late: the handshake is over.
             Message::Hello(_) | Message::Welcome(_) | Message::Refuse(_) | Message::Pong => {}
+            // Taken with their connection.
+            Message::Request { .. }
+            | Message::RequestsTaken { .. }
+            | Message::RequestsSent { .. }
+            | Message::StreamCredit { .. } => {}
             Message::Ping => self.send(from, Message::Pong),
             Message::Founding(said) => self.on_founding(now, from, &said),
             Message::Raft(message) if self.is_void(from, message.group, message.from) => {}

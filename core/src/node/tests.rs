@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 mod alive;
 mod directory;
+mod requests;
 mod ring;
 mod watch;
 
@@ -32,6 +33,7 @@ struct Member {
     replies: BTreeMap<RequestId, Result<Reply, Failure>>,
     halt: Option<Halt>,
     events: Vec<Event>,
+    effects: Vec<crate::request::Effect>,
     /// While set, appended batches are not stored.
     disk_stalls: bool,
 }
@@ -47,6 +49,7 @@ impl Member {
             replies: BTreeMap::new(),
             halt: None,
             events: Vec::new(),
+            effects: Vec::new(),
             disk_stalls: false,
         }
     }
@@ -92,6 +95,7 @@ struct Effects<'a> {
     appended: &'a mut Vec<Batch>,
     replies: &'a mut BTreeMap<RequestId, Result<Reply, Failure>>,
     events: &'a mut Vec<Event>,
+    effects: &'a mut Vec<crate::request::Effect>,
     halt: &'a mut Option<Halt>,
 }
 
@@ -142,6 +146,9 @@ impl World for Effects<'_> {
     }
     fn reply(&mut self, request: RequestId, result: Result<Reply, Failure>) {
         assert!(self.replies.insert(request, result).is_none(), "one reply a call");
+    }
+    fn request(&mut self, effect: crate::request::Effect) {
+        self.effects.push(effect);
     }
     fn event(&mut self, event: Event) {
         self.events.push(event);
@@ -205,6 +212,7 @@ impl Cluster {
                 appended: &mut member.appended,
                 replies: &mut member.replies,
                 events: &mut member.events,
+                effects: &mut member.effects,
                 halt: &mut member.halt,
             };
             carry_out(&mut member.outbox, &mut world);

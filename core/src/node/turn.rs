@@ -20,13 +20,13 @@ use crate::wire::message::Message;
 const SETTLE_MAX: usize = 10_000;
 
 /// Whom this node can reach.
-struct Reachable<'a> {
-    me: MemberId,
-    client: bool,
-    links: &'a Links,
-    genesis: Option<&'a Genesis>,
-    table: Option<&'a Table>,
-    groups: &'a BTreeMap<GroupId, Group>,
+pub(super) struct Reachable<'a> {
+    pub(super) me: MemberId,
+    pub(super) client: bool,
+    pub(super) links: &'a Links,
+    pub(super) genesis: Option<&'a Genesis>,
+    pub(super) table: Option<&'a Table>,
+    pub(super) groups: &'a BTreeMap<GroupId, Group>,
 }
 
 impl Reach for Reachable<'_> {
@@ -64,9 +64,11 @@ impl Node {
             self.on_timers(now);
             self.settle(now);
             self.drive_alive(now);
+            self.drive_requests(now);
             self.tell_ring();
         } else {
             self.router.expire(now, &mut self.outputs.0);
+            self.expire_requests(now);
         }
         if !self.halted && !self.config.client {
             self.maybe_persist();

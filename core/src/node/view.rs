@@ -134,6 +134,12 @@ impl<'a> View<'a> {
         self.0.router.len()
     }
 
+    /// Requests of this node that wait for an answer, and requests that it handles.
+    #[must_use]
+    pub fn requests(&self) -> (usize, usize) {
+        (self.0.requests.asked(), self.0.requests.handled())
+    }
+
     /// The last durable batch of the log.
     #[must_use]
     pub fn stored(&self) -> LogSeq {

@@ -181,6 +181,8 @@ impl Message {
             | Self::Beats(_)
             | Self::BeatAnswers(_)
             | Self::TableVersion(_)
+            | Self::RequestsTaken { .. }
+            | Self::StreamCredit { .. }
             | Self::Ping
             | Self::Pong => true,
             Self::Raft(message) => match &message.body {
@@ -213,7 +215,9 @@ impl Message {
             | Self::Leave
             | Self::Settled { .. }
             | Self::ChangeRefused(_)
-            | Self::Sync(_) => false,
+            | Self::Sync(_)
+            | Self::Request { .. }
+            | Self::RequestsSent { .. } => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::genesis::Genesis;
 use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Seq, SessionId, Term};
 use crate::membership::{State, SyncMessage};
 use crate::raft;
+use crate::request::message::{Part, StreamOf};
 use crate::shard::command::{Answer, ItemOutcome, Query};
 use crate::wire::bounded::{self, COMMANDS_MAX, GROUPS_MAX, MEMBERS_MAX};
 
@@ -149,6 +150,31 @@ pub enum Message {
     ChangeRefused(ChangeRefused),
     /// Two members compare whom they hold for alive.
     Sync(SyncMessage),
+    /// A part of the talk about requests.
+    Request {
+        /// The weight of all parts that were sent before it on this connection.
+        at: u64,
+        /// The part.
+        part: Part,
+    },
+    /// The sender has taken the parts of the talk about requests up to this place.
+    RequestsTaken {
+        /// Weight since the connection's beginning.
+        upto: u64,
+    },
+    /// The sender has sent the parts up to this place, and waits for word that they were taken. Answered with
+    /// `RequestsTaken`.
+    RequestsSent {
+        /// Weight since the connection's beginning.
+        upto: u64,
+    },
+    /// The reader of a stream allows so many bytes.
+    StreamCredit {
+        /// The stream, as the reader calls it.
+        of: StreamOf,
+        /// Bytes since the stream's beginning.
+        upto: u64,
+    },
 }
 
 /// Who dials and whom it takes the other side for.

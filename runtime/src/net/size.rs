@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ring_core::directory::Assignment;
+use ring_core::ids::len_usize;
 use ring_core::membership::{SyncMessage, Update};
 use ring_core::raft::message::{Body, Entry, Replica};
 use ring_core::shard::command::{Answer, Query};
@@ -51,6 +52,7 @@ pub(super) fn size(message: &Message) -> usize {
             Message::Register { address, .. } => address.len(),
             Message::Status { status, .. } => self::status(status),
             Message::Sync(sync) => comparison(sync),
+            Message::Request { part, .. } => len_usize(part.weight()),
             Message::Refuse(_)
             | Message::Open { .. }
             | Message::Opened { .. }
@@ -62,6 +64,9 @@ pub(super) fn size(message: &Message) -> usize {
             | Message::Leave
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
+            | Message::RequestsTaken { .. }
+            | Message::RequestsSent { .. }
+            | Message::StreamCredit { .. }
             | Message::Ping
             | Message::Pong => 0,
         }

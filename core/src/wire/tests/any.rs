@@ -19,6 +19,7 @@ use crate::membership::{Incarnation, Profile, State, SyncMessage, Update};
 use crate::raft::message::{
     Beat, BeatAnswer, Body, Entry, EntryBody, Membership, Message as RaftMessage, Replica,
 };
+use crate::request::message::{Ask, Fault, Kind, Large, Part, Response, StreamOf, Target, Way};
 use crate::shard::command::{
     Answer, Changed, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan, Watch,
 };
@@ -407,9 +408,69 @@ fn comparisons() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn requests() -> impl Strategy<Value = Message> {
+    let way = || prop_oneof![Just(Way::Up), Just(Way::Down), Just(Way::Both)];
+    let headers = || vec((text(), data()), 0..3);
+    let streams = move || vec((text(), way()), 0..3);
+    let kind = prop_oneof![Just(Kind::Retried), Just(Kind::Once), Just(Kind::OneWay)];
+    let target = prop_oneof![
+        data().prop_map(Target::Key),
+        member().prop_map(Target::Member),
+        data().prop_map(Target::Partition),
+    ];
+    let ask = (
+        (number(), any::<u32>(), kind, target, vec(member(), 0..3), number()),
+        (text(), headers(), data(), streams()),
+    )
+        .prop_map(
+            |((number, attempt, kind, target, skipped, left), (route, headers, body, streams))| {
+                Ask { number, attempt, kind, target, skipped, left, route, headers, body, streams }
+            },
+        );
+    let large = prop_oneof![
+        Just(Large::Key),
+        Just(Large::Name),
+        Just(Large::Headers),
+        Just(Large::Body),
+        Just(Large::Streams),
+        Just(Large::Text),
+    ];
+    let fault = prop_oneof![
+        (any::<u32>(), text()).prop_map(|(code, text)| Fault::Handler { code, text }),
+        Just(Fault::NoRoute),
+        option::of(member()).prop_map(|hint| Fault::NotOwner { hint }),
+        Just(Fault::Busy),
+        (large, number()).prop_map(|(what, limit)| Fault::TooLarge { what, limit }),
+    ];
+    let response = (headers(), data(), streams())
+        .prop_map(|(headers, body, streams)| Ok(Box::new(Response { headers, body, streams })));
+    let result = prop_oneof![response, fault.prop_map(Err)];
+    let of =
+        || {
+            (any::<bool>(), number(), any::<u16>())
+                .prop_map(|(by_caller, number, index)| StreamOf { by_caller, number, index })
+        };
+    let part =
+        prop_oneof![
+            ask.prop_map(|ask| Part::Ask(Box::new(ask))),
+            (number(), result).prop_map(|(number, result)| Part::Answer { number, result }),
+            number().prop_map(|number| Part::Cancel { number }),
+            (of(), number(), data(), any::<bool>())
+                .prop_map(|(of, offset, data, last)| Part::Data { of, offset, data, last }),
+            of().prop_map(|of| Part::Abort { of }),
+            of().prop_map(|of| Part::Stop { of }),
+        ];
+    prop_oneof![
+        4 => (number(), part).prop_map(|(at, part)| Message::Request { at, part }),
+        1 => number().prop_map(|upto| Message::RequestsTaken { upto }),
+        1 => number().prop_map(|upto| Message::RequestsSent { upto }),
+        1 => (of(), number()).prop_map(|(of, upto)| Message::StreamCredit { of, upto }),
+    ]
+}
+
 /// Any small message.
 pub(super) fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![handshake(), raft(), sessions(), questions(), comparisons()]
+    prop_oneof![handshake(), raft(), sessions(), questions(), comparisons(), requests()]
 }
 
 /// Any message, now and then one that goes in chunks.

@@ -1,5 +1,7 @@
 //! The format is frozen: another release must read these bytes, and this one must write them.
 
+mod requests;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec;
@@ -487,7 +489,7 @@ fn comparisons() -> Vec<Golden> {
 }
 
 fn all() -> Vec<Golden> {
-    let others = [answers(), directory(), comparisons()];
+    let others = [answers(), directory(), comparisons(), requests::requests()];
     [handshakes(), raft_logs(), raft_rest(), sessions(), questions()]
         .concat()
         .into_iter()
@@ -518,8 +520,8 @@ fn every_variant_has_golden_bytes() {
         }
     }
     tags.dedup();
-    assert_eq!(tags, (0..=25).collect::<Vec<u8>>());
-    assert_eq!(postcard::from_bytes::<Message>(&[26]), unknown);
+    assert_eq!(tags, (0..=29).collect::<Vec<u8>>());
+    assert_eq!(postcard::from_bytes::<Message>(&[30]), unknown);
     assert_eq!(raft_tags, (0..=13).collect::<Vec<u8>>());
     assert_eq!(postcard::from_bytes::<Message>(&[4, 1, 1, 1, 1, 14]), unknown);
 }
