@@ -14,6 +14,7 @@ use madsim::net::Endpoint;
 use madsim::runtime::Handle;
 use ring_core::ids::{ConnId, GroupId, LogIndex, RequestId};
 use ring_core::io::{Call, Halt};
+use ring_core::membership::Incarnation;
 use ring_core::node::StartError;
 use ring_core::rng::Rng;
 use ring_core::shard::Worker;
@@ -52,8 +53,8 @@ struct Process {
     scratch: Scratch,
 }
 
-/// Datagrams received and sent, the version of the view; the version of the members alive.
-type Viewed = (Option<(u64, u64, u64)>, u64);
+/// Datagrams received and sent, the version of the view, the own incarnation; the version of the members alive.
+type Viewed = (Option<(u64, u64, u64, Incarnation)>, u64);
 
 /// Buffers used again in each turn.
 #[derive(Default)]
@@ -311,7 +312,7 @@ impl Process {
         }
         let counters = view.gossip().map(|gossip| {
             let counters = gossip.counters();
-            (counters.received, counters.sent, gossip.version())
+            (counters.received, counters.sent, gossip.version(), gossip.incarnation())
         });
         let mark = (counters, view.alive_version());
         if self.viewed == Some(mark) {

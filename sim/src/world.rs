@@ -644,8 +644,11 @@ impl World for SimWorld {
             }
             Event::Member { peer, change: MemberChange::Failed } => {
                 let sim = &self.sim;
+                // Who goes by links alone has lost a link, no more.
+                let gossips = |m: usize| sim.machines[m].config.gossip.is_some();
                 let machine = sim.oracle(|oracle| oracle.machine_of(peer.id));
-                if machine.is_some_and(|machine| sim.machines[machine].inbox.is_up()) {
+                let lives = |m: usize| gossips(m) && sim.machines[m].inbox.is_up();
+                if gossips(me) && machine.is_some_and(lives) {
                     sim.oracle(|oracle| oracle.on_false_death(me, peer.id));
                 }
             }

@@ -1,4 +1,8 @@
 //! Which news still has to be told: the least told first, of equals the newest (SWIM section 4.1).
+//!
+//! Each piece is told a bounded number of times. What a member hears again while it still tells it counts as told: who
+//! said it tells it too (Demers et al. 1987, section 1.4, rumors with feedback and counters). In a cluster where
+//! everybody knows it already it therefore dies out twice as fast, and where few do nothing changes.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +27,28 @@ struct Place {
 impl News {
     /// Something new is known of a member.
     pub(crate) fn add(&mut self, member: MemberId) {
+        self.add_told(member, 0);
+    }
+
+    /// Something is known of a member that counts as told so often already.
+    pub(crate) fn add_told(&mut self, member: MemberId, told: u32) {
         self.added += 1;
-        self.put(Place { told: 0, age: u64::MAX - self.added, member });
+        self.put(Place { told, age: u64::MAX - self.added, member });
+    }
+
+    /// Somebody else tells the same of the member. That counts as told once; after `limit` times it is forgotten.
+    pub(crate) fn heard(&mut self, member: MemberId, limit: u32) {
+        if let Some(place) = self.places.get(&member) {
+            self.told(*place, limit);
+        }
+    }
+
+    fn told(&mut self, place: Place, limit: u32) {
+        if place.told + 1 >= limit {
+            self.remove(place.member);
+        } else {
+            self.put(Place { told: place.told + 1, ..place });
+        }
     }
 
     /// There is nothing to tell of the member any more.
@@ -54,11 +78,7 @@ impl News {
             }
         }
         for place in told {
-            if place.told + 1 >= limit {
-                self.remove(place.member);
-            } else {
-                self.put(Place { told: place.told + 1, ..place });
-            }
+            self.told(place, limit);
         }
     }
 
@@ -116,6 +136,19 @@ mod tests {
         assert_eq!(round(&mut news, 2, 2), [1, 3], "then the least told");
         assert_eq!(round(&mut news, 2, 9), [2, 1]);
         assert_eq!(round(&mut news, 2, 9), [], "each was told twice");
+    }
+
+    #[test]
+    fn what_is_heard_counts_as_told() {
+        let mut news = News::default();
+        news.add(MemberId(1));
+        news.add_told(MemberId(2), 3);
+        news.heard(MemberId(1), 4);
+        news.heard(MemberId(9), 4);
+        assert_eq!(round(&mut news, 4, 1), [1], "it was told once, the other one three times");
+        assert_eq!(round(&mut news, 4, 9), [1, 2]);
+        news.heard(MemberId(1), 4);
+        assert_eq!(news.len(), 0);
     }
 
     #[test]

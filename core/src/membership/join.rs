@@ -7,7 +7,8 @@ use super::Membership;
 use super::config::SEEDS_MAX;
 use super::effects::{Event, JoinFailure};
 use super::member::is_reachable;
-use super::send::Why;
+use super::questions::Why;
+use super::send::Piece;
 use super::wire::Body;
 use crate::ids::MemberId;
 use crate::time::Instant;
@@ -27,8 +28,7 @@ pub(super) struct Seed {
 
 impl Membership {
     pub(super) fn add_seeds(&mut self, t: Instant, addresses: &[SocketAddr]) {
-        let own = self.table.get(self.me).and_then(|entry| entry.profile.as_ref());
-        let own = own.map(|(_, profile)| profile.datagram);
+        let own = self.reach(self.me).map(|(address, _)| address);
         for &address in addresses {
             let known = self.seeds.iter_mut().find(|seed| seed.address == address);
             if let Some(seed) = known {
@@ -76,8 +76,7 @@ impl Membership {
             let wait = self.rng.duration(seed.backoff, seed.backoff * 5 / 4);
             seed.next = Some(t + wait);
             seed.backoff = (seed.backoff * 2).min(self.config.join_retry_max);
-            let own = self.own_update();
-            let seq = self.send_bare(address, Body::Join, &own);
+            let seq = self.send_bare(address, Body::Join, &[Piece::Thought(self.me)]);
             self.ask(t, seq, None, Why::Seed(address));
         }
     }

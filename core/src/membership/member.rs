@@ -1,13 +1,15 @@
 //! Who a member is, as the others see it.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::MemberId;
+use crate::ids::{MemberId, len_u64};
 use crate::wire::bounded;
 
 /// How late a member's statement about itself is: of two, the greater holds (SWIM section 4.2).
@@ -170,6 +172,128 @@ impl Profile {
         postcard::serialize_with_flavor(self, postcard::ser_flavors::Size::default())
             .unwrap_or(usize::MAX)
     }
+}
+
+/// A profile as it was sent, and when. A member is told of far more often than it is asked about, so what it
+/// said is kept as bytes: they are compared, and copied into datagrams, as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Statement {
+    pub(crate) at: Incarnation,
+    pub(crate) datagram: SocketAddr,
+    pub(crate) weight: u32,
+    bytes: Arc<[u8]>,
+}
+
+impl Statement {
+    /// Takes a profile that was checked.
+    pub(crate) fn new(at: Incarnation, profile: &Profile) -> Self {
+        let bytes = postcard::to_allocvec(profile).expect("a profile always encodes");
+        let Profile { datagram, weight, .. } = *profile;
+        Self { at, datagram, weight, bytes: bytes.into() }
+    }
+
+    /// Takes bytes that [`ProfileRef::check`] has found to be a profile.
+    pub(crate) fn read(at: Incarnation, bytes: &[u8]) -> Self {
+        let profile: ProfileRef<'_> = postcard::from_bytes(bytes).expect(CHECKED);
+        let ProfileRef { datagram, weight, .. } = profile;
+        Self { at, datagram, weight, bytes: bytes.into() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        Profile::decoded(&self.bytes)
+    }
+}
+
+impl Profile {
+    /// The profile in bytes that [`ProfileRef::check`] has found to be one.
+    pub(crate) fn decoded(bytes: &[u8]) -> Self {
+        postcard::from_bytes(bytes).expect(CHECKED)
+    }
+}
+
+const CHECKED: &str = "only profiles that were checked are kept";
+
+/// A [`Profile`] where it lies in a datagram: to check it without copying it.
+#[derive(Deserialize)]
+pub(crate) struct ProfileRef<'a> {
+    name: &'a str,
+    datagram: SocketAddr,
+    stream: SocketAddr,
+    weight: u32,
+    tags: TagsLen,
+}
+
+impl ProfileRef<'_> {
+    /// How long the profile is that these bytes begin with. None: it is malformed, out of bounds, or not encoded in
+    /// the shortest way, so that equal profiles are equal bytes.
+    pub(crate) fn check(bytes: &[u8]) -> Option<usize> {
+        let (profile, rest) = postcard::take_from_bytes::<ProfileRef<'_>>(bytes).ok()?;
+        let ProfileRef { name, datagram, stream, weight, tags } = profile;
+        let len = bytes.len() - rest.len();
+        let shortest = text_len(name)
+            + address_len(datagram)
+            + address_len(stream)
+            + number_len(u64::from(weight))
+            + tags.0;
+        let named = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+        let reachable = is_reachable(datagram) && is_reachable(stream);
+        (named && reachable && len == shortest && len <= PROFILE_BYTES_MAX).then_some(len)
+    }
+}
+
+/// How long sorted tags are when encoded in the shortest way.
+struct TagsLen(usize);
+
+impl<'de> Deserialize<'de> for TagsLen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(TagsVisitor)
+    }
+}
+
+struct TagsVisitor;
+
+impl<'de> Visitor<'de> for TagsVisitor {
+    type Value = TagsLen;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {TAGS_MAX} tags, sorted")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut tags: A) -> Result<TagsLen, A::Error> {
+        let count = bounded::count::<TAGS_MAX, _>(&tags)?;
+        let mut len = number_len(len_u64(count));
+        let mut before = None;
+        while let Some((key, value)) = tags.next_element::<(&str, &str)>()? {
+            if before.is_some_and(|before| before >= key) {
+                return Err(A::Error::custom("tags out of order"));
+            }
+            before = Some(key);
+            len += text_len(key) + text_len(value);
+        }
+        Ok(TagsLen(len))
+    }
+}
+
+/// Shortest encodings of postcard, in bytes.
+fn number_len(number: u64) -> usize {
+    let bits = u64::BITS - (number | 1).leading_zeros();
+    crate::ids::len_usize(u64::from(bits.div_ceil(7)))
+}
+
+fn text_len(text: &str) -> usize {
+    number_len(len_u64(text.len())) + text.len()
+}
+
+fn address_len(address: SocketAddr) -> usize {
+    let ip = match address {
+        SocketAddr::V4(_) => 4,
+        SocketAddr::V6(_) => 16,
+    };
+    1 + ip + number_len(u64::from(address.port()))
 }
 
 /// False for addresses that name no single host, or no port.

@@ -8,15 +8,16 @@
 //! 2. A death told in a comparison of views is taken for a suspicion where the member is thought to be present:
 //!    after a split each side holds the other for dead, and the accused must be heard first.
 
+use core::cmp::Ordering;
 use core::net::SocketAddr;
 
 use alloc::vec::Vec;
 
 use super::effects::Event;
-use super::member::{Incarnation, Profile, State};
+use super::member::{Incarnation, State, Statement};
 use super::suspicion::Suspicion;
 use super::table::{Entry, Standing};
-use super::wire::{Body, Update};
+use super::wire::{Body, Claim};
 use super::{Membership, Phase};
 use crate::ids::MemberId;
 use crate::time::Instant;
@@ -34,40 +35,40 @@ pub(super) enum Via {
 
 impl Membership {
     /// Takes in one piece of news.
-    pub(super) fn learn(&mut self, t: Instant, update: Update, via: Via) {
-        let (member, incarnation) = (update.member(), update.incarnation());
+    pub(super) fn learn(&mut self, t: Instant, claim: Claim<'_>, via: Via) {
+        let (member, incarnation) = (claim.member(), claim.incarnation());
         if member == self.me {
-            self.on_claim(&update);
+            self.on_claim(&claim);
             return;
         }
         let known = self.table.get(member);
         if known.is_some_and(|entry| incarnation < entry.incarnation)
-            && !matches!(update, Update::Alive { .. })
+            && !matches!(claim, Claim::Alive { .. })
         {
             return;
         }
-        let takes_room = matches!(update, Update::Alive { .. } | Update::Suspect { .. })
+        let takes_room = matches!(claim, Claim::Alive { .. } | Claim::Suspect { .. })
             && known.is_none_or(|entry| !entry.state().is_present());
         if takes_room && self.table.known() >= self.config.members_max {
             self.counters.full += 1;
             return;
         }
-        match update {
-            Update::Alive { profile, .. } => {
+        match claim {
+            Claim::Alive { profile, .. } => {
                 self.learn_alive(member, incarnation, profile, via);
             }
-            Update::Suspect { accusers, .. } => {
-                self.learn_suspect(t, member, incarnation, &accusers, via);
+            Claim::Suspect { accusers, .. } => {
+                self.learn_suspect(t, member, incarnation, accusers.as_slice(), via);
             }
-            Update::Dead { .. } => match via {
+            Claim::Dead { .. } => match via {
                 Via::Stream(teller) if known.is_some_and(|entry| entry.state().is_present()) => {
                     self.learn_suspect(t, member, incarnation, &[teller], via);
                 }
                 Via::Own | Via::Datagram(..) | Via::Stream(_) => {
-                    self.bury(t, member, incarnation, Standing::Dead);
+                    self.bury(t, member, incarnation, Standing::Dead, via);
                 }
             },
-            Update::Left { .. } => self.bury(t, member, incarnation, Standing::Left),
+            Claim::Left { .. } => self.bury(t, member, incarnation, Standing::Left, via),
         }
     }
 
@@ -75,27 +76,32 @@ impl Membership {
         &mut self,
         member: MemberId,
         incarnation: Incarnation,
-        profile: Profile,
+        profile: &[u8],
         via: Via,
     ) {
         let Some(entry) = self.table.get(member) else {
             let mut entry = Entry::new(incarnation, Standing::Alive);
-            entry.profile = Some((incarnation, profile));
+            entry.profile = Some(Statement::read(incarnation, profile));
             self.table.insert(member, entry, &mut self.rng);
-            self.news.add(member);
+            self.pass_on(member, via);
             self.tell_change(member, Event::Joined);
             return;
         };
         let (was_present, was) = (entry.is_present(), entry.state());
-        let said = entry.profile.as_ref().map(|(at, _)| *at);
-        let same = entry.profile.as_ref().is_some_and(|(_, before)| *before == profile);
-        let restarted = incarnation.life() > entry.incarnation.life();
         let newer = incarnation > entry.incarnation;
-        if !newer && said.is_some_and(|at| at >= incarnation) {
+        if !newer && entry.profile.as_ref().is_some_and(|said| said.at >= incarnation) {
+            if incarnation == entry.incarnation && entry.state() == State::Alive {
+                self.heard_again(member, via);
+            }
             return;
         }
+        let same = entry.profile.as_ref().is_some_and(|said| said.bytes() == profile);
+        let restarted = incarnation.life() > entry.incarnation.life();
         self.table.update(member, &mut self.rng, |entry| {
-            entry.profile = Some((incarnation, profile));
+            match &mut entry.profile {
+                Some(said) if same => said.at = incarnation,
+                said => *said = Some(Statement::read(incarnation, profile)),
+            }
             if newer {
                 entry.incarnation = incarnation;
                 entry.standing = Standing::Alive;
@@ -103,7 +109,7 @@ impl Membership {
             }
         });
         if newer {
-            self.news.add(member);
+            self.pass_on(member, via);
         }
         let present = self.table.get(member).is_some_and(Entry::is_present);
         if !was_present && present {
@@ -135,6 +141,22 @@ impl Membership {
         accusers: &[MemberId],
         via: Via,
     ) {
+        if let Some(entry) = self.table.get(member)
+            && entry.incarnation == incarnation
+        {
+            match &entry.standing {
+                Standing::Suspect(before) => {
+                    if before.is_shortened_by(accusers) {
+                        self.confirm(member, accusers);
+                    } else if before.accusers.iter().all(|accuser| accusers.contains(accuser)) {
+                        self.heard_again(member, via);
+                    }
+                    return;
+                }
+                Standing::Dead | Standing::Left => return,
+                Standing::Alive => {}
+            }
+        }
         let mut suspicion = Suspicion { accusers: Vec::new(), since: t };
         suspicion.add(accusers);
         let until = suspicion.until(&self.config, self.table.present());
@@ -147,19 +169,7 @@ impl Membership {
             return;
         };
         let was_present = entry.is_present();
-        if incarnation == entry.incarnation {
-            match &entry.standing {
-                Standing::Suspect(before) => {
-                    if before.clone().add(accusers) {
-                        self.confirm(member, accusers);
-                    }
-                    return;
-                }
-                Standing::Dead | Standing::Left => return,
-                Standing::Alive => {}
-            }
-        }
-        let outdated = entry.profile.as_ref().is_none_or(|(at, _)| *at < incarnation);
+        let outdated = entry.profile.as_ref().is_none_or(|said| said.at < incarnation);
         self.table.update(member, &mut self.rng, |entry| {
             entry.incarnation = incarnation;
             entry.standing = Standing::Suspect(suspicion);
@@ -188,7 +198,14 @@ impl Membership {
     }
 
     /// A member is dead or has left. It is remembered, so that late news does not bring it back.
-    fn bury(&mut self, t: Instant, member: MemberId, incarnation: Incarnation, standing: Standing) {
+    fn bury(
+        &mut self,
+        t: Instant,
+        member: MemberId,
+        incarnation: Incarnation,
+        standing: Standing,
+        via: Via,
+    ) {
         let until = t + self.config.dead_retention;
         let left = standing == Standing::Left;
         let before = self.table.get(member);
@@ -201,8 +218,10 @@ impl Membership {
             }
             Some(entry) => {
                 let state = if left { State::Left } else { State::Dead };
-                if (incarnation, state) <= (entry.incarnation, entry.state()) {
-                    return;
+                match (incarnation, state).cmp(&(entry.incarnation, entry.state())) {
+                    Ordering::Less => return,
+                    Ordering::Equal => return self.heard_again(member, via),
+                    Ordering::Greater => {}
                 }
                 self.table.update(member, &mut self.rng, |entry| {
                     entry.incarnation = incarnation;
@@ -230,17 +249,17 @@ impl Membership {
     /// A suspicion is over: nobody has refuted it.
     pub(super) fn on_suspicion_timeout(&mut self, t: Instant, member: MemberId) {
         let Some(entry) = self.table.get(member) else { return };
-        self.bury(t, member, entry.incarnation, Standing::Dead);
+        self.bury(t, member, entry.incarnation, Standing::Dead, Via::Own);
     }
 
     /// Somebody says something about this member.
-    fn on_claim(&mut self, update: &Update) {
+    fn on_claim(&mut self, claim: &Claim<'_>) {
         let mine = self.incarnation();
-        let theirs = update.incarnation();
-        let accuses = match update {
-            Update::Alive { profile, .. } => {
+        let theirs = claim.incarnation();
+        let accuses = match claim {
+            Claim::Alive { profile, .. } => {
                 let same = self.table.get(self.me).and_then(|entry| entry.profile.as_ref());
-                let another = same.is_some_and(|(_, mine)| mine != profile);
+                let another = same.is_some_and(|mine| mine.bytes() != *profile);
                 if theirs > mine || (theirs == mine && another) {
                     self.out.events.push(Event::Twin { address: None });
                     true
@@ -248,7 +267,7 @@ impl Membership {
                     false
                 }
             }
-            Update::Suspect { .. } | Update::Dead { .. } | Update::Left { .. } => true,
+            Claim::Suspect { .. } | Claim::Dead { .. } | Claim::Left { .. } => true,
         };
         match self.phase {
             Phase::Running => {}
@@ -284,8 +303,8 @@ impl Membership {
     pub(super) fn speak_as(&mut self, incarnation: Incarnation) {
         self.set_own(|own| {
             own.incarnation = incarnation;
-            if let Some((at, _)) = &mut own.profile {
-                *at = incarnation;
+            if let Some(said) = &mut own.profile {
+                said.at = incarnation;
             }
         });
         self.out.events.push(Event::Refuted { incarnation });
@@ -293,8 +312,30 @@ impl Membership {
 
     /// Changes what this member says of itself, and tells it.
     pub(super) fn set_own(&mut self, change: impl FnOnce(&mut Entry)) {
-        self.table.update(self.me, &mut self.rng, change);
+        let mut incarnation = self.incarnation;
+        self.table.update(self.me, &mut self.rng, |own| {
+            change(own);
+            incarnation = own.incarnation;
+        });
+        self.incarnation = incarnation;
         self.news.add(self.me);
+    }
+
+    /// Tells of a member that is there. In a comparison many are told of at once, and to a newcomer all: most of that
+    /// is known to everybody else. So this member tells it a few times only; for whom it is new tells it in full.
+    fn pass_on(&mut self, member: MemberId, via: Via) {
+        let told = match via {
+            Via::Stream(_) => self.tellings().saturating_sub(self.config.transmissions),
+            Via::Own | Via::Datagram(..) => 0,
+        };
+        self.news.add_told(member, told);
+    }
+
+    /// Who says what this member knows and tells, tells it too.
+    fn heard_again(&mut self, member: MemberId, via: Via) {
+        if matches!(via, Via::Datagram(..)) && self.news.contains(member) {
+            self.news.heard(member, self.tellings());
+        }
     }
 
     /// Asks whoever told about an unknown member what it knows of it (trap G3).

@@ -44,6 +44,7 @@ mod join;
 mod member;
 mod merge;
 mod probe;
+mod questions;
 mod replay;
 mod send;
 mod suspicion;
@@ -53,7 +54,7 @@ mod table;
 mod tests;
 mod wire;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
@@ -72,8 +73,9 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use gossip::News;
 use join::Seed;
+use member::Statement;
 use probe::Probe;
-use send::Question;
+use questions::Questions;
 use table::{Entry, Standing, Table};
 
 /// The failure detector of one member.
@@ -84,6 +86,8 @@ use table::{Entry, Standing, Table};
 pub struct Membership {
     config: Config,
     me: MemberId,
+    /// That of its own entry: each datagram says it.
+    incarnation: Incarnation,
     rng: Rng,
     phase: Phase,
     clock: Clock,
@@ -102,8 +106,8 @@ pub struct Membership {
     next_probe: Instant,
     next_sync: Instant,
     next_grave: Instant,
-    /// Pings and requests that may still be answered, by the number of their datagram.
-    asked: BTreeMap<u64, Question>,
+    /// Pings and requests that may still be answered.
+    asked: Questions,
     /// Pings for others, by the time at which they are told that there was no answer yet.
     relays: BTreeSet<(Instant, u64)>,
     seeds: Vec<Seed>,
@@ -172,7 +176,7 @@ impl Membership {
         profile.check().map_err(InvalidMembership::Profile)?;
         let incarnation = restored.following(rng.next());
         let mut own = Entry::new(incarnation, Standing::Alive);
-        own.profile = Some((incarnation, profile));
+        own.profile = Some(Statement::new(incarnation, &profile));
         let mut table = Table::new(me);
         table.insert(me, own, &mut rng);
         // Where numbers begin is drawn, so that no answer to an earlier run fits a question of this one.
@@ -181,6 +185,7 @@ impl Membership {
         Ok(Self {
             config,
             me,
+            incarnation,
             rng,
             phase: Phase::Waiting,
             clock: Clock { now, lost: Duration::ZERO },
@@ -195,7 +200,7 @@ impl Membership {
             next_probe: Instant::NEVER,
             next_sync: Instant::NEVER,
             next_grave: Instant::NEVER,
-            asked: BTreeMap::new(),
+            asked: Questions::default(),
             relays: BTreeSet::new(),
             seeds: Vec::new(),
             out,
@@ -244,8 +249,8 @@ impl Membership {
             self.set_own(|own| {
                 own.incarnation = incarnation;
                 own.standing = Standing::Alive;
-                if let Some((at, _)) = &mut own.profile {
-                    *at = incarnation;
+                if let Some(said) = &mut own.profile {
+                    said.at = incarnation;
                 }
             });
             self.version += 1;
@@ -265,7 +270,7 @@ impl Membership {
         let incarnation = self.incarnation().next();
         self.set_own(|own| {
             own.incarnation = incarnation;
-            own.profile = Some((incarnation, profile));
+            own.profile = Some(Statement::new(incarnation, &profile));
         });
         self.version += 1;
         Ok(())
@@ -332,7 +337,7 @@ impl Membership {
     /// Its own incarnation.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        self.table.get(self.me).expect("this member is in its table").incarnation
+        self.incarnation
     }
 
     /// The members present, this one and clients included, suspects too, sorted by id.
@@ -367,8 +372,14 @@ impl Membership {
 
     /// What one member said of itself last; none if that has not come here.
     #[must_use]
-    pub fn profile(&self, id: MemberId) -> Option<&Profile> {
-        self.table.get(id)?.profile.as_ref().map(|(_, profile)| profile)
+    pub fn profile(&self, id: MemberId) -> Option<Profile> {
+        self.table.get(id)?.profile.as_ref().map(Statement::profile)
+    }
+
+    /// True when what a member said of itself has come here.
+    #[must_use]
+    pub fn has_profile(&self, id: MemberId) -> bool {
+        self.table.get(id).is_some_and(|entry| entry.profile.is_some())
     }
 
     /// All members of whom anything is known, the dead and departed too, sorted by id.
@@ -411,6 +422,8 @@ impl Membership {
     pub fn check(&self) {
         self.table.check();
         self.news.check();
+        let own = self.table.get(self.me).map(|own| own.incarnation);
+        assert_eq!(own, Some(self.incarnation), "it speaks as it is known");
         let others = self.config.members_max.max(1) + self.config.dead_max;
         assert!(self.table.known() <= self.config.members_max.max(1), "members are bounded");
         assert!(self.table.gone() <= self.config.dead_max + 1, "tombstones are bounded");

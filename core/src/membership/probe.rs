@@ -5,8 +5,8 @@ use core::net::SocketAddr;
 use alloc::vec::Vec;
 
 use super::merge::Via;
-use super::send::Why;
-use super::wire::{Body, Header, Update};
+use super::questions::Why;
+use super::wire::{Accusers, Body, Claim, Header};
 use super::{Incarnation, Membership, Phase};
 use crate::ids::{MemberId, len_usize};
 use crate::time::Instant;
@@ -106,8 +106,9 @@ impl Membership {
         self.counters.probes_failed += 1;
         self.worsen_health(if probe.helpers == 0 { 1 } else { probe.helpers - probe.nacks });
         let (member, incarnation) = (probe.target, probe.incarnation);
-        let accusers = alloc::vec![self.me];
-        self.learn(t, Update::Suspect { member, incarnation, accusers }, Via::Own);
+        if let Some(accusers) = Accusers::new(&[self.me]) {
+            self.learn(t, Claim::Suspect { member, incarnation, accusers }, Via::Own);
+        }
         if let Some((address, _)) = self.reach(member) {
             let seq = self.send(address, Some(member), Body::Ping { to: member }, &[]);
             self.ask(t, seq, Some(member), Why::Other);
@@ -141,7 +142,7 @@ impl Membership {
             && at <= t
         {
             self.relays.remove(&(at, seq));
-            let Some(question) = self.asked.get(&seq) else { continue };
+            let Some(question) = self.asked.get(seq) else { continue };
             if let Why::Relay { origin, echo, .. } = question.why {
                 self.send(origin, None, Body::Nack { echo }, &[]);
             }
@@ -149,17 +150,17 @@ impl Membership {
     }
 
     pub(super) fn on_relayed(&mut self, helper: MemberId, echo: u64) {
-        let Some(question) = self.asked.get(&echo) else { return };
+        let Some(question) = self.asked.get(echo) else { return };
         if let Why::Indirect { target, .. } = question.why
             && question.to == Some(helper)
         {
-            self.asked.remove(&echo);
+            self.asked.remove(echo);
             self.on_probe_answer(target);
         }
     }
 
     pub(super) fn on_nack(&mut self, helper: MemberId, echo: u64) {
-        let Some(question) = self.asked.get_mut(&echo) else { return };
+        let Some(question) = self.asked.get_mut(echo) else { return };
         if let Why::Indirect { target, nacked } = &mut question.why
             && question.to == Some(helper)
             && !*nacked
@@ -195,7 +196,7 @@ impl Membership {
     /// Where a member takes datagrams, and the incarnation that would answer.
     pub(super) fn reach(&self, member: MemberId) -> Option<(SocketAddr, Incarnation)> {
         let entry = self.table.get(member)?;
-        let (_, profile) = entry.profile.as_ref()?;
-        Some((profile.datagram, entry.incarnation))
+        let said = entry.profile.as_ref()?;
+        Some((said.datagram, entry.incarnation))
     }
 }

@@ -7,40 +7,33 @@
 
 use core::net::SocketAddr;
 
-use alloc::vec::Vec;
-
 use super::effects::{Event, JoinFailure};
 use super::gossip::Taken;
 use super::merge::Via;
+use super::questions::{Question, Why};
 use super::replay::Window;
 use super::suspicion::rounds;
 use super::table::RoundTrip;
-use super::wire::{self, Body, Header, Unreadable, Update, Writer};
+use super::wire::{self, Body, Claims, Header, Unreadable, Writer};
 use super::{Membership, Phase, State};
 use crate::ids::{MemberId, len_u64};
 use crate::time::Instant;
 
-/// A datagram that may be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
-    /// Who may answer; none: whoever is at the address.
-    pub(super) to: Option<MemberId>,
-    pub(super) why: Why,
-    pub(super) sent: Instant,
+/// What a datagram tells besides news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// What a member said of itself.
+    Said(MemberId),
+    /// What is thought of it.
+    Thought(MemberId),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Why {
-    /// A ping of the running probe, or of one before.
-    Probe,
-    /// A request to another to ping the probe's target.
-    Indirect { target: MemberId, nacked: bool },
-    /// A ping for another.
-    Relay { origin: SocketAddr, echo: u64, due: Instant },
-    /// For a proof, to tell a suspect of its suspicion, or to look after the dead.
-    Other,
-    /// To a seed.
-    Seed(SocketAddr),
+impl Piece {
+    fn member(self) -> MemberId {
+        match self {
+            Self::Said(member) | Self::Thought(member) => member,
+        }
+    }
 }
 
 /// Most questions that may be answered at a time; the oldest are forgotten first.
@@ -55,31 +48,26 @@ impl Membership {
         to: SocketAddr,
         receiver: Option<MemberId>,
         body: Body,
-        first: &[Update],
+        first: &[Piece],
     ) -> u64 {
         let (seq, mut writer) = self.open(body);
-        let mut told: Vec<MemberId> = Vec::new();
-        for update in first {
-            writer.add(update);
-            told.push(update.member());
-        }
+        self.write(&mut writer, first);
         // Buddy notice (Lifeguard): the accused hears of it from whoever talks to it.
-        if let Some(receiver) = receiver
-            && let Some(entry) = self.table.get(receiver)
-            && entry.state() != State::Alive
-            && !told.contains(&receiver)
-            && let Some(thought) = entry.thought(receiver)
-        {
-            writer.add(&thought);
-            told.push(receiver);
+        let accused = receiver.filter(|receiver| {
+            let entry = self.table.get(*receiver);
+            entry.is_some_and(|entry| entry.state() != State::Alive)
+                && first.iter().all(|piece| piece.member() != *receiver)
+        });
+        if let Some(accused) = accused {
+            self.write(&mut writer, &[Piece::Thought(accused)]);
         }
-        let limit = self.config.transmissions * rounds(self.table.present());
+        let limit = self.tellings();
         let (table, mut misfits) = (&self.table, 0);
         self.news.tell(limit, |member| {
             if misfits == MISFITS_MAX || writer.is_full() {
                 return Taken::Full;
             }
-            if told.contains(&member) {
+            if accused == Some(member) || first.iter().any(|piece| piece.member() == member) {
                 return Taken::Passed;
             }
             let update = table.get(member).and_then(|entry| entry.thought(member));
@@ -93,14 +81,30 @@ impl Membership {
         seq
     }
 
+    /// How often news is told (SWIM section 4.1).
+    pub(super) fn tellings(&self) -> u32 {
+        self.config.transmissions * rounds(self.table.present())
+    }
+
     /// Sends a datagram with nothing but what the receiver needs, to one that may not be who it says.
-    pub(super) fn send_bare(&mut self, to: SocketAddr, body: Body, updates: &[Update]) -> u64 {
+    pub(super) fn send_bare(&mut self, to: SocketAddr, body: Body, pieces: &[Piece]) -> u64 {
         let (seq, mut writer) = self.open(body);
-        for update in updates {
-            writer.add(update);
-        }
+        self.write(&mut writer, pieces);
         self.post(to, writer);
         seq
+    }
+
+    fn write(&self, writer: &mut Writer, pieces: &[Piece]) {
+        for piece in pieces {
+            let entry = self.table.get(piece.member());
+            let claim = entry.and_then(|entry| match *piece {
+                Piece::Said(member) => entry.said(member),
+                Piece::Thought(member) => entry.thought(member),
+            });
+            if let Some(claim) = claim {
+                writer.add(&claim);
+            }
+        }
     }
 
     fn open(&mut self, body: Body) -> (u64, Writer) {
@@ -124,15 +128,15 @@ impl Membership {
     /// Remembers that a datagram may be answered.
     pub(super) fn ask(&mut self, t: Instant, seq: u64, to: Option<MemberId>, why: Why) {
         let keep = self.config.period * (self.config.health_max + 2);
-        while let Some((&oldest, question)) = self.asked.first_key_value()
+        while let Some(&(oldest, question)) = self.asked.oldest()
             && (self.asked.len() >= ASKED_MAX || question.sent + keep <= t)
         {
             if let Why::Relay { due, .. } = question.why {
                 self.relays.remove(&(due, oldest));
             }
-            self.asked.remove(&oldest);
+            self.asked.remove(oldest);
         }
-        self.asked.insert(seq, Question { to, why, sent: t });
+        self.asked.push(seq, Question { to, why, sent: t });
     }
 
     /// A datagram came. Whatever it is, it is not the caller's fault: it counts, or is dropped and counted.
@@ -148,7 +152,7 @@ impl Membership {
         } else {
             wire::decode(self.config.cluster, bytes)
         };
-        let (header, body, updates) = match read {
+        let (header, body, claims) = match read {
             Ok(datagram) => datagram,
             Err(why) => return self.on_unreadable(from, why),
         };
@@ -167,16 +171,16 @@ impl Membership {
                     self.counters.replayed += 1;
                     return;
                 }
-                self.take_in(t, from, &header, updates);
+                self.take_in(t, from, &header, claims);
                 self.on_body(t, from, &header, body);
             }
-            None => self.on_unproven(t, from, &header, body, updates),
+            None => self.on_unproven(t, from, &header, body, claims),
         }
     }
 
-    fn take_in(&mut self, t: Instant, from: SocketAddr, header: &Header, updates: Vec<Update>) {
-        for update in updates {
-            self.learn(t, update, Via::Datagram(header.sender, from));
+    fn take_in(&mut self, t: Instant, from: SocketAddr, header: &Header, claims: Claims<'_>) {
+        for claim in claims {
+            self.learn(t, claim, Via::Datagram(header.sender, from));
         }
     }
 
@@ -186,10 +190,10 @@ impl Membership {
             Body::Ping { to } if to != self.me => self.counters.misdirected += 1,
             Body::Ping { .. } => {
                 let outdated = self.outdated(header);
-                self.send(from, Some(sender), Body::Ack { echo: seq }, &outdated);
+                self.send(from, Some(sender), Body::Ack { echo: seq }, outdated.as_slice());
             }
             Body::Join => {
-                let own = self.own_update();
+                let own = [Piece::Thought(self.me)];
                 self.send(from, Some(sender), Body::Ack { echo: seq }, &own);
             }
             Body::Ack { echo } => {
@@ -197,7 +201,7 @@ impl Membership {
             }
             Body::AckProve { echo } => {
                 self.on_answer(t, sender, echo);
-                let own = self.own_update();
+                let own = [Piece::Thought(self.me)];
                 self.send(from, Some(sender), Body::Ack { echo: seq }, &own);
             }
             Body::PingFor { target } => self.on_ping_for(t, from, header, target),
@@ -209,15 +213,10 @@ impl Membership {
     }
 
     /// What a sender that is behind with what it says of itself must hear: that it is known by a later incarnation.
-    fn outdated(&self, header: &Header) -> Vec<Update> {
+    fn outdated(&self, header: &Header) -> Option<Piece> {
         let known = self.table.get(header.sender);
-        let known = known.filter(|entry| entry.incarnation > header.incarnation);
-        known.and_then(|entry| entry.thought(header.sender)).into_iter().collect()
-    }
-
-    pub(super) fn own_update(&self) -> Vec<Update> {
-        let own = self.table.get(self.me);
-        own.and_then(|own| own.thought(self.me)).into_iter().collect()
+        let later = known.is_some_and(|entry| entry.incarnation > header.incarnation);
+        later.then_some(Piece::Thought(header.sender))
     }
 
     /// From a sender that has proven nothing yet in this run of this member, or not in its present life.
@@ -227,7 +226,7 @@ impl Membership {
         from: SocketAddr,
         header: &Header,
         body: Body,
-        updates: Vec<Update>,
+        claims: Claims<'_>,
     ) {
         let (sender, echo) = (header.sender, header.seq);
         match body {
@@ -236,7 +235,7 @@ impl Membership {
                     self.counters.unproven += 1;
                     return;
                 }
-                self.take_in(t, from, header, updates);
+                self.take_in(t, from, header, claims);
                 if let Some((window, _)) = self.table.contact(sender) {
                     *window = Some(Window::proven(header.incarnation.life(), header.seq));
                 }
@@ -244,14 +243,14 @@ impl Membership {
             }
             Body::Join => {
                 self.counters.unproven += 1;
-                let own = self.own_update();
+                let own = [Piece::Thought(self.me)];
                 let seq = self.send_bare(from, Body::AckProve { echo }, &own);
                 self.ask(t, seq, Some(sender), Why::Other);
             }
             Body::Ping { to } if to == self.me => {
                 self.counters.unproven += 1;
                 let outdated = self.outdated(header);
-                let seq = self.send_bare(from, Body::AckProve { echo }, &outdated);
+                let seq = self.send_bare(from, Body::AckProve { echo }, outdated.as_slice());
                 self.ask(t, seq, Some(sender), Why::Other);
             }
             Body::Ping { .. } => self.counters.misdirected += 1,
@@ -270,9 +269,9 @@ impl Membership {
         self.counters.stale += 1;
         match body {
             Body::Join | Body::Ping { .. } => {
-                let mut updates = self.own_update();
-                updates.extend(self.outdated(header));
-                self.send_bare(from, Body::Ack { echo: header.seq }, &updates);
+                // The sender is known by a later life, so there is something to tell of it.
+                let pieces = [Piece::Thought(self.me), Piece::Thought(header.sender)];
+                self.send_bare(from, Body::Ack { echo: header.seq }, &pieces);
             }
             Body::Ack { .. }
             | Body::AckProve { .. }
@@ -288,7 +287,7 @@ impl Membership {
     fn on_own_id(&mut self, from: SocketAddr, header: &Header, body: Body) {
         if body == Body::Join
             && header.incarnation.life() == self.incarnation().life()
-            && let Some(Why::Seed(address)) = self.asked.get(&header.seq).map(|asked| asked.why)
+            && let Some(Why::Seed(address)) = self.asked.get(header.seq).map(|asked| asked.why)
         {
             self.on_seed_failure(address, JoinFailure::Own);
             return;
@@ -322,7 +321,7 @@ impl Membership {
     }
 
     pub(super) fn may_answer(&self, sender: MemberId, echo: u64) -> bool {
-        let question = self.asked.get(&echo);
+        let question = self.asked.get(echo);
         question.is_some_and(|question| match question.why {
             Why::Indirect { .. } => false,
             Why::Seed(_) => true,
@@ -335,7 +334,7 @@ impl Membership {
         if !self.may_answer(sender, echo) {
             return;
         }
-        let question = self.asked.remove(&echo).expect("a question that may be answered");
+        let question = self.asked.remove(echo).expect("a question that may be answered");
         if let Some((_, rtt)) = self.table.contact(sender) {
             *rtt = Some(RoundTrip::with(*rtt, t.since(question.sent)));
         }
@@ -352,10 +351,8 @@ impl Membership {
 
     fn on_pull(&mut self, from: SocketAddr, sender: MemberId, member: MemberId) {
         let Some(entry) = self.table.get(member) else { return };
-        let mut updates: Vec<Update> = entry.said(member).into_iter().collect();
-        if entry.state() != State::Alive {
-            updates.extend(entry.thought(member));
-        }
-        self.send(from, Some(sender), Body::Gossip, &updates);
+        let pieces = [Piece::Said(member), Piece::Thought(member)];
+        let count = if entry.state() == State::Alive { 1 } else { 2 };
+        self.send(from, Some(sender), Body::Gossip, &pieces[..count]);
     }
 }

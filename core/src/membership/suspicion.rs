@@ -29,6 +29,12 @@ impl Suspicion {
         self.accusers.len() > before
     }
 
+    /// True if one of these accusers is new, and there is room for it.
+    pub(crate) fn is_shortened_by(&self, accusers: &[MemberId]) -> bool {
+        self.accusers.len() < ACCUSERS_MAX
+            && accusers.iter().any(|accuser| self.accusers.binary_search(accuser).is_err())
+    }
+
     /// When the suspect is taken for dead, in a cluster of `present` members.
     pub(crate) fn until(&self, config: &Config, present: usize) -> Instant {
         self.since + timeout(config, present, self.accusers.len())

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 
 use super::member::State;
 use super::merge::Via;
-use super::send::Why;
+use super::questions::Why;
 use super::table::{Entry, bucket_of};
-use super::wire::{BUCKETS, Body, SyncMessage, Update};
+use super::wire::{BUCKETS, Body, Claim, SyncMessage, Update};
 use super::{Membership, Phase};
 use crate::ids::MemberId;
 use crate::time::Instant;
@@ -84,8 +84,8 @@ impl Membership {
                     self.counters.malformed += 1;
                     return;
                 }
-                for update in updates {
-                    self.learn(t, update, Via::Stream(from));
+                for update in &updates {
+                    update.with_claim(|claim| self.learn(t, claim, Via::Stream(from)));
                 }
                 if !wanted.is_empty() {
                     self.send_records(from, &wanted, Vec::new());
@@ -103,7 +103,7 @@ impl Membership {
             if !parts.iter().any(|part| usize::from(*part) == bucket_of(id)) {
                 continue;
             }
-            for update in records(id, entry) {
+            for update in records(id, entry).map(Claim::to_update) {
                 let size = postcard::ser_flavors::Size::default();
                 bytes += postcard::serialize_with_flavor(&update, size).unwrap_or(0);
                 updates.push(update);
@@ -119,7 +119,7 @@ impl Membership {
 }
 
 /// What one member tells of another: what it said, if it is present, and what is thought of it, if that is more.
-fn records(id: MemberId, entry: &Entry) -> impl Iterator<Item = Update> {
+fn records(id: MemberId, entry: &Entry) -> impl Iterator<Item = Claim<'_>> {
     let said = entry.said(id).filter(|_| entry.is_present());
     let thought = entry.thought(id).filter(|_| entry.state() != State::Alive);
     said.into_iter().chain(thought)

@@ -1,15 +1,16 @@
 //! All members known, what is thought of each, and the order in which they are probed.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use twox_hash::XxHash64;
 
-use super::member::{Incarnation, Member, Profile, State};
+use super::member::{Incarnation, Member, State, Statement};
 use super::replay::Window;
 use super::suspicion::Suspicion;
-use super::wire::{BUCKETS, Update};
+use super::wire::{Accusers, BUCKETS, Claim};
 use crate::ids::{MemberId, len_u64};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -21,8 +22,8 @@ use crate::time::Instant;
 /// which news comes does not matter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
-    /// What it said of itself last, and when. None: it was accused before anything was heard of it.
-    pub(crate) profile: Option<(Incarnation, Profile)>,
+    /// What it said of itself last. None: it was accused before anything was heard of it.
+    pub(crate) profile: Option<Statement>,
     pub(crate) incarnation: Incarnation,
     pub(crate) standing: Standing,
     /// Its datagrams seen, once it has proven that it sends them now.
@@ -98,40 +99,54 @@ impl Entry {
     }
 
     pub(crate) fn member(&self, id: MemberId) -> Option<Member> {
-        let (_, profile) = self.profile.as_ref()?;
-        let (incarnation, state) = (self.incarnation, self.state());
-        Some(Member { id, incarnation, state, profile: profile.clone() })
+        let profile = self.profile.as_ref()?.profile();
+        Some(Member { id, incarnation: self.incarnation, state: self.state(), profile })
     }
 
     /// What is thought of it, for others. None for an alive member that never said who it is, which does not exist.
-    pub(crate) fn thought(&self, member: MemberId) -> Option<Update> {
+    pub(crate) fn thought(&self, member: MemberId) -> Option<Claim<'_>> {
         let incarnation = self.incarnation;
-        Some(match &self.standing {
-            Standing::Alive => return self.said(member),
+        match &self.standing {
+            Standing::Alive => self.said(member),
             Standing::Suspect(suspicion) => {
-                Update::Suspect { member, incarnation, accusers: suspicion.accusers.clone() }
+                let accusers = Accusers::new(&suspicion.accusers)?;
+                Some(Claim::Suspect { member, incarnation, accusers })
             }
-            Standing::Dead => Update::Dead { member, incarnation },
-            Standing::Left => Update::Left { member, incarnation },
-        })
+            Standing::Dead => Some(Claim::Dead { member, incarnation }),
+            Standing::Left => Some(Claim::Left { member, incarnation }),
+        }
     }
 
     /// What it said of itself, for others.
-    pub(crate) fn said(&self, member: MemberId) -> Option<Update> {
-        let (incarnation, profile) = self.profile.clone()?;
-        Some(Update::Alive { member, incarnation, profile })
+    pub(crate) fn said(&self, member: MemberId) -> Option<Claim<'_>> {
+        let statement = self.profile.as_ref()?;
+        let (incarnation, profile) = (statement.at, statement.bytes());
+        Some(Claim::Alive { member, incarnation, profile })
+    }
+
+    /// What the rest of the table knows of it.
+    fn trace(&self, id: MemberId) -> Trace {
+        Trace { gone: !self.state().is_present(), timer: self.timer, mark: self.mark(id) }
     }
 
     /// Its part in the hashes, if it is present.
     fn mark(&self, id: MemberId) -> Option<Mark> {
-        let (_, profile) = self.profile.as_ref().filter(|_| self.is_present())?;
+        let statement = self.profile.as_ref().filter(|_| self.is_present())?;
         let view = hash([id.0, self.incarnation.0]);
-        let ring = if id.is_client() { 0 } else { hash([id.0, u64::from(profile.weight)]) };
+        let ring = if id.is_client() { 0 } else { hash([id.0, u64::from(statement.weight)]) };
         Some(Mark { view, ring })
     }
 }
 
-#[derive(Clone, Copy)]
+/// What of an entry is also counted or listed elsewhere in the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Trace {
+    gone: bool,
+    timer: Option<Instant>,
+    mark: Option<Mark>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
     view: u64,
     ring: u64,
@@ -160,7 +175,7 @@ pub(crate) fn bucket_of(id: MemberId) -> usize {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Table {
     me: MemberId,
-    entries: BTreeMap<MemberId, Entry>,
+    entries: BTreeMap<MemberId, Box<Entry>>,
     /// Ends of suspicions.
     ends: BTreeSet<(Instant, MemberId)>,
     /// When the gone are forgotten.
@@ -190,7 +205,7 @@ impl Table {
     }
 
     pub(crate) fn get(&self, id: MemberId) -> Option<&Entry> {
-        self.entries.get(&id)
+        self.entries.get(&id).map(Box::as_ref)
     }
 
     /// Members present, this one included.
@@ -223,7 +238,7 @@ impl Table {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (MemberId, &Entry)> {
-        self.entries.iter().map(|(&id, entry)| (id, entry))
+        self.entries.iter().map(|(&id, entry)| (id, entry.as_ref()))
     }
 
     /// Changes what the rest of the table does not depend on: window and round-trip time.
@@ -236,8 +251,10 @@ impl Table {
 
     /// Adds a member of whom nothing is known.
     pub(crate) fn insert(&mut self, id: MemberId, entry: Entry, rng: &mut Rng) {
-        assert!(!self.entries.contains_key(&id), "a member has one entry");
-        self.put(id, entry, rng);
+        let before = self.entries.insert(id, Box::new(entry));
+        assert!(before.is_none(), "a member has one entry");
+        self.list(id, rng);
+        self.count(id);
     }
 
     /// Changes an entry, and all that depends on it. False if there is none.
@@ -247,24 +264,28 @@ impl Table {
         rng: &mut Rng,
         change: impl FnOnce(&mut Entry),
     ) -> bool {
-        let Some(mut entry) = self.take(id) else { return false };
-        change(&mut entry);
-        self.put(id, entry, rng);
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let before = entry.trace(id);
+        change(entry);
+        if entry.trace(id) != before {
+            self.discount(id, before);
+            self.count(id);
+        }
+        self.list(id, rng);
         true
     }
 
     /// Forgets a member.
     pub(crate) fn remove(&mut self, id: MemberId) {
-        let Some(entry) = self.take(id) else { return };
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.discount(id, entry.trace(id));
         self.order.forget(id, entry.listed);
         self.graves.forget(id, entry.buried);
     }
 
-    /// Takes an entry out; the lists stay as they are.
-    fn take(&mut self, id: MemberId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        let gone = !entry.state().is_present();
-        if let Some(at) = entry.timer {
+    /// Takes an entry out of the sums and timers, as it was.
+    fn discount(&mut self, id: MemberId, Trace { gone, timer, mark }: Trace) {
+        if let Some(at) = timer {
             if gone {
                 self.tombs.remove(&(at, id))
             } else {
@@ -272,18 +293,19 @@ impl Table {
             };
         }
         self.gone -= usize::from(gone);
-        if let Some(mark) = entry.mark(id) {
+        if let Some(mark) = mark {
             let bucket = &mut self.buckets[bucket_of(id)];
             *bucket = bucket.wrapping_sub(mark.view);
             self.ring_hash = self.ring_hash.wrapping_sub(mark.ring);
             self.present -= 1;
         }
-        Some(entry)
     }
 
-    fn put(&mut self, id: MemberId, mut entry: Entry, rng: &mut Rng) {
-        let gone = !entry.state().is_present();
-        if let Some(at) = entry.timer {
+    /// Brings an entry into the sums and timers.
+    fn count(&mut self, id: MemberId) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let Trace { gone, timer, mark } = entry.trace(id);
+        if let Some(at) = timer {
             if gone {
                 self.tombs.insert((at, id))
             } else {
@@ -291,6 +313,17 @@ impl Table {
             };
         }
         self.gone += usize::from(gone);
+        if let Some(mark) = mark {
+            let bucket = &mut self.buckets[bucket_of(id)];
+            *bucket = bucket.wrapping_add(mark.view);
+            self.ring_hash = self.ring_hash.wrapping_add(mark.ring);
+            self.present += 1;
+        }
+    }
+
+    /// Brings an entry into the lists where it belongs. Where it does not any more it stays until its turn comes.
+    fn list(&mut self, id: MemberId, rng: &mut Rng) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if id != self.me && entry.is_present() && !entry.listed {
             self.order.add(id, rng);
             entry.listed = true;
@@ -299,13 +332,6 @@ impl Table {
             self.graves.add(id, rng);
             entry.buried = true;
         }
-        if let Some(mark) = entry.mark(id) {
-            let bucket = &mut self.buckets[bucket_of(id)];
-            *bucket = bucket.wrapping_add(mark.view);
-            self.ring_hash = self.ring_hash.wrapping_add(mark.ring);
-            self.present += 1;
-        }
-        self.entries.insert(id, entry);
     }
 
     /// The suspicion that ends next.
@@ -351,7 +377,7 @@ impl Table {
                 break;
             }
             let Some(id) = self.order.draw(rng) else { break };
-            let present = self.entries.get(&id).is_some_and(Entry::is_present);
+            let present = self.get(id).is_some_and(Entry::is_present);
             if present && id != except && !drawn.contains(&id) {
                 drawn.push(id);
             }

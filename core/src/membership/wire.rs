@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::config::ACCUSERS_MAX;
-use super::member::{Incarnation, Profile};
+use super::member::{Incarnation, Profile, ProfileRef};
 use crate::ids::{ClusterId, MemberId};
 use crate::wire::bounded;
 
@@ -133,6 +133,24 @@ impl Update {
         }
     }
 
+    /// Hands it over as it would lie in a datagram. Not if a suspicion names too many accusers, or nobody.
+    pub(crate) fn with_claim(&self, take: impl FnOnce(Claim<'_>)) {
+        let (member, incarnation) = (self.member(), self.incarnation());
+        match self {
+            Self::Alive { profile, .. } => {
+                let profile = postcard::to_allocvec(profile).expect("a profile always encodes");
+                take(Claim::Alive { member, incarnation, profile: &profile });
+            }
+            Self::Suspect { accusers, .. } => {
+                if let Some(accusers) = Accusers::new(accusers) {
+                    take(Claim::Suspect { member, incarnation, accusers });
+                }
+            }
+            Self::Dead { .. } => take(Claim::Dead { member, incarnation }),
+            Self::Left { .. } => take(Claim::Left { member, incarnation }),
+        }
+    }
+
     pub(crate) fn check(&self) -> bool {
         match self {
             Self::Alive { profile, .. } => profile.check().is_ok(),
@@ -176,14 +194,14 @@ pub(crate) enum Unreadable {
     Version { joins: bool },
 }
 
-/// Reads a datagram.
+/// Reads a datagram. Its updates are known to be readable then; nothing of them was copied.
 pub(crate) fn decode(
     cluster: ClusterId,
     bytes: &[u8],
-) -> Result<(Header, Body, Vec<Update>), Unreadable> {
+) -> Result<(Header, Body, Claims<'_>), Unreadable> {
     let (numbers, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(Unreadable::Malformed)?;
     let header = Header::read(numbers);
-    let (version, mut rest) = rest.split_first().ok_or(Unreadable::Malformed)?;
+    let (version, rest) = rest.split_first().ok_or(Unreadable::Malformed)?;
     let joins = rest.first() == Some(&JOIN_TAG);
     if header.cluster != cluster {
         return Err(Unreadable::Cluster { theirs: header.cluster, joins });
@@ -191,18 +209,154 @@ pub(crate) fn decode(
     if *version != VERSION {
         return Err(Unreadable::Version { joins });
     }
-    let body;
-    (body, rest) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Malformed)?;
-    let mut updates = Vec::new();
-    while !rest.is_empty() {
-        let update: Update;
-        (update, rest) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Malformed)?;
-        if !update.check() {
-            return Err(Unreadable::Malformed);
-        }
-        updates.push(update);
+    let (body, rest) = postcard::take_from_bytes(rest).map_err(|_| Unreadable::Malformed)?;
+    let claims = Claims { rest };
+    let mut unread = rest;
+    while !unread.is_empty() {
+        (_, unread) = Claim::take(unread).ok_or(Unreadable::Malformed)?;
     }
-    Ok((header, body, updates))
+    Ok((header, body, claims))
+}
+
+/// The updates of a datagram that was found readable.
+#[derive(Clone, Debug)]
+pub(crate) struct Claims<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Claims<'a> {
+    type Item = Claim<'a>;
+
+    fn next(&mut self) -> Option<Claim<'a>> {
+        let claim;
+        (claim, self.rest) = Claim::take(self.rest)?;
+        Some(claim)
+    }
+}
+
+/// An [`Update`] where it lies: in a datagram, or in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim<'a> {
+    Alive { member: MemberId, incarnation: Incarnation, profile: &'a [u8] },
+    Suspect { member: MemberId, incarnation: Incarnation, accusers: Accusers },
+    Dead { member: MemberId, incarnation: Incarnation },
+    Left { member: MemberId, incarnation: Incarnation },
+}
+
+/// What an [`Update`] begins with: its variant, the member, the incarnation.
+type Opening = (u32, MemberId, Incarnation);
+const ALIVE: u32 = 0;
+const SUSPECT: u32 = 1;
+const DEAD: u32 = 2;
+const LEFT: u32 = 3;
+
+impl<'a> Claim<'a> {
+    pub(crate) fn member(&self) -> MemberId {
+        match self {
+            Self::Alive { member, .. }
+            | Self::Suspect { member, .. }
+            | Self::Dead { member, .. }
+            | Self::Left { member, .. } => *member,
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        match self {
+            Self::Alive { incarnation, .. }
+            | Self::Suspect { incarnation, .. }
+            | Self::Dead { incarnation, .. }
+            | Self::Left { incarnation, .. } => *incarnation,
+        }
+    }
+
+    /// Reads the first of these bytes' updates. None: it is malformed, or a profile is out of bounds.
+    fn take(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (opening, rest) = postcard::take_from_bytes::<Opening>(bytes).ok()?;
+        let (variant, member, incarnation) = opening;
+        match variant {
+            ALIVE => {
+                let len = ProfileRef::check(rest)?;
+                let (profile, rest) = rest.split_at_checked(len)?;
+                Some((Self::Alive { member, incarnation, profile }, rest))
+            }
+            SUSPECT => {
+                let (accusers, rest) = Accusers::take(rest)?;
+                Some((Self::Suspect { member, incarnation, accusers }, rest))
+            }
+            DEAD => Some((Self::Dead { member, incarnation }, rest)),
+            LEFT => Some((Self::Left { member, incarnation }, rest)),
+            _ => None,
+        }
+    }
+
+    fn write(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let variant = match self {
+            Self::Alive { .. } => ALIVE,
+            Self::Suspect { .. } => SUSPECT,
+            Self::Dead { .. } => DEAD,
+            Self::Left { .. } => LEFT,
+        };
+        let opening: Opening = (variant, self.member(), self.incarnation());
+        let mut bytes = postcard::to_extend(&opening, bytes).expect("numbers always encode");
+        match self {
+            Self::Alive { profile, .. } => {
+                bytes.extend_from_slice(profile);
+                bytes
+            }
+            Self::Suspect { accusers, .. } => {
+                postcard::to_extend(accusers.as_slice(), bytes).expect("numbers always encode")
+            }
+            Self::Dead { .. } | Self::Left { .. } => bytes,
+        }
+    }
+
+    /// The same as a value of its own.
+    pub(crate) fn to_update(self) -> Update {
+        match self {
+            Self::Alive { member, incarnation, profile } => {
+                let profile = Profile::decoded(profile);
+                Update::Alive { member, incarnation, profile }
+            }
+            Self::Suspect { member, incarnation, accusers } => {
+                Update::Suspect { member, incarnation, accusers: accusers.as_slice().to_vec() }
+            }
+            Self::Dead { member, incarnation } => Update::Dead { member, incarnation },
+            Self::Left { member, incarnation } => Update::Left { member, incarnation },
+        }
+    }
+}
+
+/// Who suspects a member: 1 to [`ACCUSERS_MAX`] members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accusers {
+    count: usize,
+    ids: [MemberId; ACCUSERS_MAX],
+}
+
+impl Accusers {
+    /// None if there are none, or too many.
+    pub(crate) fn new(accusers: &[MemberId]) -> Option<Self> {
+        let mut ids = [MemberId(0); ACCUSERS_MAX];
+        ids.get_mut(..accusers.len())?.copy_from_slice(accusers);
+        (!accusers.is_empty()).then_some(Self { count: accusers.len(), ids })
+    }
+
+    pub(crate) fn as_slice(&self) -> &[MemberId] {
+        &self.ids[..self.count]
+    }
+
+    fn take(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (&count, mut rest) = bytes.split_first()?;
+        let count = usize::from(count);
+        if count == 0 || count > ACCUSERS_MAX {
+            return None;
+        }
+        let mut ids = [MemberId(0); ACCUSERS_MAX];
+        for id in &mut ids[..count] {
+            (*id, rest) = postcard::take_from_bytes(rest).ok()?;
+        }
+        Some((Self { count, ids }, rest))
+    }
 }
 
 impl Header {
@@ -240,10 +394,9 @@ impl Writer {
     }
 
     /// Adds an update if there is room.
-    pub(crate) fn add(&mut self, update: &Update) -> bool {
+    pub(crate) fn add(&mut self, claim: &Claim<'_>) -> bool {
         let before = self.bytes.len();
-        let bytes = core::mem::take(&mut self.bytes);
-        self.bytes = postcard::to_extend(update, bytes).expect("an update always encodes");
+        self.bytes = claim.write(core::mem::take(&mut self.bytes));
         let fits = self.bytes.len() <= self.limit;
         if !fits {
             self.bytes.truncate(before);

@@ -124,7 +124,7 @@ impl Alive {
     fn opinion(&self, id: MemberId) -> Option<(State, u64)> {
         let gossip = self.gossip.as_ref()?;
         let (incarnation, state) = gossip.thought(id)?;
-        let is_known = gossip.profile(id).is_some() || !state.is_present();
+        let is_known = gossip.has_profile(id) || !state.is_present();
         is_known.then_some((state, incarnation.life()))
     }
 }
@@ -327,7 +327,7 @@ impl Node {
             None => return None,
         };
         let profile = self.alive.gossip().and_then(|gossip| gossip.profile(id));
-        let tags = profile.map_or_else(Vec::new, |profile| profile.tags.clone());
+        let tags = profile.map_or_else(Vec::new, |profile| profile.tags);
         Some(Known { peer: Peer { id, name, state, tags }, life })
     }
 }

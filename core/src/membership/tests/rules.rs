@@ -1,7 +1,7 @@
 //! One test a rule: a state, an input, what exactly comes out.
 
 use super::*;
-use crate::membership::wire::{Body, Header, SyncMessage, Update, VERSION, Writer, decode};
+use crate::membership::wire::{Body, Claim, Header, SyncMessage, Update, VERSION, Writer, decode};
 
 /// A member 1 that runs, and others played by the test.
 pub(super) struct Bench {
@@ -45,8 +45,15 @@ pub(super) fn datagram(
 ) -> Vec<u8> {
     let header = Header { cluster, sender: MemberId(sender), incarnation, seq };
     let mut writer = Writer::new(&header, body, 65_507);
-    updates.iter().for_each(|update| assert!(writer.add(update)));
+    for update in updates {
+        update.with_claim(|claim| assert!(writer.add(&claim)));
+    }
     writer.finish()
+}
+
+pub(super) fn read(bytes: &[u8]) -> (Header, Body, Vec<Update>) {
+    let (header, body, claims) = decode(CLUSTER, bytes).unwrap();
+    (header, body, claims.map(Claim::to_update).collect())
 }
 
 impl Bench {
@@ -118,11 +125,11 @@ impl Bench {
 
     pub(super) fn said(&mut self) -> Vec<Said> {
         let datagrams = self.flush().datagrams;
-        let read = |(to, bytes): (SocketAddr, Vec<u8>)| {
-            let (header, body, updates) = decode(CLUSTER, &bytes).unwrap();
+        let said = |(to, bytes): (SocketAddr, Vec<u8>)| {
+            let (header, body, updates) = read(&bytes);
             (to, header, body, updates)
         };
-        datagrams.into_iter().map(read).collect()
+        datagrams.into_iter().map(said).collect()
     }
 
     pub(super) fn events(&mut self) -> Vec<Event> {
@@ -208,7 +215,7 @@ fn a_member_is_silent_until_its_incarnation_is_durable() {
     machine.on_persisted(now, first);
     machine.flush(&mut effects);
     let [(to, join)] = &effects.datagrams[..] else { panic!("{effects:?}") };
-    let (header, body, updates) = decode(CLUSTER, join).unwrap();
+    let (header, body, updates) = read(join);
     assert_eq!((*to, body, updates), (address(2), Body::Join, alloc::vec![alive(1, first)]));
     assert_eq!(header.incarnation, first);
 }
@@ -247,7 +254,7 @@ fn a_probe_without_an_answer_goes_through_its_steps() {
     let effects = bench.flush();
     assert_eq!(names(&effects.events), [("suspected", target.0)]);
     let [(to, bytes)] = &effects.datagrams[..] else { panic!("{effects:?}") };
-    let (_, body, updates) = decode(CLUSTER, bytes).unwrap();
+    let (_, body, updates) = read(bytes);
     assert_eq!((*to, body), (address(target.0), Body::Ping { to: target }));
     assert_eq!(updates[0], suspect(target.0, life(1), &[1]));
 }
