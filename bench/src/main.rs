@@ -4,10 +4,12 @@ mod cluster;
 mod idle;
 mod log;
 mod machine;
+mod membership;
 mod process;
 mod raft;
 mod recovery;
 mod report;
+mod requests;
 mod ring;
 mod simulator;
 
@@ -64,6 +66,10 @@ enum What {
     Sim,
     /// The hash ring: lookups, balance, what moves.
     Ring,
+    /// Requests and streams between two processes, beside bare sockets and NATS.
+    Requests(RequestsArguments),
+    /// The failure detector, beside foca.
+    Membership,
     /// What a cluster costs that nobody calls.
     Idle,
     /// From a long log to a member.
@@ -83,6 +89,9 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Answer requests, as a server of `requests`.
+    #[command(name = requests::COMMAND, hide = true)]
+    AnswerRequests { kind: String, port: u16 },
     /// Time one step of `recovery`.
     #[command(name = recovery::COMMAND, hide = true)]
     RecoveryStep { step: recovery::Step, place: PathBuf },
@@ -122,10 +131,27 @@ struct ClusterArguments {
     value_bytes: usize,
 }
 
+#[derive(clap::Args)]
+struct RequestsArguments {
+    #[arg(long, value_delimiter = ',', default_values = ["remote", "local", "tcp", "nats"])]
+    systems: Vec<requests::System>,
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    in_flight: Vec<usize>,
+    /// Bytes of a body.
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 65_536])]
+    bytes: Vec<usize>,
+    /// Seconds of one measurement.
+    #[arg(long)]
+    seconds: Option<f64>,
+    #[arg(long)]
+    rounds: Option<usize>,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.what {
         What::RunServer { words } => process::run_server(words),
+        What::AnswerRequests { kind, port } => requests::serve(kind, *port),
         What::RecoveryStep { step, place } => {
             recovery::step(*step, place).map(|told| print(&told.to_string()))
         }
@@ -136,6 +162,8 @@ fn main() -> ExitCode {
         | What::Cluster(_)
         | What::Sim
         | What::Ring
+        | What::Requests(_)
+        | What::Membership
         | What::Idle
         | What::Recovery { .. } => run(&arguments),
     };
@@ -155,7 +183,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     process::Directory::remove_orphans(&common.data)?;
     let machine = Machine::here(&common.data);
     let mut report = Report { machine, sections: Vec::new() };
-    let all = ["raft", "log", "cluster", "sim", "ring", "idle", "recovery"];
+    let all =
+        ["raft", "log", "cluster", "requests", "sim", "ring", "membership", "idle", "recovery"];
     let parts: Vec<What> = match &arguments.what {
         What::All => all.map(|part| Arguments::parse_from(["bench", part]).what).into(),
         What::Raft(_)
@@ -163,10 +192,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         | What::Cluster(_)
         | What::Sim
         | What::Ring
+        | What::Requests(_)
+        | What::Membership
         | What::Idle
         | What::Recovery { .. }
         | What::Report { .. }
         | What::RunServer { .. }
+        | What::AnswerRequests { .. }
         | What::RecoveryStep { .. } => Vec::new(),
     };
     let parts = if parts.is_empty() { vec![&arguments.what] } else { parts.iter().collect() };
@@ -220,6 +252,20 @@ impl Common {
                 shards: 64,
                 replicas: 3,
             }),
+            What::Requests(given) => requests::run(&requests::Plan {
+                systems: given.systems.clone(),
+                in_flight: given.in_flight.clone(),
+                bytes: given.bytes.clone(),
+                window: seconds(given.seconds.unwrap_or(self.pick(2.0, 1.0))),
+                rounds: given.rounds.unwrap_or(self.pick(3, 1)),
+                stream_bytes: 1 << 30,
+                data,
+            })?,
+            What::Membership => membership::run(&membership::Plan {
+                members: vec![100, 1000],
+                rounds: self.pick(7, 3),
+                member_periods: self.pick(200_000, 50_000),
+            }),
             What::Idle => {
                 idle::run(&data, seconds(self.pick(10.0, 5.0)), seconds(self.pick(30.0, 10.0)))?
             }
@@ -231,6 +277,7 @@ impl Common {
             What::All
             | What::Report { .. }
             | What::RunServer { .. }
+            | What::AnswerRequests { .. }
             | What::RecoveryStep { .. } => {
                 return Ok(None);
             }

@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Leave(Leave),
     /// Read and write a partition
     Kv(Kv),
+    /// Ask a handler: of the owner of a key, of a member, or of a partition's leader
+    Request(Request),
     /// Measure a cluster
     Bench(Bench),
     /// Check a data directory without changing it
@@ -311,6 +313,38 @@ pub(crate) struct KvExpect {
     pub(crate) absent: bool,
 }
 
+/// `ring request`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true).args(["key", "member", "partition"]))]
+pub(crate) struct Request {
+    /// What is asked for, like `monitoring/info`, `monitoring/memory` or `monitoring/trace`
+    pub(crate) route: String,
+    /// Ask the owner of this key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Ask the member of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) member: Option<String>,
+    /// Ask the leader of this partition
+    #[arg(long, value_name = "NAME")]
+    pub(crate) partition: Option<String>,
+    /// The body; `@FILE` reads it from a file, `-` from stdin
+    #[arg(long, value_name = "TEXT", allow_negative_numbers = true, allow_hyphen_values = true)]
+    pub(crate) body: Option<OsString>,
+    /// A header; may be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Print this stream of the answer, too (`keys` of `monitoring/trace`)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stream: Option<String>,
+    /// Never ask twice: say instead when it is not known whether it was handled
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Do not wait for an answer
+    #[arg(long, conflicts_with_all = ["stream", "member", "partition"])]
+    pub(crate) fire: bool,
+}
+
 /// `ring bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
@@ -466,6 +500,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(millis) if millis <= 86_400_000 => Ok(Duration::from_millis(millis)),
         _ => Err(String::from("must be at most a day")),
     }
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn parse_member(text: &str) -> Result<(String, String), String> {

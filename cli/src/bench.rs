@@ -330,7 +330,8 @@ fn millis(micros: u64) -> String {
 fn error_kind(error: &Error) -> &'static str {
     match error {
         Error::Refused(_) | Error::Leave(_) | Error::Track(_) => "refused",
-        Error::Request(_) => "request",
+        Error::Request(failure) if failure.is_outcome_unknown() => "outcome unknown",
+        Error::Request(_) => "request failed",
         Error::Failed(Failure::Deadline) => "deadline, did not happen",
         Error::Failed(Failure::OutcomeUnknown) => "outcome unknown",
         Error::Failed(Failure::Interrupted) => "interrupted",

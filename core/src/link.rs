@@ -5,7 +5,7 @@
 //! peer whose disk was rolled back could be believed again after this member's own crash.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -26,6 +26,8 @@ pub(crate) struct Links {
     guests_max: usize,
     conns: BTreeMap<ConnId, Conn>,
     up: BTreeMap<MemberId, ConnId>,
+    /// Members that were connected once.
+    reached: BTreeSet<MemberId>,
     targets: Vec<Target>,
     next_dial: u64,
     clients: usize,
@@ -182,6 +184,7 @@ impl Links {
             guests_max: strangers_max,
             conns: BTreeMap::new(),
             up: BTreeMap::new(),
+            reached: BTreeSet::new(),
             targets: Vec::new(),
             next_dial: 1,
             clients: 0,
@@ -449,6 +452,9 @@ impl Links {
         if who.is_client() {
             self.clients += 1;
         }
+        if !who.is_client() {
+            self.reached.insert(who);
+        }
         self.up.insert(who, conn)
     }
 
@@ -468,6 +474,11 @@ impl Links {
             return Some(who);
         }
         None
+    }
+
+    /// True for a member that was connected before.
+    pub(crate) fn was_up(&self, member: MemberId) -> bool {
+        self.reached.contains(&member)
     }
 
     /// Which start of the peer's speaks on a connection.

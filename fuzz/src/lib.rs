@@ -9,11 +9,15 @@
 //! | [`snapshot_chunks`] | the store thread's installation of snapshots |
 //! | [`entries`] | the store thread's apply |
 //! | [`node`] | a whole member among hostile peers, with an honest disk and store |
+//! | [`membership`] | the failure detector |
+//! | [`datagrams`] | the opener of sealed datagrams |
 
+pub mod datagrams;
 pub mod entries;
 pub mod frames;
 pub mod handshake;
 pub mod log_recovery;
+pub mod membership;
 pub mod node;
 pub mod snapshot_chunks;
 pub mod world;

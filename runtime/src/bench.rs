@@ -65,9 +65,9 @@ impl LogThread {
                     | Item::Input(_)
                     | Item::Track(_)
                     | Item::Untrack(_)
-                    | Item::Talk(_)
                     | Item::Datagrams(_)
-                    | Item::Call { .. } => {}
+                    | Item::Call { .. }
+                    | Item::Talk(_) => {}
                 }
             }
         }

@@ -690,3 +690,89 @@ async fn each_of_many_gets_its_own_answer() {
     }
     close(nodes).await;
 }
+
+/// Stands between the others and a member, and can cut what goes through it.
+struct Proxy {
+    through: Arc<std::sync::Mutex<Vec<tokio::task::AbortHandle>>>,
+}
+
+impl Proxy {
+    async fn new(at: &str, to: String) -> Self {
+        let listener = tokio::net::TcpListener::bind(at).await.unwrap();
+        let through = Arc::<std::sync::Mutex<Vec<tokio::task::AbortHandle>>>::default();
+        let connections = Arc::clone(&through);
+        tokio::spawn(async move {
+            loop {
+                let (mut here, _) = listener.accept().await.unwrap();
+                let to = to.clone();
+                let carry = tokio::spawn(async move {
+                    if let Ok(mut there) = tokio::net::TcpStream::connect(to).await {
+                        let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+                    }
+                });
+                connections.lock().unwrap().push(carry.abort_handle());
+            }
+        });
+        Self { through }
+    }
+
+    /// Cuts all connections; new ones pass.
+    fn cut(&self) {
+        for connection in self.through.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+    }
+}
+
+/// Connections that are cut, young and old, between members that live: no request stays without an answer, during
+/// and after.
+#[tokio::test]
+async fn cut_connections_leave_no_request_unanswered() {
+    let mut options = members(3, None);
+    let mut proxies = Vec::new();
+    for (options, real) in options.iter_mut().zip(common::free_addresses(3)) {
+        let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
+        proxies.push(Proxy::new(&own.1, real.clone()).await);
+        options.listen = Some(real);
+    }
+    let nodes = open_all(&options).await;
+    linked(&nodes).await;
+    for node in &nodes {
+        let handler = |incoming: Incoming| async move {
+            sleep(Duration::from_millis(5)).await;
+            Ok(incoming.body().clone())
+        };
+        node.handle("work", handler).unwrap();
+    }
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut askers = tokio::task::JoinSet::new();
+    for asker in 0..30_usize {
+        let (node, stop) = (nodes[asker % 3].clone(), Arc::clone(&stop));
+        askers.spawn(async move {
+            let mut asked = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let body = format!("{asker} {asked}");
+                let request = Request::new("work").body(body.clone());
+                let response = node.request(body.clone(), request).await.unwrap();
+                assert_eq!(response.body, body);
+                asked += 1;
+            }
+            asked
+        });
+    }
+    for round in 0..12_u64 {
+        // Young, and old enough to have been idle in between.
+        sleep(Duration::from_millis(40 * (1 + round % 4))).await;
+        for proxy in &proxies {
+            proxy.cut();
+        }
+    }
+    linked(&nodes).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut asked = 0;
+    while let Some(count) = timeout(LIMIT, askers.join_next()).await.expect("all end") {
+        asked += count.unwrap();
+    }
+    assert!(asked > 100, "{asked}");
+    close(nodes).await;
+}

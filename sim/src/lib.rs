@@ -33,6 +33,7 @@ pub mod oracle;
 mod panics;
 pub mod plan;
 pub mod rare;
+mod requests;
 pub mod shrink;
 pub mod store;
 pub mod swarm;

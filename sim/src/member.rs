@@ -31,6 +31,7 @@ use crate::log::{LogAnswer, recover_disk, settle_disk};
 use crate::net;
 use crate::oracle::GoesBy;
 use crate::rare::Rare;
+use crate::requests::{Then, Traffic};
 use crate::store::SimStore;
 use crate::trace::{Brief, What};
 use crate::world::{Due, Sim, SimWorld, Timed, member_id};
@@ -46,6 +47,7 @@ struct Process {
     /// The earliest moment for which a timer is armed.
     armed: Nanos,
     requests: u64,
+    traffic: Traffic,
     /// Since when it leads a group of which it can reach another replica.
     leads_since: Option<Nanos>,
     /// What the failure detector had counted when its view was looked at last, and which members were alive.
@@ -160,7 +162,7 @@ impl Process {
     ) -> Result<Self, Halt> {
         let machine = &sim.machines[me];
         let now = lock(&machine.clock).now(sim.now());
-        let node = match Node::new(machine.config(me), restored, rng.next(), now) {
+        let mut node = match Node::new(machine.config(me), restored, rng.next(), now) {
             Ok(node) => node,
             Err(StartError::Config(error)) => panic!("the plan draws valid limits: {error}"),
             Err(StartError::Halt(halt)) => return Err(halt),
@@ -173,10 +175,17 @@ impl Process {
             });
             sim.lookout(|lookout| lookout.on_started(me, id));
         }
+        let mut traffic = Traffic::new(rng.fork(41));
+        let mut world = SimWorld::new(Arc::clone(sim), me, endpoint, rng);
+        if sim.pace.requests > 0 {
+            node.serve_requests();
+            world.at(sim.now() + traffic.pause(sim.pace.requests), Due::Ask);
+        }
         Ok(Self {
             node,
             worker,
-            world: SimWorld::new(Arc::clone(sim), me, endpoint, rng),
+            world,
+            traffic,
             outbox: Outbox::new(),
             wake_at: Nanos::MAX,
             armed: Nanos::MAX,
@@ -249,6 +258,7 @@ impl Process {
         self.node.check();
         carry_out(&mut self.outbox, &mut self.world);
         self.world.end_turn();
+        self.on_effects(now);
         self.watch_memberships();
         self.watch_view();
         self.watch_beats();
@@ -256,6 +266,18 @@ impl Process {
             let at = lock(&self.machine().clock).true_time(wakeup.at);
             at.max(self.world.now + 1)
         });
+    }
+
+    /// What core said of requests.
+    fn on_effects(&mut self, now: ring_core::time::Now) {
+        let sim = Arc::clone(&self.world.sim);
+        for effect in std::mem::take(&mut self.world.effects) {
+            if let Then::Answer(handle, wait) = self.traffic.on_effect(&sim, self.world.me, effect)
+            {
+                self.world.at(self.world.now + net::nanos(wait), Due::Answer(handle));
+            }
+        }
+        self.traffic.check(&sim, self.world.me, now.instant);
     }
 
     /// The end of a log that holds the last entry of a snapshot which its store has installed.
@@ -396,6 +418,17 @@ impl Process {
             }
             Due::Delivery(delivery) => self.on_delivery(delivery),
             Due::Pump(conn) => self.world.pump(conn),
+            Due::Ask => {
+                let sim = Arc::clone(&self.world.sim);
+                let now = lock(&self.machine().clock).now(self.world.now);
+                self.traffic.ask(&sim, self.world.me, &mut self.node, now);
+                let pause = self.traffic.pause(sim.pace.requests);
+                self.world.at(self.world.now + pause, Due::Ask);
+            }
+            Due::Answer(handle) => {
+                let sim = Arc::clone(&self.world.sim);
+                self.traffic.answer(&sim, &mut self.node, handle);
+            }
         }
     }
 

@@ -14,6 +14,7 @@
 //! | ORDER, TABLE, R22 | what the directory asks for and what the groups do about it fit together: see `oracle/directory.rs` |
 //! | BEAT | who leads shows itself tick by tick, whatever its disk does (asked by the process) |
 //! | RECOVER | what a log says after a crash is what was written, up to some batch, and never less than was durable; nothing is cut off a log that its store does not hold durably, and no state is forgotten before the log says durably that its replica is gone |
+//! | REQUEST | what is to be handled once is, an answer is of its request, and every request ends by its deadline: see `oracle/requests.rs` |
 //! | MEMBER | incarnations of members never fall and nobody makes one up; nobody who lives is dead when all is well: see `oracle/member.rs` |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
@@ -37,12 +38,15 @@ mod config;
 mod directory;
 mod member;
 mod mirror;
+mod requests;
 
 use config::{decides, may_part};
 use directory::Directory;
 pub use directory::GoesBy;
 use member::Views;
 use mirror::{Fact, LogMirror, facts_of};
+pub use requests::Asked;
+use requests::Requests;
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub struct Oracle {
     members: Vec<MemberFacts>,
     directory: Directory,
     views: Views,
+    requests: Requests,
     /// Logs of replicas that are no more, as they were last durable: what they said before still counts.
     buried: BTreeMap<(GroupId, ReplicaId), LogMirror>,
     violation: Option<Violation>,

@@ -437,6 +437,8 @@ fn pace(rng: &mut Rng) -> Pace {
         queue_bytes: *pick(rng, &[256 << 10, 4 << 20, 64 << 20]),
         window_bytes: *pick(rng, &[4 << 10, 64 << 10, 1 << 20]),
         promise_sample: 300,
+        // Of dice of their own: plans stay what they were but for this.
+        requests: *pick(&mut rng.fork(41), &[0, 30 * MS, 300 * MS]),
     }
 }
 

@@ -15,7 +15,7 @@ use ring_core::World;
 use ring_core::config::Config;
 use ring_core::ids::{ConnId, LogIndex, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, MemberChange, Reply};
-use ring_core::request::Effect;
+use ring_core::request::{Effect, HandleId};
 use ring_core::rng::Rng;
 use ring_core::storage::record::{Batch, Record};
 use ring_core::store::{StoreDone, StoreTask};
@@ -120,6 +120,9 @@ pub struct Pace {
     pub window_bytes: usize,
     /// One in so many promises is checked by recovering a copy of the disk; 0: none.
     pub promise_sample: u64,
+    /// Each node asks others about this often; 0: never.
+    #[serde(default)]
+    pub requests: Nanos,
 }
 
 /// What watches the run.
@@ -296,6 +299,10 @@ pub(crate) enum Due {
     Delivery(Delivery),
     /// A connection with a backlog may have room again.
     Pump(ConnId),
+    /// It asks somebody something.
+    Ask,
+    /// It answers what it was asked.
+    Answer(HandleId),
 }
 
 /// Carries out what one node asks for. The process around it is [`crate::member`].
@@ -316,6 +323,8 @@ pub(crate) struct SimWorld {
     /// The store has a sync under way, which the store thread will hear of.
     pub(crate) syncing: bool,
     pub(crate) promises: BTreeMap<RequestId, Promise>,
+    /// What core said of requests in this turn.
+    pub(crate) effects: Vec<Effect>,
     pub(crate) halted: Option<Halt>,
     /// Members to which the node has a link.
     pub(crate) linked: BTreeSet<MemberId>,
@@ -366,6 +375,7 @@ impl SimWorld {
             store_busy: false,
             syncing: false,
             promises: BTreeMap::new(),
+            effects: Vec::new(),
             halted: None,
             linked: BTreeSet::new(),
             beats_at: 0,
@@ -618,7 +628,7 @@ impl World for SimWorld {
     }
 
     fn request(&mut self, effect: Effect) {
-        panic!("nobody asks in this world, and nobody serves: {effect:?}");
+        self.effects.push(effect);
     }
 
     fn event(&mut self, event: Event) {

@@ -258,11 +258,8 @@ impl Node {
             members.extend(listed.map(|m| (m.id, (m.name.clone(), m.address.clone()))));
         }
         check_identity(&config, &recovered, me).map_err(StartError::Config)?;
-        let links = Links::new(
-            config.timers.clone(),
-            config.limits.strangers,
-            if config.client { 0 } else { config.limits.clients },
-        );
+        let clients = if config.client { 0 } else { config.limits.clients };
+        let links = Links::new(config.timers.clone(), config.limits.strangers, clients);
         let router = Router::new(config.timers.clone(), &config.limits, rng.fork(1));
         let boot = recovered.boot.following(rng.next());
         let mut node = Self {
@@ -402,10 +399,10 @@ impl Node {
         let beat = Some((self.next_beat, Timer::Beat));
         let link = self.links.deadline().map(|at| (at, Timer::Link));
         let call = self.router.deadline().map(|at| (at, Timer::Call));
-        let alive = self.alive.deadline().map(|at| (at, Timer::Membership));
         let request = self.requests.deadline().map(|at| (at, Timer::Request));
-        let due = [raft, beat, link, call, request, alive];
-        let (at, timer) = due.into_iter().flatten().min()?;
+        let alive = self.alive.deadline().map(|at| (at, Timer::Membership));
+        let all = [raft, beat, link, call, request, alive];
+        let (at, timer) = all.into_iter().flatten().min()?;
         Some(Wakeup { at, timer })
     }
 

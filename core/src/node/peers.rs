@@ -165,7 +165,7 @@ impl Node {
             }
             self.event(Event::PeerConnected { member });
             self.compare_views(now, member);
-            self.requests.on_change(now);
+            self.requests.on_change();
             if self.founding.is_founded() || self.config.client {
                 self.send(member, Message::TableVersion(self.table_version()));
             }

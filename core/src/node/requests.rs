@@ -32,6 +32,10 @@ impl Reach for Responsible<'_> {
         self.reach.links.conn_of(member).map(Via::Conn)
     }
 
+    fn was_reached(&self, member: MemberId) -> bool {
+        self.reach.links.was_up(member)
+    }
+
     fn owners(&self, key: &[u8], count: usize) -> Vec<MemberId> {
         self.ring.owners(key, count)
     }

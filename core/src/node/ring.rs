@@ -81,6 +81,7 @@ impl Node {
         let events = self.ring.set_members(self.alive_members());
         let placement = Arc::clone(self.ring.placement());
         if before != placement {
+            self.requests.on_change();
             self.event(Event::RingChanged { placement });
         }
         for event in events {

@@ -50,6 +50,18 @@ struct Asked {
     maybe: bool,
     /// Why it is not under way.
     waited: Waited,
+    /// Until then it waits for members that were never reached.
+    patience: Instant,
+}
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Ask(MemberId, Via),
+    /// The one may be connected soon.
+    Wait,
+    /// Everybody in line was tried.
+    Nobody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +75,8 @@ enum At {
     Answered(Via),
 }
 
+/// How long a request waits for a member that was never reached.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// So many in line are tried in a round.
 const LINE_MAX: usize = SKIPPED_MAX;
 /// How long to wait when everybody in line was tried; doubled with each round...
@@ -175,11 +189,15 @@ impl Asked {
     }
 
     /// The next to be asked, of those in line; those that cannot be reached are passed over.
-    fn choose(&mut self, reach: &impl Reach) -> Option<(MemberId, Via)> {
+    fn choose(&mut self, now: Instant, reach: &impl Reach) -> Choice {
         let is_new = |hint: &MemberId| !self.skipped.contains(hint) && !self.refused.contains(hint);
         if let Some(hint) = self.hint.take().filter(is_new) {
             if let Some(via) = reach.via(hint) {
-                return Some((hint, via));
+                return Choice::Ask(hint, via);
+            }
+            if self.awaits(now, hint, reach) {
+                self.hint = Some(hint);
+                return Choice::Wait;
             }
             // Who said so takes it for the one, and does not know yet that it cannot be reached.
             self.skip(hint);
@@ -197,13 +215,22 @@ impl Asked {
                 self.waited = Waited::Owner;
             }
             let is_new = |m: &&MemberId| !self.skipped.contains(m) && !self.refused.contains(m);
-            let next = *line.iter().find(is_new)?;
+            let Some(&next) = line.iter().find(is_new) else { return Choice::Nobody };
             if let Some(via) = reach.via(next) {
-                return Some((next, via));
+                return Choice::Ask(next, via);
+            }
+            if self.awaits(now, next, reach) {
+                return Choice::Wait;
             }
             self.skip(next);
             self.waited = Waited::Connection;
         }
+    }
+
+    /// A member that was never reached may be about to be: a node that has just begun is connected to few.
+    fn awaits(&mut self, now: Instant, member: MemberId, reach: &impl Reach) -> bool {
+        self.waited = Waited::Connection;
+        now < self.patience && !reach.was_reached(member)
     }
 
     /// A member cannot be reached: whoever thought it the one may be the one now.
@@ -268,6 +295,7 @@ impl Requests {
             hint: None,
             maybe: false,
             waited: Waited::Owner,
+            patience: now + PATIENCE,
         };
         let before = callers.requests.insert(request, asked);
         assert!(before.is_none(), "request ids are never used twice");
@@ -326,7 +354,13 @@ impl Requests {
     /// Sends a request to the next in line.
     fn attempt(&mut self, now: Instant, request: RequestId, reach: &impl Reach) {
         let asked = self.callers.requests.get_mut(&request).expect("what is due exists");
-        let Some((member, via)) = asked.choose(reach) else {
+        let choice = asked.choose(now, reach);
+        if choice == Choice::Wait {
+            let patience = asked.patience;
+            self.callers.put_off(request, patience);
+            return;
+        }
+        let Choice::Ask(member, via) = choice else {
             let longest = PAUSE_MIN * 2_u32.saturating_pow(asked.rounds.min(16));
             let longest = longest.min(PAUSE_MAX);
             asked.begin_round();

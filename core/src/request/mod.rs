@@ -19,7 +19,7 @@
 //! 5. *An answer counts only from the attempt that is under way*: an earlier one's connection is gone, or it has answered
 //!    "certainly not"; nothing can come from it any more that this caller would take.
 //! 6. *Who handles checks that it is the owner*, by its own ring: the first in line that the caller has not passed over.
-//!    The caller passes over those to which it has no connection and those whose connection it lost. While two rings
+//!    The caller passes over those whose connection it lost, and those to which it gets none for 500 ms. While two rings
 //!    differ both may handle requests for a key: the ring is not a lock (partitions are).
 //! 7. *A stream loses no byte and repeats none*: data carries its offset, and a gap ends the stream with an error. A stream
 //!    whose request is refused has not begun: its first bytes wait for the credit that says the request is handled.
@@ -39,7 +39,7 @@
 //! # Limits
 //!
 //! - What a handler answered is not remembered: a retry whose first answer was lost is handled again.
-//! - A member that is alive but not connected to the caller is passed over at once.
+//! - A member that is alive is passed over by a caller that has lost its connection to it.
 //! - Streams have no deadline. One that is open and idle stays as long as its connection and both of its ends.
 //! - On a connection that loses messages (no transport does that core is promised) a lost credit stops its stream until
 //!   either end gives it up.
@@ -87,6 +87,8 @@ pub const TEXT_BYTES_MAX: usize = 4 << 10;
 pub(crate) trait Reach {
     /// The way to a node; none when there is no connection.
     fn via(&self, member: MemberId) -> Option<Via>;
+    /// True for a node to which there was a connection before.
+    fn was_reached(&self, member: MemberId) -> bool;
     /// The first `count` members in line for a key.
     fn owners(&self, key: &[u8], count: usize) -> Vec<MemberId>;
     /// Who may lead a partition's shard: the leader as far as known, then the other replicas.
@@ -401,6 +403,8 @@ pub(crate) struct Requests {
     server: Server,
     streams: Streams,
     lanes: Lanes,
+    /// What waits for others may find them now.
+    has_changed: bool,
     /// This node's talk with itself.
     local: VecDeque<Part>,
     effects: Vec<Effect>,
@@ -439,6 +443,7 @@ impl Requests {
             server: Server::default(),
             streams: Streams::default(),
             lanes: Lanes::default(),
+            has_changed: false,
             local: VecDeque::new(),
             effects: Vec::new(),
             sends: Vec::new(),
@@ -515,8 +520,8 @@ impl Requests {
     }
 
     /// There is a new connection, or another ring or leader: whatever waits for one tries again at once.
-    pub(crate) fn on_change(&mut self, now: Instant) {
-        self.callers.wake(now);
+    pub(crate) fn on_change(&mut self) {
+        self.has_changed = true;
     }
 
     /// Does what is due, and hands out what there is to send and to tell.
@@ -527,6 +532,9 @@ impl Requests {
         send: &mut Vec<(ConnId, Message)>,
     ) -> Vec<Effect> {
         self.expire(now);
+        if core::mem::take(&mut self.has_changed) {
+            self.callers.wake(now);
+        }
         self.try_due(now, reach);
         while let Some(part) = self.local.pop_front() {
             let taken = self.take(now, self.me, Via::Local, part, reach);
@@ -550,7 +558,7 @@ impl Requests {
 
     /// True when `drive` will ask who owns a key.
     pub(crate) fn wants_ring(&self, now: Instant) -> bool {
-        self.callers.is_due(now) || !self.local.is_empty()
+        self.callers.is_due(now) || self.has_changed || !self.local.is_empty()
     }
 
     /// Effects of `expire` alone.

@@ -21,6 +21,8 @@ fn main() -> std::io::Result<()> {
         ("snapshot_chunks", 1024),
         ("entries", 512),
         ("node", 1024),
+        ("membership", 1024),
+        ("datagrams", 512),
     ] {
         drawn(&root.join(target), longest)?;
     }

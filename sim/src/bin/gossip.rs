@@ -1,11 +1,12 @@
-//! How good the failure detector is: `gossip --members 1000 --hours 1 --loss 5`.
+//! How good the failure detector is: `gossip --members 1000 --hours 1 --loss 5`; and whether it keeps its promises in
+//! drawn lives of small clusters: `gossip --trials 1000`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sim::gossip::{Options, measure};
+use sim::gossip::{Options, measure, trial};
 
 /// Runs simulated clusters of failure detectors through their life and measures them.
 #[derive(Parser)]
@@ -14,9 +15,12 @@ struct Args {
     /// How many members.
     #[arg(long, default_value_t = 100)]
     members: usize,
-    /// The seed of the first run.
+    /// The seed of the first run or trial.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many drawn lives of small clusters, instead of a measurement. Ends with the first that fails.
+    #[arg(long)]
+    trials: Option<u64>,
     /// How many runs, each with the next seed.
     #[arg(long, default_value_t = 1)]
     runs: u64,
@@ -43,6 +47,9 @@ struct Args {
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
     let mut out = io::stdout().lock();
+    if let Some(trials) = args.trials {
+        return run_trials(&mut out, args.seed, trials);
+    }
     let mut passed = true;
     for seed in args.seed..args.seed + args.runs {
         let mut options = Options::new(args.members, seed);
@@ -62,4 +69,15 @@ fn main() -> io::Result<ExitCode> {
         }
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_trials(out: &mut impl Write, first: u64, trials: u64) -> io::Result<ExitCode> {
+    for seed in first..first + trials {
+        if let Err(problem) = trial(seed) {
+            writeln!(out, "trial {seed} FAILED: {problem}")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    writeln!(out, "{trials} trials passed")?;
+    Ok(ExitCode::SUCCESS)
 }

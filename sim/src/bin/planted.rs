@@ -49,6 +49,8 @@ enum Suite {
     Swarm,
     /// Seeds in all of which members come and go.
     Churn,
+    /// Drawn lives of small clusters of failure detectors.
+    Gossip,
     /// The tests of core: for what a simulated cluster does not do yet.
     Core,
 }
@@ -100,13 +102,14 @@ fn main() -> Result<ExitCode, Error> {
     let mut missed = Vec::new();
     for patch in &patches {
         bed.plant(patch)?;
-        let swarm = match patch.suite {
-            Suite::Swarm | Suite::Churn => Some(bed.build()?),
+        let program = match patch.suite {
+            Suite::Swarm | Suite::Churn => Some(bed.build("swarm")?),
+            Suite::Gossip => Some(bed.build("gossip")?),
             Suite::Core => None,
         };
         let begun = cpu_seconds();
-        let finding = match &swarm {
-            Some(swarm) => search(swarm, patch.suite, &args)?,
+        let finding = match &program {
+            Some(program) => search(program, patch.suite, &args)?,
             None => bed.test_core()?,
         };
         writeln!(out, "{}", row(patch, &finding, cpu_seconds() - begun))?;
@@ -125,7 +128,7 @@ fn main() -> Result<ExitCode, Error> {
 fn row(patch: &Patch, finding: &Finding, cpu: u64) -> String {
     let Patch { id, name, .. } = patch;
     let after = |seeds: u64| match patch.suite {
-        Suite::Swarm | Suite::Churn => format!("{seeds} seeds"),
+        Suite::Swarm | Suite::Churn | Suite::Gossip => format!("{seeds} seeds"),
         Suite::Core => String::from("core's tests"),
     };
     let (check, when) = match (&finding.check, &finding.assertion) {
@@ -141,23 +144,21 @@ fn row(patch: &Patch, finding: &Finding, cpu: u64) -> String {
 }
 
 /// Runs seeds until a check notices. A process runs a few only, and in bounded memory.
-fn search(swarm: &Path, suite: Suite, args: &Args) -> Result<Finding, Error> {
+fn search(program: &Path, suite: Suite, args: &Args) -> Result<Finding, Error> {
     let mut finding = Finding::default();
     let mut crashes = 0;
     while finding.seeds < args.seeds && crashes < CRASHES_MAX {
         let first = args.first + finding.seeds;
         let count = SEEDS_AT_ONCE.min(args.seeds - finding.seeds);
-        let output = Command::new("sh")
+        let run = Command::new("sh")
             .args(["-c", "ulimit -v 3500000; exec \"$0\" \"$@\""])
-            .arg(swarm)
-            .args(["--jobs", "1", "--failures", "1"])
-            .arg(if suite == Suite::Churn { "--churn" } else { "--steady" })
-            .args(["--first", &first.to_string(), "--seeds", &count.to_string()])
+            .arg(program)
+            .args(seeds(suite, first, count))
             .output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&run.stdout);
         let Some((seed, class, problem)) = said.lines().find_map(failure) else {
-            if !output.status.success() {
-                return Err(died("swarm", &output));
+            if !run.status.success() {
+                return Err(died("the simulator", &run));
             }
             finding.seeds += count;
             continue;
@@ -174,8 +175,29 @@ fn search(swarm: &Path, suite: Suite, args: &Args) -> Result<Finding, Error> {
     Ok(finding)
 }
 
-/// Reads `seed 7 FAILED: safety: MATCH: ...`.
+/// What tells the program to run these seeds.
+fn seeds(suite: Suite, first: u64, count: u64) -> Vec<String> {
+    let words = match suite {
+        Suite::Gossip => format!("--seed {first} --trials {count}"),
+        Suite::Churn => format!("--jobs 1 --failures 1 --churn --first {first} --seeds {count}"),
+        Suite::Swarm | Suite::Core => {
+            format!("--jobs 1 --failures 1 --steady --first {first} --seeds {count}")
+        }
+    };
+    words.split(' ').map(String::from).collect()
+}
+
+/// Reads `seed 7 FAILED: safety: MATCH: ...`, and `trial 7 FAILED: GHOST: ...`.
 fn failure(line: &str) -> Option<(u64, &str, &str)> {
+    if let Some(line) = line.strip_prefix("trial ") {
+        let (seed, problem) = line.split_once(" FAILED: ")?;
+        let class = match problem.split_once(": ")?.0 {
+            "LIVE" => "liveness",
+            "crash" => "crash",
+            _ => "safety",
+        };
+        return Some((seed.parse().ok()?, class, problem));
+    }
     let (seed, rest) = line.strip_prefix("seed ")?.split_once(" FAILED: ")?;
     let (class, problem) = rest.split_once(": ")?;
     Some((seed.parse().ok()?, class, problem))
@@ -192,7 +214,8 @@ fn described(class: &str, problem: &str) -> String {
     match class {
         "liveness" => {
             let end = problem.char_indices().nth(60).map_or(problem.len(), |(at, _)| at);
-            format!("LIVE (liveness): {}", problem[..end].replace('|', "/"))
+            let problem = problem[..end].trim_start_matches("LIVE: ");
+            format!("LIVE (liveness): {}", problem.replace('|', "/"))
         }
         _ => format!("{} ({class})", problem.split(':').next().unwrap_or(problem)),
     }
@@ -220,6 +243,7 @@ impl Bed {
             let text = fs::read_to_string(&path)?;
             let suite = match text.lines().find_map(|line| line.strip_prefix("Suite: ")) {
                 Some("core") => Suite::Core,
+                Some("gossip") => Suite::Gossip,
                 Some("churn") => Suite::Churn,
                 Some(_) | None => Suite::Swarm,
             };
@@ -302,11 +326,11 @@ impl Bed {
         Ok(cargo.env("CARGO_TARGET_DIR", self.copy.join("target")).output()?)
     }
 
-    fn build(&self) -> Result<PathBuf, Error> {
+    fn build(&self, program: &str) -> Result<PathBuf, Error> {
         let output =
-            self.cargo(&["build", "--release", "--offline", "-p", "sim", "--bin", "swarm"])?;
+            self.cargo(&["build", "--release", "--offline", "-p", "sim", "--bin", program])?;
         match output.status.success() {
-            true => Ok(self.copy.join("target/release/swarm")),
+            true => Ok(self.copy.join("target/release").join(program)),
             false => Err(died("build", &output)),
         }
     }

@@ -27,6 +27,8 @@ pub struct World {
     pub split: Option<usize>,
     /// What members said since it was last emptied.
     pub events: Vec<(Instant, usize, Event)>,
+    /// What no run may show.
+    pub violations: Vec<String>,
     /// Datagrams, their bytes, and the bytes of comparisons since it was last set to zero.
     pub sent: Sent,
     config: Config,
@@ -50,6 +52,8 @@ pub struct Sent {
 
 #[derive(Debug)]
 struct Host {
+    id: MemberId,
+    cluster: ClusterId,
     machine: Membership,
     run: Run,
     wake: Option<Instant>,
@@ -62,14 +66,23 @@ struct Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     Up,
-    Stopped,
+    Stopped { until: Instant },
     Dead,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
-    Datagram { to: usize, from: usize, bytes: Vec<u8> },
-    Sync { to: usize, from: usize, bytes: Vec<u8> },
+    Datagram {
+        to: usize,
+        from: usize,
+        bytes: Vec<u8>,
+    },
+    /// Over a connection between two members that know each other's ids and cluster.
+    Sync {
+        to: MemberId,
+        from: MemberId,
+        bytes: Vec<u8>,
+    },
     Wake(usize),
     Resume(usize),
 }
@@ -89,6 +102,7 @@ impl World {
             delay: (Duration::from_micros(500), Duration::from_millis(5)),
             split: None,
             events: Vec::new(),
+            violations: Vec::new(),
             sent: Sent::default(),
             config,
             hosts: Vec::new(),
@@ -128,14 +142,50 @@ impl World {
         len_usize(self.rng.below(len_u64(bound)))
     }
 
+    /// The id of the member that is, or was, at this place.
+    #[must_use]
+    pub fn id(&self, place: usize) -> MemberId {
+        self.hosts[place].id
+    }
+
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster(&self, place: usize) -> ClusterId {
+        self.hosts[place].cluster
+    }
+
+    /// True if its process runs, or is stopped and will go on.
+    #[must_use]
+    pub fn is_alive(&self, place: usize) -> bool {
+        self.hosts[place].run != Run::Dead
+    }
+
     /// Starts a new member, or one that was killed, on its old disk.
     ///
     /// # Panics
     /// If the configuration cannot be used.
     pub fn start(&mut self, place: usize, seeds: &[usize]) {
+        let (id, cluster) = match self.hosts.get(place) {
+            Some(host) => (host.id, host.cluster),
+            None => (id_of(place), self.config.cluster),
+        };
+        self.boot(place, id, cluster, seeds);
+    }
+
+    /// Starts another member, on an empty disk, at the address of one that was killed.
+    ///
+    /// # Panics
+    /// If the configuration cannot be used.
+    pub fn start_another(&mut self, place: usize, cluster: ClusterId, seeds: &[usize]) {
+        let id = MemberId(self.hosts[place].id.0 + NEXT_OWNER);
+        self.hosts[place].durable = Incarnation::default();
+        self.hosts[place].spoken = Incarnation::default();
+        self.boot(place, id, cluster, seeds);
+    }
+
+    fn boot(&mut self, place: usize, id: MemberId, cluster: ClusterId, seeds: &[usize]) {
         let durable = self.hosts.get(place).map_or(Incarnation::default(), |host| host.durable);
         let spoken = self.hosts.get(place).map_or(Incarnation::default(), |host| host.spoken);
-        let id = id_of(place);
         let profile = Profile {
             name: format!("member-{}", id.0),
             datagram: address_of(place),
@@ -144,12 +194,14 @@ impl World {
             tags: vec![(String::from("zone"), String::from("a"))],
         };
         let rng = Rng::new(self.rng.next());
-        let machine = Membership::new(self.config.clone(), id, profile, durable, rng, self.now);
+        let config = Config { cluster, ..self.config.clone() };
+        let machine = Membership::new(config, id, profile, durable, rng, self.now);
         let mut machine = machine.expect("the world's configuration can be used");
         let seeds: Vec<SocketAddr> = seeds.iter().map(|seed| address_of(*seed)).collect();
         machine.join(self.now, &seeds);
         let backlog = Vec::new();
-        let host = Host { machine, run: Run::Up, wake: None, durable, spoken, backlog };
+        let (run, wake) = (Run::Up, None);
+        let host = Host { id, cluster, machine, run, wake, durable, spoken, backlog };
         if place == self.hosts.len() {
             self.hosts.push(host);
         } else {
@@ -166,8 +218,16 @@ impl World {
     /// A process does not run for a while. What comes waits in its socket.
     pub fn stop(&mut self, place: usize, time: Duration) {
         if self.hosts[place].run == Run::Up {
-            self.hosts[place].run = Run::Stopped;
-            self.schedule(self.now + time, Happening::Resume(place));
+            let until = self.now + time;
+            self.hosts[place].run = Run::Stopped { until };
+            self.schedule(until, Happening::Resume(place));
+        }
+    }
+
+    /// A stopped process goes on before its time.
+    pub fn wake_up(&mut self, place: usize) {
+        if matches!(self.hosts[place].run, Run::Stopped { .. }) {
+            self.resume(place);
         }
     }
 
@@ -195,10 +255,14 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let up: Vec<&Host> = self.hosts.iter().filter(|host| host.run == Run::Up).collect();
-        let digest = up.first().map(|host| host.machine.digest());
-        up.iter().all(|host| {
-            host.machine.present_len() == up.len() && Some(host.machine.digest()) == digest
+        let up = || {
+            let up = self.hosts.iter().filter(|host| host.run == Run::Up);
+            up.filter(|host| host.cluster == self.config.cluster)
+        };
+        let digest = up().next().map(|host| host.machine.digest());
+        let count = up().count();
+        up().all(|host| {
+            host.machine.present_len() == count && Some(host.machine.digest()) == digest
         })
     }
 
@@ -219,29 +283,41 @@ impl World {
                 let host = &mut self.hosts[to];
                 match host.run {
                     Run::Up => host.machine.on_datagram(now, address_of(from), &bytes),
-                    Run::Stopped if host.backlog.len() < BACKLOG => {
+                    Run::Stopped { .. } if host.backlog.len() < BACKLOG => {
                         host.backlog.push((from, bytes));
                         return;
                     }
-                    Run::Stopped | Run::Dead => return,
+                    Run::Stopped { .. } | Run::Dead => return,
                 }
                 self.carry_out(to);
             }
-            Happening::Sync { to, from, bytes } => match self.hosts[to].run {
-                Run::Up => {
-                    let message: SyncMessage =
-                        postcard::from_bytes(&bytes).expect("what was encoded decodes");
-                    self.hosts[to].machine.on_sync(now, id_of(from), message);
-                    self.carry_out(to);
-                }
-                Run::Stopped => {
-                    let later = now + self.config.period;
-                    self.schedule(later, Happening::Sync { to, from, bytes });
-                }
-                Run::Dead => {}
-            },
+            Happening::Sync { to, from, bytes } => self.compare(to, from, bytes),
             Happening::Wake(place) => self.wake(place),
-            Happening::Resume(place) => self.resume(place),
+            Happening::Resume(place) => {
+                // It may have been woken, and stopped again.
+                if self.hosts[place].run == (Run::Stopped { until: now }) {
+                    self.resume(place);
+                }
+            }
+        }
+    }
+
+    /// A message of a comparison comes, if its receiver is still the one that shook hands.
+    fn compare(&mut self, to: MemberId, from: MemberId, bytes: Vec<u8>) {
+        let (now, place) = (self.now, place_of(to));
+        let Some(host) = self.hosts.get_mut(place).filter(|host| host.id == to) else { return };
+        match host.run {
+            Run::Up => {
+                let message: SyncMessage =
+                    postcard::from_bytes(&bytes).expect("what was encoded decodes");
+                host.machine.on_sync(now, from, message);
+                self.carry_out(place);
+            }
+            Run::Stopped { .. } => {
+                let later = now + self.config.period;
+                self.schedule(later, Happening::Sync { to, from, bytes });
+            }
+            Run::Dead => {}
         }
     }
 
@@ -260,9 +336,6 @@ impl World {
 
     /// The timer may be seen before or after what waits in the socket.
     fn resume(&mut self, place: usize) {
-        if self.hosts[place].run != Run::Stopped {
-            return;
-        }
         self.hosts[place].run = Run::Up;
         let timer_first = self.rng.chance(1, 2);
         if timer_first {
@@ -285,8 +358,10 @@ impl World {
             host.machine.on_persisted(now, durable);
             host.machine.flush(&mut effects);
         }
-        let incarnation = host.machine.incarnation();
-        assert!(incarnation >= host.spoken, "MEMBER: an incarnation fell");
+        let (id, incarnation) = (host.id, host.machine.incarnation());
+        if incarnation < host.spoken {
+            self.violations.push(format!("MEMBER: the incarnation of {id} fell"));
+        }
         host.spoken = incarnation;
         if let Some(at) = host.machine.deadline()
             && host.wake.is_none_or(|wake| at < wake)
@@ -300,10 +375,11 @@ impl World {
         for (to, message) in effects.syncs.drain(..) {
             let bytes = postcard::to_allocvec(&message).expect("a message always encodes");
             self.sent.sync_bytes += len_u64(bytes.len());
-            let to = len_usize(to.0 - 1);
-            if self.can_talk(place, to) {
+            let peer = self.hosts.get(place_of(to));
+            let same = peer.is_some_and(|peer| peer.cluster == self.hosts[place].cluster);
+            if same && self.can_talk(place, place_of(to)) {
                 let at = now + self.delay.1;
-                self.schedule(at, Happening::Sync { to, from: place, bytes });
+                self.schedule(at, Happening::Sync { to, from: id, bytes });
             }
         }
         self.events.extend(effects.events.drain(..).map(|event| (now, place, event)));
@@ -340,10 +416,17 @@ pub fn config() -> Config {
     Config::new(ClusterId(1))
 }
 
-/// The id of a member.
+/// The id of the first member at a place.
 #[must_use]
 pub fn id_of(place: usize) -> MemberId {
     MemberId(len_u64(place) + 1)
+}
+
+/// How far the ids of members that follow each other at one place are apart.
+const NEXT_OWNER: u64 = 1_000_000;
+
+fn place_of(id: MemberId) -> usize {
+    len_usize((id.0 - 1) % NEXT_OWNER)
 }
 
 fn address_of(place: usize) -> SocketAddr {

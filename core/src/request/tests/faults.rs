@@ -66,7 +66,7 @@ fn a_member_that_comes_back_is_asked_again() {
     one.run(SECOND);
     assert_eq!(one.sent(), []);
     one.around.conns.insert(A, ConnId(20));
-    one.machine.on_change(one.now);
+    one.machine.on_change();
     one.drive();
     let sent = one.sent();
     let [(ConnId(20), Part::Ask(sent))] = &sent[..] else { panic!("{sent:?}") };

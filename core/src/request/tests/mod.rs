@@ -35,6 +35,8 @@ struct Around {
     /// Who is in line for every key, and for every partition.
     line: Vec<MemberId>,
     leader: Option<MemberId>,
+    /// Those that were never connected.
+    strange: Vec<MemberId>,
 }
 
 impl Around {
@@ -42,7 +44,7 @@ impl Around {
     fn new(me: MemberId, line: &[MemberId]) -> Self {
         let others = line.iter().filter(|&&member| member != me);
         let conns = others.map(|&member| (member, ConnId(member.0))).collect();
-        Self { me, conns, line: line.to_vec(), leader: None }
+        Self { me, conns, line: line.to_vec(), leader: None, strange: Vec::new() }
     }
 }
 
@@ -52,6 +54,9 @@ impl Reach for Around {
             return Some(Via::Local);
         }
         self.conns.get(&member).map(|&conn| Via::Conn(conn))
+    }
+    fn was_reached(&self, member: MemberId) -> bool {
+        !self.strange.contains(&member)
     }
     fn owners(&self, _key: &[u8], count: usize) -> Vec<MemberId> {
         self.line.iter().take(count).copied().collect()

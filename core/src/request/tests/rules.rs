@@ -141,6 +141,38 @@ fn who_cannot_be_reached_is_passed_over() {
     assert_eq!((to, sent.skipped, sent.attempt), (B, vec![A], 1));
 }
 
+/// A node that has just begun is not connected to all: it waits for the owner before it passes it over.
+#[test]
+fn who_was_never_reached_is_waited_for() {
+    let mut one = One::new(&[A, B]);
+    let conn = one.around.conns.remove(&A).unwrap();
+    one.around.strange = vec![A];
+    one.ask(1, request(Kind::Once));
+    one.run(Duration::from_millis(499));
+    assert_eq!(one.sent(), []);
+    let mut patient = One { around: one.around.clone(), ..One::new(&[A, B]) };
+    patient.ask(1, request(Kind::Once));
+    patient.around.conns.insert(A, conn);
+    patient.machine.on_change();
+    patient.drive();
+    assert_eq!(patient.asked().0, A);
+
+    one.run(Duration::from_millis(1));
+    let (to, sent) = one.asked();
+    assert_eq!((to, sent.skipped), (B, vec![A]));
+
+    // Also when only the asked member knows of it.
+    let mut one = One::new(&[B]);
+    one.around.strange = vec![A];
+    one.ask(1, request(Kind::Once));
+    assert_eq!(one.asked().0, B);
+    one.comes(B, not_owner(Some(A))).unwrap();
+    one.around.conns.insert(A, conn);
+    one.machine.on_change();
+    one.drive();
+    assert_eq!(one.asked().0, A);
+}
+
 #[test]
 fn what_certainly_did_not_happen_says_why() {
     for (failure, waited) in [
@@ -176,7 +208,7 @@ fn a_request_without_anybody_to_handle_it_waits_for_one() {
     one.run(SECOND);
     assert_eq!(one.sent(), []);
     one.around = Around::new(ME, &[A]);
-    one.machine.on_change(one.now);
+    one.machine.on_change();
     one.drive();
     assert_eq!(one.asked().0, A);
 
