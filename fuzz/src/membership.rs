@@ -131,7 +131,8 @@ impl Play {
                 self.machine.on_sync(now, from, message);
             }
             11 => {
-                let millis = if u.ratio(1, 16)? { u.arbitrary()? } else { u.arbitrary::<u16>()?.into() };
+                let millis =
+                    if u.ratio(1, 16)? { u.arbitrary()? } else { u.arbitrary::<u16>()?.into() };
                 self.now = now + Duration::from_millis(millis);
             }
             12 | 13 => {
@@ -139,14 +140,13 @@ impl Play {
                 self.machine.on_wakeup(self.now);
             }
             14 => self.persisted(),
-            _ => match u.int_in_range(0..=3)? {
+            _ => match u.int_in_range(0..=2)? {
                 0 => self.machine.join(now, &[address(u.int_in_range(0..=80)?)]),
                 1 => self.machine.leave(now),
-                2 => {
+                _ => {
                     let said = profile(1, u.arbitrary()?);
                     self.machine.update_profile(now, said).expect("an honest profile");
                 }
-                _ => self.machine.on_persisted(now, incarnation(u)?),
             },
         }
         Ok(())
@@ -208,7 +208,10 @@ impl Play {
         self.incarnation = incarnation;
         let silent = effects.datagrams.is_empty() && effects.syncs.is_empty();
         assert!(self.speaks || silent, "nothing leaves before the first incarnation is durable");
-        assert!(effects.datagrams.len() + effects.syncs.len() <= OUTPUTS_MAX, "outputs are bounded");
+        assert!(
+            effects.datagrams.len() + effects.syncs.len() <= OUTPUTS_MAX,
+            "outputs are bounded"
+        );
         for (to, bytes) in &effects.datagrams {
             assert!(to.port() != 0, "nobody can be reached there");
             assert!(bytes.len() + AUTHENTICATION_BYTES <= self.config.datagram_bytes, "too long");

@@ -370,7 +370,15 @@ fn timers(rng: &mut Rng) -> Timers {
 fn limits(theme: Theme, rng: &mut Rng) -> Limits {
     let mut limits = Limits::default();
     let all = rng.chance(1, 5) || matches!(theme, Theme::Snapshots);
-    if !all && rng.chance(1, 5) {
+    if !all && !matches!(theme, Theme::Resets) && rng.chance(1, 5) {
+        return limits;
+    }
+    if matches!(theme, Theme::Resets) {
+        // Much is on its way, and little is kept of what was sent.
+        limits.log_bytes = *pick(rng, &[12 << 10, 16 << 10]);
+        limits.segment_bytes = 3 << 10;
+        limits.log_tail_bytes = *pick(rng, &[0, 1 << 10]);
+        limits.chunk_bytes = *pick(rng, &[4 << 10, 32 << 10]);
         return limits;
     }
     log_limits(rng, all, &mut limits);
@@ -547,6 +555,9 @@ enum Theme {
     Changes,
     /// Members that are back before the slow stores of others have answered them.
     Restarts,
+    /// Connections that break while a slow disk has not yet confirmed what came over them, and leaders that cut their logs
+    /// meanwhile: a snapshot ends inside of the log that it comes to.
+    Resets,
 }
 
 impl Theme {
@@ -556,6 +567,7 @@ impl Theme {
             2 => Self::Deposed,
             3 => Self::Changes,
             4 => Self::Restarts,
+            5 => Self::Resets,
             _ => Self::Any,
         }
     }
@@ -569,6 +581,7 @@ impl Theme {
             Self::Deposed => vec![Kind::Island, Kind::Pause],
             Self::Changes => vec![Kind::Reshape, Kind::Reshape, Kind::Island, Kind::Crash],
             Self::Restarts => vec![Kind::Blink, Kind::Blink, Kind::Crawl],
+            Self::Resets => vec![Kind::Crawl, Kind::Slow, Kind::Reset, Kind::Reset, Kind::Reset],
         }
     }
 }
@@ -586,7 +599,10 @@ fn faults(plan: &Plan, theme: Theme, rng: &mut Rng) -> Vec<Scheduled> {
     // Some clusters are founded in peace, others by members that die meanwhile.
     let mut at = if rng.chance(1, 2) { 0 } else { 5 * SECOND };
     let mut more = if rng.chance(1, 6) { births(plan, rng) } else { Vec::new() };
-    let gap = *pick(rng, &[SECOND / 2, SECOND, 3 * SECOND, 8 * SECOND]);
+    let mut gap = *pick(rng, &[SECOND / 2, SECOND, 3 * SECOND, 8 * SECOND]);
+    if matches!(theme, Theme::Resets) {
+        gap = SECOND / 8;
+    }
     while !kinds.is_empty() {
         at += rng.below(2 * gap) + 10 * MS;
         if at >= end {

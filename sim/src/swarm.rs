@@ -204,12 +204,17 @@ fn run_world(plan: &Plan, options: &Options) -> (Report, Weak<Sim>) {
     }));
     let buried = panics::catch(AssertUnwindSafe(|| bury(&runtime, &remains)));
     buried.expect("what is killed does nothing any more");
+    let remains = lock(&remains);
+    // What a check has noticed before an assertion failed in the same turn says more than that.
+    let noticed = || remains.sim.as_ref().and_then(|sim| sim.violation(None));
     let mut failure = match result {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
-        Err(panic) => Some(Failure { class: Class::Crash, problem: panic }),
+        Err(panic) => match noticed() {
+            Some(violation) => Some(broken(violation)),
+            None => Some(Failure { class: Class::Crash, problem: panic }),
+        },
     };
-    let remains = lock(&remains);
     let history = remains.recorder.history();
     let counts = remains.recorder.counts();
     let mut unjudged = Vec::new();

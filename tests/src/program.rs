@@ -127,18 +127,20 @@ impl Program {
         })
     }
 
-    /// Waits until so many lines of stdout contain `needle`.
+    /// Waits until stdout has a line with `needle` after the first one with `mark`.
     ///
     /// # Panics
     /// When the process ends first, or [`PATIENCE`] does.
-    pub fn wait_lines(&self, needle: &str, count: usize) {
+    pub fn wait_line_after(&self, mark: &str, needle: &str) {
         let found = self.wait(PATIENCE, |seen| {
             let text = String::from_utf8_lossy(&seen.stdout);
-            let lines = text.lines().filter(|line| line.contains(needle)).count();
-            (lines >= count || seen.is_over()).then_some(lines >= count)
+            let mut after = text.lines().skip_while(|line| !line.contains(mark));
+            let found = after.any(|line| line.contains(needle));
+            (found || seen.is_over()).then_some(found)
         });
         let what = &self.what;
-        assert!(found == Some(true), "{what}: not {count} lines \"{needle}\":\n{}", self.output());
+        let output = || self.output();
+        assert!(found == Some(true), "{what}: no \"{needle}\" after \"{mark}\":\n{}", output());
     }
 
     /// Waits for the end.

@@ -408,7 +408,8 @@ fn comparisons() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn requests() -> impl Strategy<Value = Message> {
+/// Boxed: a strategy that holds all of these by value does not fit on a test's stack.
+fn requests() -> BoxedStrategy<Message> {
     let way = || prop_oneof![Just(Way::Up), Just(Way::Down), Just(Way::Both)];
     let headers = || vec((text(), data()), 0..3);
     let streams = move || vec((text(), way()), 0..3);
@@ -452,8 +453,8 @@ fn requests() -> impl Strategy<Value = Message> {
         };
     let part =
         prop_oneof![
-            ask.prop_map(|ask| Part::Ask(Box::new(ask))),
-            (number(), result).prop_map(|(number, result)| Part::Answer { number, result }),
+            ask.prop_map(|ask| Part::Ask(Box::new(ask))).boxed(),
+            (number(), result).prop_map(|(number, result)| Part::Answer { number, result }).boxed(),
             number().prop_map(|number| Part::Cancel { number }),
             (of(), number(), data(), any::<bool>())
                 .prop_map(|(of, offset, data, last)| Part::Data { of, offset, data, last }),
@@ -466,6 +467,7 @@ fn requests() -> impl Strategy<Value = Message> {
         1 => number().prop_map(|upto| Message::RequestsSent { upto }),
         1 => (of(), number()).prop_map(|(of, upto)| Message::StreamCredit { of, upto }),
     ]
+    .boxed()
 }
 
 /// Any small message.

@@ -276,13 +276,29 @@ fn r22_sees_a_promise_of_a_replica_that_is_not_there() {
     assert_eq!(check(&oracle), Some("R22"), "its disk was emptied");
 }
 
+/// Who has left may come back on its directory, on its machine.
 #[test]
-fn r22_sees_a_member_that_has_left_start_again() {
+fn r22_sees_a_member_in_two_places() {
     let mut oracle = cluster();
     oracle.on_left(3);
-    assert_eq!(oracle.violation(), None);
     oracle.on_started(3, MemberId(4));
+    assert_eq!(oracle.violation(), None);
+    oracle.on_started(2, MemberId(4));
     assert_eq!(check(&oracle), Some("R22"));
+}
+
+#[test]
+fn recover_sees_a_state_that_is_forgotten_before_the_log_says_so() {
+    let forget = StoreTask::Drop { group: G };
+    let mut oracle = cluster();
+    append(&mut oracle, 2, 2, vec![Record::Dropped { group: G }]);
+    oracle.on_task(2, &forget);
+    assert_eq!(oracle.violation(), None);
+
+    let mut oracle = cluster();
+    oracle.on_append(2, &batch(2, vec![Record::Dropped { group: G }]));
+    oracle.on_task(2, &forget);
+    assert_eq!(check(&oracle), Some("RECOVER"), "written, but not durable");
 }
 
 /// One of three disks may be lost, and no second one until another replica has taken the place of the first.
