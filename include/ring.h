@@ -134,6 +134,42 @@
 #define RING_EV_LEFT 8
 
 /**
+ * What the node thinks of another member of the cluster, `a`, has changed; `b` says how: RING_MEMBER_JOINED
+ * and its like. `data` is the member's name.
+ */
+#define RING_EV_STATE 9
+
+/**
+ * The member is there: for the first time, or again.
+ */
+#define RING_MEMBER_JOINED 1
+
+/**
+ * It does not answer somebody. It may still refute that.
+ */
+#define RING_MEMBER_SUSPECT 2
+
+/**
+ * It was a suspect, and has answered.
+ */
+#define RING_MEMBER_RECOVERED 3
+
+/**
+ * It is dead: it did not answer in time.
+ */
+#define RING_MEMBER_FAILED 4
+
+/**
+ * It left, or was let go.
+ */
+#define RING_MEMBER_LEFT 5
+
+/**
+ * It was started again, unnoticed, or says something else of itself.
+ */
+#define RING_MEMBER_UPDATED 6
+
+/**
  * A client: it joins, routes and calls, and owns nothing.
  */
 #define RING_CLIENT 1
@@ -196,7 +232,8 @@
 #define RING_OP_OWNERS 8
 
 /**
- * Who is registered. DONE: `data` is a JSON array of objects, `b` their number. Ends as RING_OP_OWNERS does.
+ * Who is registered, and what is thought of them. DONE: `data` is a JSON array of objects (id, name, address, weight,
+ * standing, state, tags), `b` their number. Ends as RING_OP_OWNERS does.
  */
 #define RING_OP_MEMBERS 9
 

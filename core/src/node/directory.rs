@@ -61,7 +61,7 @@ impl Node {
     fn forget_guests(&mut self) {
         let (links, table) = (&self.links, &self.table);
         let is_listed = |id: MemberId| table.as_ref().is_some_and(|t| t.member(id).is_some());
-        self.guests.retain(|&id, _| links.has_conn(id) && !is_listed(id));
+        self.guests.retain(|&id, _| links.has_conn(id));
         if table.is_some() {
             self.boots.retain(|&id, _| !id.is_joiner() || links.has_conn(id) || is_listed(id));
         }
@@ -552,7 +552,12 @@ impl Node {
 
     /// What a member that asks to be registered said of itself in its handshake. None when that could not stand in
     /// the table: the table goes to everyone, and a name of the form that former members have must be nobody's.
-    fn registration(&mut self, id: MemberId, address: String, weight: u16) -> Option<Registration> {
+    pub(super) fn registration(
+        &mut self,
+        id: MemberId,
+        address: String,
+        weight: u16,
+    ) -> Option<Registration> {
         let (name, birth) = self.guests.get(&id).cloned().or_else(|| {
             let listed = self.table.as_ref().and_then(|table| table.member(id));
             let listed = listed.map(|listed| (listed.name.clone(), listed.birth));

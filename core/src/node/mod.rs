@@ -157,7 +157,7 @@ pub struct Node {
     next_own: u64,
     /// The call of its own whose answer the director waits for.
     own_asked: Option<RequestId>,
-    /// Members that are connected and not registered, as they called themselves: name and birth.
+    /// Members that are connected, as they called themselves: name and birth.
     guests: BTreeMap<MemberId, (String, u64)>,
     /// Groups whose state the store has yet to forget.
     dropping: BTreeSet<GroupId>,

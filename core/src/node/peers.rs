@@ -103,7 +103,8 @@ impl Node {
                 }
                 let is_listed =
                     self.table.as_ref().is_some_and(|table| table.member(who.member).is_some());
-                if !who.member.is_client() && !is_listed {
+                if !who.member.is_client() {
+                    // Also of one that is registered: it may be forgotten while the link is up, and ask again.
                     self.guests.insert(who.member, (who.name.clone(), who.birth));
                 }
                 if who.member.is_joiner() && !is_listed {

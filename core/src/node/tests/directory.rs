@@ -735,6 +735,20 @@ fn a_removed_replica_is_not_listened_to() {
     assert!(stands(next, term.next()));
 }
 
+/// A member that is forgotten while it is connected asks to be registered again over the link that it has.
+#[test]
+fn what_a_registered_member_called_itself_is_known_when_it_is_forgotten() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.run(Duration::from_secs(5));
+    let id = cluster.id(1);
+    let node = &mut cluster.members[0].node;
+    assert!(node.table.as_ref().is_some_and(|table| table.member(id).is_some()));
+    node.table.as_mut().unwrap().members.retain(|member| member.id != id);
+    let registration = node.registration(id, "m1".to_string(), 1).expect("it is known");
+    assert_eq!((registration.id, &*registration.name), (id, "m1"));
+}
+
 /// Members on ever new directories that are never registered are forgotten when they go.
 #[test]
 fn guests_are_forgotten() {
