@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ring_core::ids::MemberId;
-use ring_core::membership::{Incarnation, Membership};
+use ring_core::membership::{Incarnation, Membership, State};
 
 use super::{Oracle, name};
 
@@ -30,6 +30,8 @@ struct Known {
     incarnations: BTreeMap<MemberId, Incarnation>,
     digest: Option<u64>,
     alive: BTreeSet<MemberId>,
+    /// Somebody is suspected.
+    suspects: bool,
 }
 
 impl Oracle {
@@ -46,6 +48,7 @@ impl Oracle {
         let Some(gossip) = gossip else { return };
         let is_first = known.digest.is_none();
         known.digest = Some(gossip.digest());
+        known.suspects = gossip.known().any(|(_, _, state)| state == State::Suspect);
         let own = gossip.incarnation();
         let said = self.views.said.entry(me).or_default();
         if self.members[machine].lost {
@@ -104,6 +107,10 @@ impl Oracle {
             if known.alive != ids {
                 let alive = &known.alive;
                 return Some(format!("to {} {alive:?} are alive; {ids:?} are", name(*machine)));
+            }
+            // What began under faults must be over: its end is nothing that happened when all was well.
+            if known.suspects {
+                return Some(format!("{} suspects somebody", name(*machine)));
             }
             digests.extend(known.digest);
         }
