@@ -7,7 +7,7 @@
 //! 1. *A request ends exactly once*, at its deadline at the latest: the caller's table holds it from `request` until the
 //!    one [`Effect::Answered`]. Nothing durable is needed: a caller that crashes has nobody to answer.
 //! 2. *Sent once on one connection.* A part carries the place that it has in all that was sent on its connection
-//!    ([`Lane`](lanes)), and the receiver takes no place twice and none backwards. A connection that repeats or reorders
+//!    (`lanes.rs`), and the receiver takes no place twice and none backwards. A connection that repeats or reorders
 //!    messages therefore handles nothing twice, and one that loses them loses only what was lost.
 //! 3. *Handled, or certainly not.* Who was asked says [`Fault::NotOwner`], [`Fault::NoRoute`], [`Fault::Busy`] or
 //!    [`Fault::TooLarge`] before the handler is told, so that those mean "certainly not". A connection that is lost after a
