@@ -345,6 +345,8 @@ pub fn config() -> Config {
         members: vec![named("a"), named("b"), named("c")],
         shards: 2,
         limits: limits(),
+        // A placement takes milliseconds, and is not what is tried here.
+        watch_ring: false,
         ..Config::default()
     }
 }
