@@ -105,6 +105,17 @@ impl Layout<'_> {
         Membership { voters, outgoing: Vec::new(), learners, order: 0 }
     }
 
+    /// The voters of a group's first membership, the preferred leader first.
+    #[must_use]
+    pub fn voters(&self, group: GroupId) -> Vec<Replica> {
+        let mut voters = self.membership(group).voters;
+        let preferred = self.preferred_leader(group);
+        if let Some(place) = voters.iter().position(|voter| Some(voter.member) == preferred) {
+            voters.swap(0, place);
+        }
+        voters
+    }
+
     /// The member that should lead a group while it lives.
     #[must_use]
     pub fn preferred_leader(&self, group: GroupId) -> Option<MemberId> {

@@ -112,7 +112,7 @@ impl Node {
             Some(table) => table.members.clone(),
             None => {
                 let genesis = shared.genesis.get();
-                genesis.map(|genesis| Table::of_genesis(genesis).members).unwrap_or_default()
+                genesis.into_iter().flat_map(Registered::founders).collect()
             }
         };
         let peers = shared.peers.lock();

@@ -105,31 +105,34 @@ impl Assignment {
     }
 }
 
-impl Table {
-    /// The first table of a cluster: what its founders agreed on.
-    #[must_use]
-    pub fn of_genesis(genesis: &Genesis) -> Self {
-        let members = genesis.members.iter().map(|founder| Registered {
+impl Registered {
+    /// The founders of a cluster, as its first table has them.
+    pub fn founders(genesis: &Genesis) -> impl Iterator<Item = Self> + '_ {
+        genesis.members.iter().map(|founder| Self {
             id: founder.id,
             name: founder.name.clone(),
             address: founder.address.clone(),
             birth: founder.birth,
             weight: 1,
             standing: Standing::Active,
-        });
+        })
+    }
+}
+
+impl Table {
+    /// The first table of a cluster: what its founders agreed on.
+    #[must_use]
+    pub fn of_genesis(genesis: &Genesis) -> Self {
         let layout = genesis.layout();
         let groups = genesis.all_groups().map(|group| {
-            let Membership { mut voters, learners, .. } = layout.membership(group);
-            let preferred = layout.preferred_leader(group);
-            if let Some(place) = voters.iter().position(|v| Some(v.member) == preferred) {
-                voters.swap(0, place);
-            }
+            let voters = layout.voters(group);
+            let Membership { learners, .. } = layout.membership(group);
             Assignment { group, order: 0, voters, learners, retiring: Vec::new(), settled: true }
         });
         Self {
             version: 1,
             next_replica: genesis.next_replica(),
-            members: members.collect(),
+            members: Registered::founders(genesis).collect(),
             groups: groups.collect(),
         }
     }

@@ -45,6 +45,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Departure, Node};
 use crate::config::{Config, ConfigError};
+use crate::directory::Registered;
 use crate::ids::MemberId;
 use crate::io::{Event, MemberChange, Output, Peer};
 use crate::membership::{
@@ -185,8 +186,9 @@ impl Node {
             self.carry_out_gossip(effects);
         }
         if mem::take(&mut self.alive.is_due) {
-            self.count_alive();
-            self.tell_peers();
+            let registered = self.view().registered();
+            self.count_alive(&registered);
+            self.tell_peers(registered);
         }
     }
 
@@ -273,8 +275,7 @@ impl Node {
         self.links.conn_of(id).is_some()
     }
 
-    fn count_alive(&mut self) {
-        let registered = self.view().registered();
+    fn count_alive(&mut self, registered: &[Registered]) {
         let ids = registered.iter().map(|member| member.id);
         let mut members: Vec<MemberId> = ids.filter(|&id| self.is_alive(id)).collect();
         members.sort_unstable();
@@ -294,8 +295,8 @@ impl Node {
     }
 
     /// Tells the application what is different from what it was told.
-    fn tell_peers(&mut self) {
-        let registered = self.view().registered().into_iter().filter(|m| m.id != self.me);
+    fn tell_peers(&mut self, registered: Vec<Registered>) {
+        let registered = registered.into_iter().filter(|m| m.id != self.me);
         let registered: BTreeMap<MemberId, String> =
             registered.map(|member| (member.id, member.name)).collect();
         let gone: Vec<MemberId> =

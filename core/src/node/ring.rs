@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Node;
-use crate::directory::Table;
+use crate::directory::Registered;
 use crate::genesis::Genesis;
 use crate::ids::MemberId;
 use crate::io::Event;
@@ -92,11 +92,14 @@ impl Node {
     /// Those who can own keys, with their weights: registered, not on their way out, and alive as far as this node
     /// knows.
     fn alive_members(&self) -> Vec<(MemberId, u16)> {
-        let of = |table: &Table| table.active().filter(|&(id, _)| self.is_alive(id)).collect();
-        match (&self.table, &self.genesis) {
-            (Some(table), _) => of(table),
-            (None, Some(genesis)) => of(&Table::of_genesis(genesis)),
+        let mut able: Vec<(MemberId, u16)> = match (&self.table, &self.genesis) {
+            (Some(table), _) => table.active().collect(),
+            (None, Some(genesis)) => {
+                Registered::founders(genesis).map(|founder| (founder.id, founder.weight)).collect()
+            }
             (None, None) => Vec::new(),
-        }
+        };
+        able.retain(|&(id, _)| self.is_alive(id));
+        able
     }
 }

@@ -40,14 +40,7 @@ impl Reach for Reachable<'_> {
             return assignment.replicas().map(|replica| replica.member).collect();
         }
         let Some(genesis) = self.genesis else { return Vec::new() };
-        let mut members: Vec<MemberId> =
-            genesis.membership(group).voters.iter().map(|replica| replica.member).collect();
-        if let Some(preferred) = genesis.preferred_leader(group)
-            && let Some(place) = members.iter().position(|&member| member == preferred)
-        {
-            members.swap(0, place);
-        }
-        members
+        genesis.layout().voters(group).iter().map(|replica| replica.member).collect()
     }
 
     fn local_replica(&self, group: GroupId) -> Option<MemberId> {

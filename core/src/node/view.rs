@@ -53,9 +53,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn registered(&self) -> Vec<Registered> {
         let table = self.0.table.as_ref().map(|table| table.members.clone());
-        table.unwrap_or_else(|| {
-            self.genesis().map_or_else(Vec::new, |genesis| Table::of_genesis(genesis).members)
-        })
+        table.unwrap_or_else(|| self.genesis().into_iter().flat_map(Registered::founders).collect())
     }
 
     /// Members by id, with name and address.
