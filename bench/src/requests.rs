@@ -157,16 +157,15 @@ fn measure(
     let dir = Directory::new(&plan.data, "requests")?;
     let port = free_ports(1)?[0];
     let mut servers = Vec::new();
-    let mut serve = |kind: &str| -> Result<(), String> {
+    let serve = |kind: &str| -> Result<Server, String> {
         let own = std::env::current_exe().map_err(|e| e.to_string())?;
         let words = [own.display().to_string(), String::from(COMMAND), String::from(kind)];
         let words = [&words[..], &[port.to_string()]].concat();
-        servers.push(Server::spawn(kind, &words, dir.path())?);
-        Ok(())
+        Server::spawn(kind, &words, dir.path())
     };
     match system {
         System::Remote => {
-            serve("ring")?;
+            servers.push(serve("ring")?);
             let client = runtime.block_on(client(port))?;
             let seen = load(runtime, plan, &servers, Ring(client.clone()), bytes, in_flight);
             runtime.block_on(client.close()).map_err(|e| e.to_string())?;
@@ -179,20 +178,13 @@ fn measure(
             seen
         }
         System::Tcp => {
-            serve("tcp")?;
+            servers.push(serve("tcp")?);
             let tcp = runtime.block_on(Tcp::connect(port, in_flight))?;
             load(runtime, plan, &servers, tcp, bytes, in_flight)
         }
         System::Nats => {
             servers.push(nats::start(port, dir.path())?);
-            let mut serve = |kind: &str| -> Result<(), String> {
-                let own = std::env::current_exe().map_err(|e| e.to_string())?;
-                let words = [own.display().to_string(), String::from(COMMAND), String::from(kind)];
-                let words = [&words[..], &[port.to_string()]].concat();
-                servers.push(Server::spawn(kind, &words, dir.path())?);
-                Ok(())
-            };
-            serve("nats")?;
+            servers.push(serve("nats")?);
             let nats = runtime.block_on(nats::Nats::connect(port))?;
             load(runtime, plan, &servers, nats, bytes, in_flight)
         }

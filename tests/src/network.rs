@@ -24,6 +24,8 @@ impl Network {
     /// When there are more than a test needs.
     pub fn new(count: usize) -> Result<Self, String> {
         assert!(count < 100, "addresses end at 255, and names are short");
+        // Looked for before it is started, which must not fail.
+        Command::new("ip").arg("-V").output().map_err(|error| format!("ip: {error}"))?;
         let id = process::id();
         // Dropped, and with it what was made, when a later step fails.
         let network = Self { bridge: format!("ring{id}"), place: id % 256, count };
@@ -113,10 +115,6 @@ impl Drop for Network {
 fn ip(words: &str) -> Result<(), String> {
     let mut command = Command::new("ip");
     command.args(words.split_whitespace());
-    // Looked for before it is started, which must not fail.
-    if let Err(error) = Command::new("ip").arg("-V").output() {
-        return Err(format!("ip: {error}"));
-    }
     let exit = Program::spawn(command).wait_exit();
     match exit.code {
         Some(0) => Ok(()),
