@@ -136,7 +136,7 @@ impl Play {
         let plain = u.bytes(len)?.to_vec();
         let counter = host.sealer.introduction().next;
         let mut bytes = Vec::new();
-        host.sealer.seal(&plain, &mut bytes).expect("short, and one of few");
+        host.sealer.seal(counter, &plain, &mut bytes).expect("short, and one of few");
         let (start, keys) = (host.start, host.keys);
         self.sealed.push(Sealed { host: place, start, counter, keys, bytes, plain, opened: false });
         Ok(())
@@ -161,7 +161,7 @@ impl Play {
         match self.opener.open(self.now, &mut bytes) {
             Ok(opened) => {
                 assert_eq!(opened.from, id(one.host), "its sender");
-                assert_eq!(opened.plain, one.plain, "what was sealed");
+                assert_eq!((opened.counter, opened.plain), (one.counter, &*one.plain), "what was sealed");
                 assert!(expected, "neither too early nor of another start");
                 assert!(!one.opened, "at most once");
                 self.sealed[place].opened = true;

@@ -37,7 +37,7 @@ fn try_run(u: &mut Unstructured<'_>) -> Result<()> {
 /// The bodies of datagrams, as they are on the wire.
 #[derive(Serialize)]
 enum Body {
-    Ping { to: MemberId },
+    Ping { to: [u8; 4] },
     Ack { echo: u64 },
     AckProve { echo: u64 },
     PingFor { target: MemberId },
@@ -183,8 +183,8 @@ impl Play {
         let echo = place.map_or(0, |place| self.asked[place]);
         let member = MemberId(id(u)?);
         let body = match u.int_in_range(0..=10)? {
-            0 => Body::Ping { to: ME },
-            1 => Body::Ping { to: member },
+            0 => Body::Ping { to: whom(ME) },
+            1 => Body::Ping { to: whom(member) },
             2 => Body::Ack { echo },
             3 => Body::AckProve { echo },
             4 => Body::PingFor { target: member },
@@ -339,4 +339,10 @@ fn profile(member: u64, weight: u32) -> Profile {
         weight,
         tags: Vec::new(),
     }
+}
+
+/// The last 32 bits of an id.
+fn whom(member: MemberId) -> [u8; 4] {
+    let [a, b, c, d, ..] = member.0.to_le_bytes();
+    [a, b, c, d]
 }

@@ -60,8 +60,9 @@ pub struct Config {
     pub datagram_bytes: usize,
 }
 
-/// What the world adds to a datagram to seal it: room kept free in each.
-pub const AUTHENTICATION_BYTES: usize = 53;
+/// What the world adds to a datagram to protect it, at most: room kept free in each. A seal repeats what is in a
+/// [`Stamp`](super::Stamp), so that a datagram needs less room by that.
+pub const AUTHENTICATION_BYTES: usize = 7;
 /// Most seeds that are asked at once.
 pub const SEEDS_MAX: usize = 64;
 /// Most accusers that a suspicion names.

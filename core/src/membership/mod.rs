@@ -65,7 +65,7 @@ pub use effects::{Counters, Effects, Event, JoinFailure};
 pub use member::{
     Incarnation, Member, NAME_BYTES_MAX, PROFILE_BYTES_MAX, Profile, ProfileError, State, TAGS_MAX,
 };
-pub use wire::{SyncMessage, Update};
+pub use wire::{Stamp, SyncMessage, Update};
 
 use crate::config::ConfigError;
 use crate::ids::MemberId;

@@ -60,7 +60,7 @@ impl Membership {
         let timeout = rtt.map_or(self.config.ping_timeout, |rtt| {
             rtt.timeout().clamp(self.config.ping_timeout_min, self.config.ping_timeout)
         });
-        let seq = self.send(address, Some(target), Body::Ping { to: target }, &[]);
+        let seq = self.send(address, Some(target), Body::Ping { to: target.into() }, &[]);
         self.ask(t, seq, Some(target), Why::Probe);
         self.probe = Some(Probe {
             target,
@@ -84,7 +84,7 @@ impl Membership {
             probe.helpers += 1;
         }
         if let Some((address, _)) = self.reach(target) {
-            let seq = self.send(address, Some(target), Body::Ping { to: target }, &[]);
+            let seq = self.send(address, Some(target), Body::Ping { to: target.into() }, &[]);
             self.ask(t, seq, Some(target), Why::Probe);
         }
         probe.indirect = None;
@@ -110,7 +110,7 @@ impl Membership {
             self.learn(t, Claim::Suspect { member, incarnation, accusers }, Via::Own);
         }
         if let Some((address, _)) = self.reach(member) {
-            let seq = self.send(address, Some(member), Body::Ping { to: member }, &[]);
+            let seq = self.send(address, Some(member), Body::Ping { to: member.into() }, &[]);
             self.ask(t, seq, Some(member), Why::Other);
         }
     }
@@ -131,7 +131,7 @@ impl Membership {
         // Lifeguard: the nack must come before the one who asked gives up.
         let patience = self.config.probe_timeout - self.config.ping_timeout;
         let due = t + patience * 4 / 5;
-        let seq = self.send(address, Some(target), Body::Ping { to: target }, &[]);
+        let seq = self.send(address, Some(target), Body::Ping { to: target.into() }, &[]);
         self.ask(t, seq, Some(target), Why::Relay { origin: from, echo, due });
         self.relays.insert((due, seq));
     }

@@ -187,7 +187,7 @@ impl Membership {
     fn on_body(&mut self, t: Instant, from: SocketAddr, header: &Header, body: Body) {
         let (sender, seq) = (header.sender, header.seq);
         match body {
-            Body::Ping { to } if to != self.me => self.counters.misdirected += 1,
+            Body::Ping { to } if to != self.me.into() => self.counters.misdirected += 1,
             Body::Ping { .. } => {
                 let outdated = self.outdated(header);
                 self.send(from, Some(sender), Body::Ack { echo: seq }, outdated.as_slice());
@@ -247,7 +247,7 @@ impl Membership {
                 let seq = self.send_bare(from, Body::AckProve { echo }, &own);
                 self.ask(t, seq, Some(sender), Why::Other);
             }
-            Body::Ping { to } if to == self.me => {
+            Body::Ping { to } if to == self.me.into() => {
                 self.counters.unproven += 1;
                 let outdated = self.outdated(header);
                 let seq = self.send_bare(from, Body::AckProve { echo }, outdated.as_slice());
@@ -256,7 +256,7 @@ impl Membership {
             Body::Ping { .. } => self.counters.misdirected += 1,
             Body::PingFor { .. } | Body::Gossip | Body::Pull { .. } => {
                 self.counters.unproven += 1;
-                let seq = self.send_bare(from, Body::Ping { to: sender }, &[]);
+                let seq = self.send_bare(from, Body::Ping { to: sender.into() }, &[]);
                 self.ask(t, seq, Some(sender), Why::Other);
             }
             Body::Relayed { .. } | Body::Nack { .. } | Body::Foreign => self.counters.unproven += 1,

@@ -48,7 +48,7 @@ impl Membership {
     fn probe_the_dead(&mut self, t: Instant) {
         let Some(member) = self.table.next_grave(&mut self.rng) else { return };
         let Some((address, _)) = self.reach(member) else { return };
-        let seq = self.send(address, Some(member), Body::Ping { to: member }, &[]);
+        let seq = self.send(address, Some(member), Body::Ping { to: member.into() }, &[]);
         self.ask(t, seq, Some(member), Why::Other);
     }
 

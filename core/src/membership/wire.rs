@@ -1,13 +1,12 @@
 //! What members say to each other in datagrams, and over streams to compare their views.
 //!
 //! ```text
-//! cluster (8) | sender (8) | incarnation (8) | seq (8) | version (1) | body | updates...
+//! cluster (8) | sender (8) | seq (8) | incarnation (8) | version (1) | body | updates...
 //! ```
 //!
-//! The four numbers are little-endian. Body and updates are postcard. Sender, incarnation and seq together are never
-//! used twice, so that they can be the nonce of an authenticated encryption, and the cluster its associated data: a
-//! sealed datagram then needs 40 bytes more than body and updates. Everything is decoded before anything is
-//! believed.
+//! The four numbers are little-endian. Body and updates are postcard. What protects a datagram on its way names
+//! cluster, sender and seq itself, so it need not carry them twice ([`Stamp`]). Everything is decoded before anything
+//! is believed.
 
 use alloc::vec::Vec;
 
@@ -33,6 +32,53 @@ pub(crate) const BUCKETS: usize = 64;
 /// Most updates in one message of a comparison: far more than fit in its bytes.
 const RECORDS_MAX: usize = 1 << 15;
 
+/// The numbers that a datagram begins with and that its protection repeats: from whom it is, and which of the sender's
+/// it is. A sender's `seq` rises with each datagram that it makes in one run, and is below 2⁴⁰ for longer than a run
+/// lasts: it can be the nonce of an authenticated encryption whose key is of this run only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The sender.
+    pub sender: MemberId,
+    /// Which datagram of the sender.
+    pub seq: u64,
+}
+
+impl Stamp {
+    /// Bytes of a stamp.
+    pub const BYTES: usize = 24;
+
+    /// The stamp of a datagram, and what follows it. None: it is too short.
+    #[must_use]
+    pub fn split(datagram: &[u8]) -> Option<(Self, &[u8])> {
+        let (stamp, rest) = datagram.split_first_chunk::<{ Self::BYTES }>()?;
+        let [cluster, sender, seq] = words(stamp);
+        let stamp = Self { cluster: ClusterId(cluster), sender: MemberId(sender), seq };
+        Some((stamp, rest))
+    }
+
+    /// The datagram that [`split`](Self::split) took apart.
+    #[must_use]
+    pub fn join(&self, rest: &[u8]) -> Vec<u8> {
+        let mut datagram = Vec::with_capacity(Self::BYTES + rest.len());
+        for word in [self.cluster.0, self.sender.0, self.seq] {
+            datagram.extend_from_slice(&word.to_le_bytes());
+        }
+        datagram.extend_from_slice(rest);
+        datagram
+    }
+}
+
+/// Little-endian numbers.
+fn words<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    core::array::from_fn(|place| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[place * 8..place * 8 + 8]);
+        u64::from_le_bytes(word)
+    })
+}
+
 /// What each datagram begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -48,7 +94,7 @@ pub(crate) struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body {
     /// Are you there, `to`? Whoever else has its address now does not answer.
-    Ping { to: MemberId },
+    Ping { to: Whom },
     /// I am.
     Ack { echo: u64 },
     /// I am, and are you? I have no proof that you sent this now: answer with an `Ack`.
@@ -67,6 +113,18 @@ pub(crate) enum Body {
     Gossip,
     /// What do you know of this member?
     Pull { member: MemberId },
+}
+
+/// The last 32 bits of a member's id, little-endian. It is only to tell those apart who have one address one after the
+/// other; an answer names its sender in full, so one of the wrong member counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Whom([u8; 4]);
+
+impl From<MemberId> for Whom {
+    fn from(member: MemberId) -> Self {
+        let [a, b, c, d, ..] = member.0.to_le_bytes();
+        Self([a, b, c, d])
+    }
 }
 
 /// The place of `Join` among the bodies: read from datagrams that cannot be decoded any further.
@@ -361,16 +419,12 @@ impl Accusers {
 
 impl Header {
     fn read(bytes: &[u8; HEADER_BYTES]) -> Self {
-        let word = |place: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[place * 8..place * 8 + 8]);
-            u64::from_le_bytes(word)
-        };
+        let [cluster, sender, seq, incarnation] = words(bytes);
         Self {
-            cluster: ClusterId(word(0)),
-            sender: MemberId(word(1)),
-            incarnation: Incarnation(word(2)),
-            seq: word(3),
+            cluster: ClusterId(cluster),
+            sender: MemberId(sender),
+            incarnation: Incarnation(incarnation),
+            seq,
         }
     }
 }
@@ -385,7 +439,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(header: &Header, body: Body, limit: usize) -> Self {
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + BODY_BYTES_MAX);
-        for word in [header.cluster.0, header.sender.0, header.incarnation.0, header.seq] {
+        for word in [header.cluster.0, header.sender.0, header.seq, header.incarnation.0] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.push(VERSION);

@@ -4,7 +4,7 @@
 //!
 //! | | bytes |
 //! |---|---|
-//! | with keys | sealed ([`crate::security::datagram`]): nobody without the cluster's key reads or makes one |
+//! | with keys | sealed ([`crate::security::datagram`]): nobody without the cluster's key reads or makes one. What core made, but for its stamp, whose numbers the seal has, too |
 //! | without | CRC-32 of the cluster's name and what follows, little-endian; then what core made |
 //!
 //! The checksum finds what was damaged on its way, which UDP's own 16 bits do not find well enough for news that is
@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ring_core::ids::{Boot, ClusterId, MemberId};
-use ring_core::membership::AUTHENTICATION_BYTES;
+use ring_core::membership::{AUTHENTICATION_BYTES, Stamp};
 use ring_core::time::Instant;
 use ring_core::wire::message::Identity;
 use tokio::net::UdpSocket;
@@ -74,7 +74,7 @@ enum Guard {
     /// Nobody yet: the cluster is not known. Who has introduced itself meanwhile.
     Early { keys: DatagramKeys, met: BTreeMap<MemberId, Start> },
     /// Who has the cluster's key.
-    Sealed { opener: Box<Opener>, sealer: Box<Sealer> },
+    Sealed { cluster: ClusterId, opener: Box<Opener>, sealer: Box<Sealer> },
 }
 
 /// How often what happened.
@@ -142,7 +142,7 @@ impl Datagrams {
             let _ = opener.introduce(now, member, Introduction { start, next: 0 });
         }
         let sealer = Sealer::new(keys, cluster, self.me, self.start);
-        *guard = Guard::Sealed { opener: Box::new(opener), sealer: Box::new(sealer) };
+        *guard = Guard::Sealed { cluster, opener: Box::new(opener), sealer: Box::new(sealer) };
     }
 
     /// A member has said over a secured connection who it is. A client sends no datagrams.
@@ -207,8 +207,10 @@ impl Datagrams {
                 (*sum == checksum(name, plain)).then(|| plain.to_vec())
             }
             Guard::Early { .. } => None,
-            Guard::Sealed { opener, .. } => {
-                opener.open(now, datagram).ok().map(|opened| opened.plain.to_vec())
+            Guard::Sealed { cluster, opener, .. } => {
+                let opened = opener.open(now, datagram).ok()?;
+                let stamp = Stamp { cluster: *cluster, sender: opened.from, seq: opened.counter };
+                Some(stamp.join(opened.plain))
             }
         }
     }
@@ -222,7 +224,11 @@ impl Datagrams {
                 true
             }
             Guard::Early { .. } => false,
-            Guard::Sealed { sealer, .. } => sealer.seal(plain, out).is_ok(),
+            Guard::Sealed { cluster, sealer, .. } => {
+                let own = Stamp::split(plain)
+                    .filter(|(stamp, _)| stamp.cluster == *cluster && stamp.sender == self.me);
+                own.is_some_and(|(stamp, rest)| sealer.seal(stamp.seq, rest, out).is_ok())
+            }
         }
     }
 
@@ -345,7 +351,9 @@ const BATCH_MAX: usize = 64;
 const SUM_BYTES: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 
-const _: () = assert!(OVERHEAD_BYTES <= AUTHENTICATION_BYTES && SUM_BYTES <= AUTHENTICATION_BYTES);
+const _: () = assert!(
+    OVERHEAD_BYTES <= AUTHENTICATION_BYTES + Stamp::BYTES && SUM_BYTES <= AUTHENTICATION_BYTES
+);
 
 #[cfg(test)]
 mod tests {
@@ -382,6 +390,11 @@ mod tests {
 
     const NOW: Instant = Instant(0);
 
+    /// As core makes it.
+    fn made(cluster: ClusterId, sender: u64, seq: u64, rest: &[u8]) -> Vec<u8> {
+        Stamp { cluster, sender: MemberId(sender), seq }.join(rest)
+    }
+
     /// Whatever is changed on its way, and what another cluster sent, is dropped.
     #[test]
     fn without_keys_a_checksum_tells_clusters_apart() {
@@ -405,29 +418,37 @@ mod tests {
         let one = datagrams("ring", Some(&keys), 1, 3);
         let two = datagrams("ring", Some(&keys), 2, 1);
         let cluster = ClusterId(5);
+        let ping = made(cluster, 1, 5, b"ping");
         let mut bytes = Vec::new();
-        assert!(!one.close(b"early", &mut bytes) && bytes.is_empty(), "the cluster is unknown");
+        assert!(!one.close(&ping, &mut bytes) && bytes.is_empty(), "the cluster is unknown");
         one.begin(NOW, cluster);
-        let datagram = sealed(&one, b"ping");
+        let datagram = sealed(&one, &ping);
+        assert!(datagram.len() <= ping.len() + AUTHENTICATION_BYTES);
 
         assert_eq!(two.open(NOW, &mut datagram.clone()), None, "too early");
         two.introduce(NOW, &who(1, 3));
         two.begin(NOW, cluster);
-        assert_eq!(two.open(NOW, &mut datagram.clone()).as_deref(), Some(&b"ping"[..]));
+        assert_eq!(two.open(NOW, &mut datagram.clone()), Some(ping.clone()));
         assert_eq!(two.open(NOW, &mut datagram.clone()), None, "twice");
         two.introduce(NOW, &who(1, 3));
         assert_eq!(two.open(NOW, &mut datagram.clone()), None, "after another handshake");
 
-        let datagram = sealed(&two, b"pong");
+        let pong = made(cluster, 2, 1, b"pong");
+        let datagram = sealed(&two, &pong);
         assert_eq!(one.open(NOW, &mut datagram.clone()), None, "never introduced");
         one.introduce(NOW, &who(2, 1));
-        assert_eq!(one.open(NOW, &mut datagram.clone()).as_deref(), Some(&b"pong"[..]));
+        assert_eq!(one.open(NOW, &mut datagram.clone()), Some(pong));
 
-        let before = sealed(&one, b"of start 3");
+        let before = sealed(&one, &made(cluster, 1, 6, b"of start 3"));
         two.introduce(NOW, &who(1, 4));
         assert_eq!(two.open(NOW, &mut before.clone()), None, "it was started again");
         two.introduce(NOW, &who(1, 3));
         assert_eq!(two.open(NOW, &mut before.clone()), None, "and does not go back");
+
+        // What is not this member's, or was sealed before, is not sent.
+        for other in [ping, made(ClusterId(6), 1, 9, b"x"), made(cluster, 2, 9, b"x"), vec![0; 9]] {
+            assert!(!one.close(&other, &mut bytes) && bytes.is_empty(), "{other:?}");
+        }
     }
 
     /// Keys of another cluster are none.
@@ -436,14 +457,17 @@ mod tests {
         let one = datagrams("ring", Some(&keys()), 1, 1);
         let two = datagrams("ring", Some(&keys()), 1, 1);
         let plain = datagrams("ring", None, 1, 1);
+        let cluster = ClusterId(5);
         for datagrams in [&one, &two] {
             datagrams.introduce(NOW, &who(1, 1));
-            datagrams.begin(NOW, ClusterId(5));
+            datagrams.begin(NOW, cluster);
         }
-        let datagram = sealed(&one, b"ping");
+        let ping = made(cluster, 1, 1, b"ping");
+        let datagram = sealed(&one, &ping);
         assert_eq!(two.open(NOW, &mut datagram.clone()), None);
         assert_eq!(plain.open(NOW, &mut datagram.clone()), None);
-        assert_eq!(two.open(NOW, &mut sealed(&plain, b"ping")), None);
+        assert_eq!(two.open(NOW, &mut sealed(&plain, &ping)), None);
+        assert_eq!(one.open(NOW, &mut datagram.clone()), Some(ping));
     }
 
     /// A full queue drops and counts; nothing waits.

@@ -7,19 +7,20 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version of this format, 1 |
-//! | 4 | id of the key |
+//! | 1 | id of the key: its last 8 bits |
 //! | 8 | id of the sender |
-//! | 16 | the sender's start: its start counter, and a number drawn at it |
-//! | 8 | counter: each datagram of a start has its own |
+//! | 5 | counter: each datagram of a start has a greater one than those before |
 //! | n | what was sealed |
 //! | 16 | tag |
 //!
 //! Numbers are little-endian. AES-256-GCM (NIST SP 800-38D) under a key of the start's own: HKDF
-//! with SHA-256 (RFC 5869) over the cluster's key, with cluster, sender and start as `info`. The nonce
-//! is the counter. So a nonce is never used twice under one key, whatever all members of a cluster
-//! and all their starts do, and none of them needs to know of another: the one thing that AES-GCM
-//! asks for (SP 800-38D, 8.2.1, deterministic construction). The header and the cluster's id are
-//! associated data.
+//! with SHA-256 (RFC 5869) over the cluster's key, with cluster, sender and the sender's start (its
+//! start counter, and a number drawn at it) as `info`. The nonce is the counter, which comes with what
+//! is sealed and is refused unless it is greater than all before. So a nonce is never used twice under
+//! one key, whatever all members of a cluster and all their starts do, and none of them needs to know
+//! of another: the one thing that AES-GCM asks for (SP 800-38D, 8.2.1, deterministic construction).
+//! The header and the cluster's id are associated data. The start is not sent: who opens knows it from
+//! the introduction, and a datagram of another start is sealed with a key that it does not have.
 //!
 //! # Replay
 //!
@@ -70,9 +71,12 @@ pub const SENDERS_MAX: usize = 4096;
 /// A sender that was silent for so long, in seconds, gives its place to another when all are taken.
 pub const SILENCE_SECONDS: u64 = 600;
 
-const HEADER_BYTES: usize = 1 + 4 + 8 + 16 + 8;
+const COUNTER_BYTES: usize = 5;
+const HEADER_BYTES: usize = 1 + 1 + 8 + COUNTER_BYTES;
 const TAG_BYTES: usize = 16;
 const VERSION: u8 = 1;
+/// Counters are below this: enough for a thousand datagrams a second over 34 years of one start.
+const COUNTER_END: u64 = 1 << (8 * COUNTER_BYTES);
 
 /// Which start of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +98,7 @@ pub struct Introduction {
 
 /// Seals the datagrams of one start.
 pub struct Sealer {
-    key_id: u32,
+    key_id: u8,
     key: LessSafeKey,
     cluster: ClusterId,
     sender: MemberId,
@@ -107,8 +111,8 @@ pub struct Sealer {
 pub enum SealError {
     /// It would be longer than [`DATAGRAM_BYTES_MAX`].
     TooLong,
-    /// All counters of this start are used up.
-    Spent,
+    /// The counter is not greater than those before, or there is none so great.
+    Counter,
 }
 
 /// Opens the datagrams of all senders that were introduced.
@@ -123,7 +127,7 @@ struct Sender {
     start: Start,
     window: Window,
     /// Derived keys by id: as many as the cluster has keys, at most.
-    keys: Vec<(u32, LessSafeKey)>,
+    keys: Vec<(u8, LessSafeKey)>,
     /// When it was introduced or last heard.
     heard: Instant,
 }
@@ -133,6 +137,8 @@ struct Sender {
 pub struct Opened<'a> {
     /// Who sealed it.
     pub from: MemberId,
+    /// The counter that it was sealed with.
+    pub counter: u64,
     /// What was sealed.
     pub plain: &'a [u8],
 }
@@ -148,13 +154,12 @@ pub enum Dropped {
     UnknownKey,
     /// The sender was not introduced.
     UnknownSender,
-    /// Of another start than the one that was introduced.
-    OtherStart,
     /// It was opened before.
     Replayed,
     /// Sealed before the introduction, or so long ago that nobody knows whether it was opened.
     TooOld,
-    /// It was changed on the way, or made by somebody without the key, or for another cluster.
+    /// It was changed on the way, or made by somebody without the key, for another cluster, or in another start than
+    /// the one that was introduced.
     Forged,
 }
 
@@ -189,18 +194,19 @@ impl Sealer {
         self.key_id = key_id;
     }
 
-    /// Appends the sealed datagram to `out`.
+    /// Appends the sealed datagram to `out`. Its counter must be greater than those before.
     ///
     /// # Errors
     /// See [`SealError`].
-    pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+    pub fn seal(&mut self, counter: u64, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         if plain.len() > DATAGRAM_BYTES_MAX - OVERHEAD_BYTES {
             return Err(SealError::TooLong);
         }
-        let counter = self.next;
-        // The last counter is not used: the window's end is one past the greatest.
-        self.next = counter.checked_add(1).ok_or(SealError::Spent)?;
-        let header = Header { key: self.key_id, sender: self.sender, start: self.start, counter };
+        if !(self.next..COUNTER_END).contains(&counter) {
+            return Err(SealError::Counter);
+        }
+        self.next = counter + 1;
+        let header = Header { key: self.key_id, sender: self.sender, counter };
         let header = header.encode();
         let begin = out.len();
         out.extend_from_slice(&header);
@@ -306,14 +312,11 @@ impl Opener {
         let prk = self.keys.opening(header.key).ok_or(Dropped::UnknownKey)?;
         let from = header.sender;
         let sender = self.senders.get_mut(&from).ok_or(Dropped::UnknownSender)?;
-        if sender.start != header.start {
-            return Err(Dropped::OtherStart);
-        }
         sender.window.look(header.counter)?;
         let key = match sender.keys.iter().position(|(id, _)| *id == header.key) {
             Some(place) => &sender.keys[place].1,
             None => {
-                let key = derive(prk, self.cluster, from, header.start);
+                let key = derive(prk, self.cluster, from, sender.start);
                 sender.keys.push((header.key, key));
                 &sender.keys[sender.keys.len() - 1].1
             }
@@ -324,18 +327,17 @@ impl Opener {
         // Only now: who has no key must not move the window.
         sender.window.take(header.counter);
         sender.heard = now;
-        Ok(Opened { from, plain })
+        Ok(Opened { from, counter: header.counter, plain })
     }
 }
 
 impl Dropped {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Length,
         Self::Version,
         Self::UnknownKey,
         Self::UnknownSender,
-        Self::OtherStart,
         Self::Replayed,
         Self::TooOld,
         Self::Forged,
@@ -353,10 +355,11 @@ impl fmt::Display for Dropped {
             Self::Version => "of another version",
             Self::UnknownKey => "sealed with an unknown key",
             Self::UnknownSender => "of a sender who was not introduced",
-            Self::OtherStart => "of another start of its sender",
             Self::Replayed => "opened before",
             Self::TooOld => "too old",
-            Self::Forged => "not sealed with the cluster's key, or changed",
+            Self::Forged => {
+                "not sealed with the cluster's key in the sender's present start, or changed"
+            }
         })
     }
 }
@@ -369,7 +372,7 @@ impl fmt::Display for SealError {
             Self::TooLong => {
                 write!(f, "a datagram holds at most {} bytes", DATAGRAM_BYTES_MAX - OVERHEAD_BYTES)
             }
-            Self::Spent => write!(f, "this start has sealed all datagrams that it can"),
+            Self::Counter => write!(f, "a datagram's counter must be greater than those before"),
         }
     }
 }
@@ -410,9 +413,8 @@ impl fmt::Debug for Opener {
 }
 
 struct Header {
-    key: u32,
+    key: u8,
     sender: MemberId,
-    start: Start,
     counter: u64,
 }
 
@@ -420,27 +422,23 @@ impl Header {
     fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0] = VERSION;
-        bytes[1..5].copy_from_slice(&self.key.to_le_bytes());
-        bytes[5..13].copy_from_slice(&self.sender.0.to_le_bytes());
-        bytes[13..21].copy_from_slice(&self.start.counter.to_le_bytes());
-        bytes[21..29].copy_from_slice(&self.start.drawn.to_le_bytes());
-        bytes[29..37].copy_from_slice(&self.counter.to_le_bytes());
+        bytes[1] = self.key;
+        bytes[2..10].copy_from_slice(&self.sender.0.to_le_bytes());
+        bytes[10..].copy_from_slice(&self.counter.to_le_bytes()[..COUNTER_BYTES]);
         bytes
     }
 
     /// None: another version.
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let number = |from: usize| -> Option<u64> {
-            Some(u64::from_le_bytes(bytes.get(from..from + 8)?.try_into().ok()?))
-        };
         if bytes.first() != Some(&VERSION) {
             return None;
         }
+        let mut counter = [0; 8];
+        counter[..COUNTER_BYTES].copy_from_slice(bytes.get(10..HEADER_BYTES)?);
         Some(Self {
-            key: u32::from_le_bytes(bytes.get(1..5)?.try_into().ok()?),
-            sender: MemberId(number(5)?),
-            start: Start { counter: number(13)?, drawn: number(21)? },
-            counter: number(29)?,
+            key: *bytes.get(1)?,
+            sender: MemberId(u64::from_le_bytes(bytes.get(2..10)?.try_into().ok()?)),
+            counter: u64::from_le_bytes(counter),
         })
     }
 }

@@ -319,8 +319,8 @@ impl Report {
             }
         };
         aim(self.birth.is_some(), String::from("the new-born never agreed"));
-        let quiet = self.quiet.plain + self.quiet.sync;
-        aim(quiet <= 150.0, format!("quiet: {quiet:.0} plain bytes a member a period, aim 150"));
+        let quiet = self.quiet.sealed + self.quiet.sync;
+        aim(quiet <= 150.0, format!("quiet: {quiet:.0} sealed bytes a member a period, aim 150"));
         let suspected = mean(self.crashes.iter().map(|crash| crash.suspected));
         aim(suspected <= 2.0, format!("suspected after {suspected:.2} periods, aim 2 in the mean"));
         let known = self.crashes.iter().map(|crash| crash.known).fold(0.0, f64::max);

@@ -187,7 +187,7 @@ impl World {
         let durable = self.hosts.get(place).map_or(Incarnation::default(), |host| host.durable);
         let spoken = self.hosts.get(place).map_or(Incarnation::default(), |host| host.spoken);
         let profile = Profile {
-            name: format!("member-{}", id.0),
+            name: format!("member-{}", id.0 - FIRST_ID),
             datagram: address_of(place),
             stream: address_of(place),
             weight: 100,
@@ -419,14 +419,17 @@ pub fn config() -> Config {
 /// The id of the first member at a place.
 #[must_use]
 pub fn id_of(place: usize) -> MemberId {
-    MemberId(len_u64(place) + 1)
+    MemberId(FIRST_ID + len_u64(place))
 }
+
+/// Ids are as long as drawn ones: what they take in a datagram counts.
+const FIRST_ID: u64 = 0xA000_0000_0000_0001;
 
 /// How far the ids of members that follow each other at one place are apart.
 const NEXT_OWNER: u64 = 1_000_000;
 
 fn place_of(id: MemberId) -> usize {
-    len_usize((id.0 - 1) % NEXT_OWNER)
+    len_usize((id.0 - FIRST_ID) % NEXT_OWNER)
 }
 
 fn address_of(place: usize) -> SocketAddr {

@@ -61,7 +61,7 @@ fn update() -> impl Strategy<Value = Update> {
 
 fn body() -> impl Strategy<Value = Body> {
     (0..10, id(), any::<u64>()).prop_map(|(kind, id, echo)| match kind {
-        0 => Body::Ping { to: MemberId(id) },
+        0 => Body::Ping { to: MemberId(id).into() },
         1 => Body::Ack { echo },
         2 => Body::AckProve { echo },
         3 => Body::PingFor { target: MemberId(id) },
@@ -168,7 +168,7 @@ proptest! {
             incarnation = victim.machine.incarnation();
             for (_, bytes) in &effects.datagrams {
                 prop_assert!(bytes.len() <= 1360);
-                victim.asked.push(u64::from_le_bytes(bytes[24..32].try_into().unwrap()));
+                victim.asked.push(u64::from_le_bytes(bytes[16..24].try_into().unwrap()));
             }
             victim.persist = effects.persist.last().copied().or(victim.persist);
             for event in &effects.events {

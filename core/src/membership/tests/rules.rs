@@ -1,7 +1,9 @@
 //! One test a rule: a state, an input, what exactly comes out.
 
 use super::*;
-use crate::membership::wire::{Body, Claim, Header, SyncMessage, Update, VERSION, Writer, decode};
+use crate::membership::wire::{
+    Body, Claim, Header, SyncMessage, Update, VERSION, Whom, Writer, decode,
+};
 
 /// A member 1 that runs, and others played by the test.
 pub(super) struct Bench {
@@ -158,7 +160,7 @@ impl Bench {
         loop {
             self.wake();
             let ping = self.said().into_iter().find_map(|(_, header, body, _)| match body {
-                Body::Ping { to } => Some((to, header.seq)),
+                Body::Ping { to } => Some((member_of(to), header.seq)),
                 _ => None,
             });
             if let Some(ping) = ping {
@@ -201,7 +203,7 @@ fn a_member_is_silent_until_its_incarnation_is_durable() {
     let mut machine =
         Membership::new(config, MemberId(1), profile(1), restored, Rng::new(1), now).unwrap();
     machine.join(now, &[address(2)]);
-    let ping = datagram(CLUSTER, 2, life(1), 1, Body::Ping { to: MemberId(1) }, &[]);
+    let ping = datagram(CLUSTER, 2, life(1), 1, Body::Ping { to: MemberId(1).into() }, &[]);
     machine.on_datagram(now, address(2), &ping);
     let mut effects = Effects::default();
     machine.flush(&mut effects);
@@ -226,7 +228,7 @@ fn a_ping_is_answered_with_its_number() {
     let mut bench = Bench::among(&[2]);
     bench.machine.news = News::default();
     let seq = bench.seq(2) + 1;
-    bench.receive(2, life(1), Body::Ping { to: MemberId(1) }, &[]);
+    bench.receive(2, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
     let said = bench.said();
     let [(to, header, body, updates)] = &said[..] else { panic!("{said:?}") };
     assert_eq!((*to, *body, updates.len()), (address(2), Body::Ack { echo: seq }, 0));
@@ -247,7 +249,11 @@ fn a_probe_without_an_answer_goes_through_its_steps() {
     let helpers = said.iter().filter(|(.., body, _)| *body == Body::PingFor { target }).count();
     assert_eq!((helpers, said.len()), (3, 4));
     let (to, _, body, _) = &said[3];
-    assert_eq!((*to, *body), (address(target.0), Body::Ping { to: target }), "once more itself");
+    assert_eq!(
+        (*to, *body),
+        (address(target.0), Body::Ping { to: target.into() }),
+        "once more itself"
+    );
 
     bench.wake();
     assert_eq!(bench.now.since(begun), millis(750));
@@ -255,7 +261,7 @@ fn a_probe_without_an_answer_goes_through_its_steps() {
     assert_eq!(names(&effects.events), [("suspected", target.0)]);
     let [(to, bytes)] = &effects.datagrams[..] else { panic!("{effects:?}") };
     let (_, body, updates) = read(bytes);
-    assert_eq!((*to, body), (address(target.0), Body::Ping { to: target }));
+    assert_eq!((*to, body), (address(target.0), Body::Ping { to: target.into() }));
     assert_eq!(updates[0], suspect(target.0, life(1), &[1]));
 }
 
@@ -309,7 +315,8 @@ fn a_helper_pings_relays_and_says_when_there_was_no_answer() {
     let asked = bench.seq(2) + 1;
     bench.receive(2, life(1), Body::PingFor { target: MemberId(3) }, &[]);
     let said = bench.said();
-    let [(to, ping, Body::Ping { to: MemberId(3) }, _)] = &said[..] else { panic!("{said:?}") };
+    let [(to, ping, Body::Ping { to: whom }, _)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(*whom, MemberId(3).into());
     assert_eq!(*to, address(3));
 
     bench.pass(millis(400));
@@ -420,7 +427,7 @@ fn an_accused_member_refutes_with_a_greater_incarnation() {
     assert_eq!(effects.persist, [], "a restart begins above the whole life");
     assert_eq!(bench.machine.health(), 1, "it may have been slow");
 
-    bench.receive(2, life(1), Body::Ping { to: MemberId(1) }, &[dead(1, mine)]);
+    bench.receive(2, life(1), Body::Ping { to: MemberId(1).into() }, &[dead(1, mine)]);
     let said = bench.said();
     assert!(said[0].3.contains(&alive(1, mine.next())), "who accuses hears it: {said:?}");
     assert_eq!(bench.machine.incarnation(), mine.next(), "an old accusation needs no refutation");
@@ -450,7 +457,7 @@ fn a_suspect_is_told_whenever_it_is_talked_to() {
     bench.hear(2, &[suspect(3, life(1), &[2])]);
     bench.machine.news = News::default();
     for _ in 0..50 {
-        bench.receive(3, life(1), Body::Ping { to: MemberId(1) }, &[]);
+        bench.receive(3, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
         let said = bench.said();
         assert_eq!(said[0].3, [suspect(3, life(1), &[2])]);
     }
@@ -465,7 +472,7 @@ fn news_is_told_so_often_and_no_more() {
     bench.flush();
     let mut told = 0;
     for _ in 0..50 {
-        bench.receive(2, life(1), Body::Ping { to: MemberId(1) }, &[]);
+        bench.receive(2, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
         let said = bench.said();
         told += said[0].3.iter().filter(|update| **update == dead(9, life(4))).count();
     }
@@ -483,7 +490,7 @@ fn a_datagram_is_never_longer_than_its_bound() {
         bench.hear(2, &[update]);
     }
     bench.flush();
-    bench.receive(2, life(1), Body::Ping { to: MemberId(1) }, &[]);
+    bench.receive(2, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
     let effects = bench.flush();
     let (_, bytes) = &effects.datagrams[0];
     assert!(bytes.len() <= 1400 - AUTHENTICATION_BYTES && bytes.len() > 900, "{}", bytes.len());
@@ -549,7 +556,7 @@ fn a_departure_is_told_and_ends_in_silence() {
     assert_eq!(bench.machine.incarnation(), mine, "nothing to refute any more");
     bench.pass(secs(6));
     assert_eq!(names(&bench.events()), [("departed", 0)]);
-    bench.receive(2, life(1), Body::Ping { to: MemberId(1) }, &[]);
+    bench.receive(2, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
     assert_eq!((bench.flush(), bench.machine.deadline()), (Effects::default(), None));
 }
 
@@ -753,12 +760,18 @@ fn profiles_out_of_bounds_are_refused() {
     assert!(matches!(large, Err(ProfileError::TooLarge { len }) if len > PROFILE_BYTES_MAX));
 }
 
+/// Tests use few and small ids.
+fn member_of(whom: Whom) -> MemberId {
+    (0..1000).map(MemberId).find(|&id| Whom::from(id) == whom).expect("a small id")
+}
+
 /// Golden bytes: a protocol version is these bytes.
 #[test]
 fn datagrams_look_the_same_for_ever() {
-    let bytes = datagram(ClusterId(2), 3, Incarnation(4), 5, Body::Ping { to: MemberId(6) }, &[]);
-    let mut expected = [0; 35];
-    (expected[0], expected[8], expected[16], expected[24]) = (2, 3, 4, 5);
+    let bytes =
+        datagram(ClusterId(2), 3, Incarnation(4), 5, Body::Ping { to: MemberId(6).into() }, &[]);
+    let mut expected = [0; 38];
+    (expected[0], expected[8], expected[16], expected[24]) = (2, 3, 5, 4);
     (expected[32], expected[33], expected[34]) = (1, 0, 6);
     assert_eq!(bytes, expected);
 

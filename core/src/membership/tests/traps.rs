@@ -62,7 +62,7 @@ fn g3_an_accusation_against_a_stranger_is_passed_on_and_asked_about() {
     let [(to, _, body, _)] = &said[..] else { panic!("{said:?}") };
     assert_eq!((*to, *body), (address(2), Body::Pull { member: MemberId(9) }));
 
-    bench.receive(3, life(1), Body::Ping { to: MemberId(1) }, &[]);
+    bench.receive(3, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
     let said = bench.said();
     assert!(said[0].3.contains(&suspect(9, life(1), &[2])), "{said:?}");
     assert_eq!(bench.machine.present_len(), 3, "a name is no member");
@@ -99,7 +99,7 @@ fn g4_a_ghost_is_not_added_again() {
     bench.hear(2, &[suspect(3, life(1), &[2, 1])]);
     bench.pass(secs(6));
     bench.flush();
-    bench.receive(2, life(1), Body::Ping { to: MemberId(1) }, &[]);
+    bench.receive(2, life(1), Body::Ping { to: MemberId(1).into() }, &[]);
     let said = bench.said();
     assert!(said[0].3.contains(&dead(3, life(1))), "{said:?}");
 
@@ -118,10 +118,10 @@ fn g4_a_ghost_is_not_added_again() {
 #[test]
 fn g5_a_ping_for_the_former_owner_of_the_address_is_not_answered() {
     let mut bench = Bench::among(&[2]);
-    bench.receive(2, life(1), Body::Ping { to: MemberId(7) }, &[]);
+    bench.receive(2, life(1), Body::Ping { to: MemberId(7).into() }, &[]);
     assert_eq!((bench.said().len(), bench.machine.counters().misdirected), (0, 1));
     // Nor is one from a stranger.
-    bench.receive(3, life(1), Body::Ping { to: MemberId(7) }, &[]);
+    bench.receive(3, life(1), Body::Ping { to: MemberId(7).into() }, &[]);
     assert_eq!((bench.said().len(), bench.machine.counters().misdirected), (0, 2));
 }
 
@@ -183,7 +183,8 @@ fn g8_another_cluster_changes_nothing() {
     let mut bench = Bench::among(&[2]);
     let before = bench.machine.digest();
     let other = ClusterId(78);
-    for (seq, body) in [Body::Join, Body::Gossip, Body::Ping { to: MemberId(1) }].iter().enumerate()
+    for (seq, body) in
+        [Body::Join, Body::Gossip, Body::Ping { to: MemberId(1).into() }].iter().enumerate()
     {
         let seq = u64::try_from(seq).unwrap() + 5000;
         let bytes = datagram(other, 2, life(1), seq, *body, &[dead(2, life(1)), alive(9, life(1))]);
@@ -231,7 +232,7 @@ fn g10_a_wildcard_is_no_address() {
 fn x10_a_repeated_datagram_changes_nothing() {
     let mut bench = Bench::among(&[2, 3]);
     let news = [suspect(3, life(1), &[2])];
-    let bytes = datagram(CLUSTER, 2, life(1), 5000, Body::Ping { to: MemberId(1) }, &news);
+    let bytes = datagram(CLUSTER, 2, life(1), 5000, Body::Ping { to: MemberId(1).into() }, &news);
     bench.machine.on_datagram(bench.now, address(2), &bytes);
     bench.hear(3, &[alive(3, life(1).next())]);
     bench.flush();
@@ -255,7 +256,7 @@ fn x10_what_was_recorded_before_a_restart_changes_nothing() {
         for body in [
             Body::Join,
             Body::Gossip,
-            Body::Ping { to: MemberId(1) },
+            Body::Ping { to: MemberId(1).into() },
             Body::Ack { echo: seq },
             Body::AckProve { echo: seq },
             Body::PingFor { target: MemberId(3) },

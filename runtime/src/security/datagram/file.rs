@@ -21,7 +21,7 @@ pub enum KeyFileError {
     Line(usize),
     /// There must be exactly one key that seals.
     Sealing,
-    /// Two keys have this id.
+    /// Two keys have this id, or ids of which a datagram shows the same: the last eight bits.
     Twice(u32),
     /// More than [`KEYS_MAX`] keys.
     Many,
@@ -68,13 +68,13 @@ impl DatagramKeys {
         Ok(Self { keys })
     }
 
-    pub(super) fn sealing(&self) -> (u32, &Prk) {
+    pub(super) fn sealing(&self) -> (u8, &Prk) {
         let (id, prk) = &self.keys[0];
-        (*id, prk)
+        (short(*id), prk)
     }
 
-    pub(super) fn opening(&self, id: u32) -> Option<&Prk> {
-        self.keys.iter().find(|(known, _)| *known == id).map(|(_, prk)| prk)
+    pub(super) fn opening(&self, id: u8) -> Option<&Prk> {
+        self.keys.iter().find(|(known, _)| short(*known) == id).map(|(_, prk)| prk)
     }
 }
 
@@ -94,7 +94,9 @@ impl fmt::Display for KeyFileError {
                  digits"
             ),
             Self::Sealing => write!(f, "exactly one key must be there that seals"),
-            Self::Twice(id) => write!(f, "two keys have the id {id}"),
+            Self::Twice(id) => {
+                write!(f, "two keys have the id {id}, or ids that differ by a multiple of 256")
+            }
             Self::Many => write!(f, "at most {KEYS_MAX} keys may be there"),
             Self::Random => write!(f, "the system gave no random number"),
         }
@@ -148,7 +150,7 @@ fn parse(text: &str) -> Result<Vec<Line>, KeyFileError> {
             continue;
         }
         let line = parse_line(text).ok_or(KeyFileError::Line(number))?;
-        if lines.iter().any(|known| known.id == line.id) {
+        if lines.iter().any(|known| short(known.id) == short(line.id)) {
             return Err(KeyFileError::Twice(line.id));
         }
         if lines.len() == KEYS_MAX {
@@ -200,6 +202,11 @@ fn draw() -> Result<[u8; 32], KeyFileError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|_| KeyFileError::Random)?;
     Ok(secret)
+}
+
+/// What a datagram shows of a key's id.
+fn short(id: u32) -> u8 {
+    id.to_le_bytes()[0]
 }
 
 /// The most keys in a file.
