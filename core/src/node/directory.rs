@@ -456,6 +456,10 @@ impl Node {
 
     /// The groups that this member leads take the next step of their orders.
     fn follow_orders(&mut self, now: Instant) {
+        let span = self.config.timers.election_max;
+        for group in self.groups.values_mut() {
+            group.note_commit(now, span);
+        }
         let Some(table) = &self.table else { return };
         let mut settled = Vec::new();
         let mut steps: Vec<Assignment> = Vec::new();
@@ -477,7 +481,7 @@ impl Node {
                 let present = group.raft.membership().clone();
                 let is_ready = |replica| {
                     replica == group.raft.id()
-                        || (group.raft.has_caught_up(replica) && group.raft.hears(now, replica))
+                        || (group.has_caught_up(replica) && group.raft.hears(now, replica))
                 };
                 let (Step::Learn(next) | Step::Switch(next)) =
                     assignment.next_step(&present, is_ready)

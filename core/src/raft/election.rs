@@ -12,10 +12,22 @@ impl Raft {
     pub(super) fn on_election_timeout(&mut self, now: Instant, fx: &mut Effects) {
         self.reset_election_deadline(now);
         // Who is no voter never stands: a learner, or a replica that was removed.
-        if !self.is_voter() {
+        if self.as_candidate().is_none() {
             return;
         }
         self.become_pre_candidate(now, fx);
+    }
+
+    /// This replica, if it may stand: as a voter of the membership in force, or of an earlier one as long as it does not
+    /// know a later one to be committed. It may be the only one that has that later one, and then nobody else can be elected: the
+    /// rest need its vote, and its log is ahead of theirs (dissertation 4.2.2, figure 4.6). Whom it asks, and whose votes
+    /// count, says the membership in force.
+    fn as_candidate(&self) -> Option<Replica> {
+        let mut memberships = self.log.memberships_since(self.commit);
+        memberships.find_map(|membership| {
+            let mut voters = membership.voters.iter().chain(&membership.outgoing);
+            voters.find(|voter| voter.id == self.id).copied()
+        })
     }
 
     /// A replica that should lead stands a little before the others would, when nobody leads yet. Where somebody
@@ -170,7 +182,7 @@ impl Raft {
             transfer: None,
         });
         self.receiving = None;
-        self.leader = self.membership().replicas().into_iter().find(|r| r.id == self.id);
+        self.leader = self.as_candidate();
         self.heard = None;
         fx.leader_changed = true;
         self.rebuild_progress(now, fx);
@@ -215,15 +227,14 @@ impl Raft {
             && !self.membership().is_joint()
             && self.commit >= leader.term_start
             && self.membership().voters.iter().any(|voter| voter.id == to)
-            && leader.progress.get(&to).is_some_and(|progress| progress.matched >= self.commit)
+            && self.holds(to, self.commit)
     }
 
-    /// True when this replica leads and the other has, as far as is known, everything that is committed.
+    /// True when this replica leads and the other has, as far as is known, its log up to this index.
     #[must_use]
-    pub fn has_caught_up(&self, replica: ReplicaId) -> bool {
+    pub fn holds(&self, replica: ReplicaId, upto: LogIndex) -> bool {
         let State::Leader(leader) = &self.state else { return false };
-        let progress = leader.progress.get(&replica);
-        progress.is_some_and(|progress| progress.matched >= self.commit)
+        leader.progress.get(&replica).is_some_and(|progress| progress.matched >= upto)
     }
 
     /// True when this replica leads, and the other is itself or was heard of within the time in which a leader must
@@ -257,7 +268,7 @@ impl Raft {
 
     pub(super) fn on_timeout_now(&mut self, now: Instant, sender: Replica, fx: &mut Effects) {
         let from_leader = self.leader.is_some_and(|leader| leader.id == sender.id);
-        if from_leader && !self.is_leader() && self.is_voter() {
+        if from_leader && !self.is_leader() && self.as_candidate().is_some() {
             self.become_candidate(now, true, fx);
         }
     }

@@ -116,6 +116,14 @@ impl Log {
         self.memberships.back().expect("never empty").0
     }
 
+    /// The memberships that may be in force for all that is known when this index is committed: the last one up to it, and
+    /// those after it.
+    pub(super) fn memberships_since(&self, commit: LogIndex) -> impl Iterator<Item = &Membership> {
+        let later = self.memberships.iter().skip(1).map(|(at, _)| *at).chain([LogIndex(u64::MAX)]);
+        let spans = self.memberships.iter().zip(later);
+        spans.filter(move |(_, next)| *next > commit).map(|((_, membership), _)| membership)
+    }
+
     /// Copies (cheaply) the entries `from..=to`, as many as fit but at least one.
     #[must_use]
     pub fn slice(&self, from: LogIndex, to: LogIndex, count: usize, bytes: usize) -> Vec<Entry> {

@@ -4,8 +4,8 @@
 //! | check | what must hold |
 //! |---|---|
 //! | TABLE | one content a version, whoever holds it; a node's version never falls within a life; a replica id has one owner |
-//! | ORDER | a group's committed memberships never follow an older order than before; the newest table names every replica of a committed membership, and of that of the leader of the highest term; who drops a replica, or leaves, is in no committed membership; no replica is made twice |
-//! | READY | a voter that an order brings in holds what was applied before the voters change |
+//! | ORDER | a group's committed memberships never follow an older order than before; the newest table names every replica of a committed membership, and of that of the leader of the highest term; who drops a replica is in no committed membership, who leaves in none but as a learner that was never made; no replica is made twice |
+//! | READY | a voter that an order brings in was a learner, and holds what was applied when it became one, before the voters change |
 //! | R22 | a replica promises nothing that its member's log does not have, and none that was dropped ever promises again |
 //!
 //! A table is known from the moment when any node has it, a committed membership from the moment when any replica knows
@@ -35,6 +35,8 @@ pub(super) struct Directory {
     gone: BTreeSet<(GroupId, ReplicaId)>,
     /// The newest membership that any replica knows to be committed, and where.
     committed: BTreeMap<GroupId, (LogIndex, Membership)>,
+    /// What was applied when a replica became a learner in a leader's log.
+    learned: BTreeMap<(GroupId, ReplicaId), LogIndex>,
     /// The order of the last membership that was applied.
     orders: BTreeMap<GroupId, u64>,
 }
@@ -299,19 +301,28 @@ impl Oracle {
         }
         let Some(facts) = self.groups.get(&group) else { return };
         let leads = facts.leaders.get(&entry.term) == Some(&self.id_of(member));
-        if !leads || !shape.is_joint() || shape.order <= before {
+        if !leads {
             return;
         }
         let applied = self.applied(group);
+        for learner in &shape.learners {
+            self.directory.learned.entry((group, learner.id)).or_insert(applied);
+        }
+        if !shape.is_joint() || shape.order <= before {
+            return;
+        }
+        let must_hold = |voter: &Replica| {
+            self.directory.learned.get(&(group, voter.id)).copied().unwrap_or(applied)
+        };
         let new = shape.voters.iter().filter(|voter| !shape.outgoing.contains(voter));
         let late = new.filter(|voter| {
             let mirror = self.mirror_of(group, voter);
-            mirror.is_none_or(|mirror| mirror.last() < applied)
+            mirror.is_none_or(|mirror| mirror.last() < must_hold(voter))
         });
         let late: Vec<&Replica> = late.collect();
         if !late.is_empty() {
             let problem = format!(
-                "{}: {group} {}: {late:?} become voters without {applied}, which is applied",
+                "{}: {group} {}: {late:?} become voters without what was applied when they became learners",
                 name(member),
                 entry.index
             );
@@ -319,11 +330,17 @@ impl Oracle {
         }
     }
 
-    /// A member says that it may be closed for good.
+    /// A member says that it may be closed for good. One that did not know that it was registered may be named as a
+    /// learner that it never made: nothing of that can count, and the cluster takes it for lost.
     pub fn on_left(&mut self, machine: usize) {
         let id = self.id_of(machine);
+        let made = &self.directory.made;
         let committed = self.directory.committed.iter();
-        let mut holds = committed.filter(|(_, (_, shape))| all(shape).any(|r| r.member == id));
+        let mut holds = committed.filter(|(group, (_, shape))| {
+            let votes = shape.voters.iter().chain(&shape.outgoing).any(|r| r.member == id);
+            let learners = &mut shape.learners.iter();
+            votes || learners.any(|r| r.member == id && made.contains(&(**group, r.id)))
+        });
         if let Some((group, (at, shape))) = holds.next() {
             let problem = format!("{id} has left {group}, and is in {shape:?} of {at}");
             self.fail("ORDER", problem);

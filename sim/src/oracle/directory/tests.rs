@@ -214,6 +214,24 @@ fn order_sees_a_voter_dropped_and_one_that_leaves() {
     assert_eq!(check(&oracle), Some("ORDER"));
 }
 
+/// Who did not know that it was registered leaves though it is named, but with nothing that it made.
+#[test]
+fn order_lets_go_who_was_named_and_made_nothing() {
+    for (made, found) in [(false, None), (true, Some("ORDER"))] {
+        let mut oracle = cluster();
+        let mut shape = genesis().membership(G);
+        shape.learners.push(later(1, 3));
+        oracle.on_table(0, &ordered(2, false));
+        if made {
+            append(&mut oracle, 3, 1, vec![Record::Replica { group: G, replica: later(1, 3).id }]);
+        }
+        goes_by(&mut oracle, 0, 1, &shape);
+        assert_eq!(oracle.violation(), None);
+        oracle.on_left(3);
+        assert_eq!(check(&oracle), found);
+    }
+}
+
 #[test]
 fn order_sees_a_replica_made_twice() {
     let mut oracle = cluster();
