@@ -266,6 +266,12 @@ impl Links {
         }
     }
 
+    /// Whether something came from this member after a moment, on the connection that is up.
+    pub(crate) fn has_heard(&self, member: MemberId, after: Instant) -> bool {
+        let conn = self.conn_of(member).and_then(|conn| self.conns.get(&conn));
+        conn.is_some_and(|conn| conn.heard > after)
+    }
+
     /// Links on which nothing has come for `idle`, and among them those silent for so long, although they were asked,
     /// that they are taken for broken.
     pub(crate) fn idle(&self, now: Instant, idle: Duration) -> Vec<(ConnId, bool)> {

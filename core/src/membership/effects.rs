@@ -15,6 +15,9 @@ pub struct Effects {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
     /// Messages for members, over a stream on which both have shaken hands. They may be lost.
     pub syncs: Vec<(MemberId, SyncMessage)>,
+    /// Who did not answer a datagram in time: to be asked over a stream too, if there is one. Whoever answers it is
+    /// vouched for ([`vouch`](super::Membership::vouch)).
+    pub asks: Vec<MemberId>,
     /// To be made durable, the greatest suffices; then [`on_persisted`](super::Membership::on_persisted). Nothing
     /// that depends on it leaves before.
     pub persist: Vec<Incarnation>,

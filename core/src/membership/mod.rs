@@ -324,6 +324,7 @@ impl Membership {
     pub fn flush(&mut self, effects: &mut Effects) {
         effects.datagrams.append(&mut self.out.datagrams);
         effects.syncs.append(&mut self.out.syncs);
+        effects.asks.append(&mut self.out.asks);
         effects.persist.append(&mut self.out.persist);
         effects.events.append(&mut self.out.events);
     }

@@ -72,7 +72,8 @@ impl Membership {
         });
     }
 
-    /// No direct answer: others ping as well, and this member once more, for its own datagram may be what was lost.
+    /// No direct answer: others ping as well, and this member once more, for its own datagram may be what was lost. A
+    /// stream to it may do where datagrams are not let through.
     fn on_ping_timeout(&mut self, t: Instant, mut probe: Probe) {
         let target = probe.target;
         let count = len_usize(u64::from(self.config.indirect_probes));
@@ -87,8 +88,15 @@ impl Membership {
             let seq = self.send(address, Some(target), Body::Ping { to: target.into() }, &[]);
             self.ask(t, seq, Some(target), Why::Probe);
         }
+        self.out.asks.push(target);
         probe.indirect = None;
         self.probe = Some(probe);
+    }
+
+    /// A member has said something over a stream, after it was asked there ([`Effects::asks`](super::Effects::asks)):
+    /// it is alive, whatever became of the datagrams.
+    pub fn vouch(&mut self, member: MemberId) {
+        self.on_probe_answer(member);
     }
 
     /// The target answered, to whomever.

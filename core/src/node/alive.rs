@@ -74,6 +74,8 @@ pub(super) struct Alive {
     is_leaving: bool,
     /// The failure detector was acted on in this turn.
     is_touched: bool,
+    /// Who was asked over its link for want of an answer to a datagram, and when.
+    asked: Option<(MemberId, Instant)>,
 }
 
 /// What the application was told of a member.
@@ -175,6 +177,13 @@ impl Node {
         self.begin_gossip(now);
         self.follow_departure(now);
         if let Some(gossip) = &mut self.alive.gossip {
+            if let Some((member, since)) = self.alive.asked
+                && self.links.has_heard(member, since)
+            {
+                gossip.vouch(member);
+                self.alive.asked = None;
+                self.alive.is_touched = true;
+            }
             if gossip.deadline().is_some_and(|at| at <= now) {
                 gossip.on_wakeup(now);
                 self.alive.is_touched = true;
@@ -183,7 +192,7 @@ impl Node {
             gossip.flush(&mut effects);
             // An incarnation that must be durable first is one above a later start's: see "Incarnations".
             effects.persist.clear();
-            self.carry_out_gossip(effects);
+            self.carry_out_gossip(now, effects);
         }
         if mem::take(&mut self.alive.is_due) {
             let registered = self.view().registered();
@@ -192,12 +201,18 @@ impl Node {
         }
     }
 
-    fn carry_out_gossip(&mut self, effects: Effects) {
+    fn carry_out_gossip(&mut self, now: Instant, effects: Effects) {
         for (to, bytes) in effects.datagrams {
             self.outputs.0.push(Output::Datagram { to, bytes });
         }
         for (to, message) in effects.syncs {
             self.send(to, Message::Sync(message));
+        }
+        for member in effects.asks {
+            if self.is_connected(member) {
+                self.send(member, Message::Ping);
+                self.alive.asked = Some((member, now));
+            }
         }
         for event in effects.events {
             match event {

@@ -67,6 +67,8 @@ struct Net {
     isolated: BTreeSet<usize>,
     /// They have no connections; datagrams pass.
     unlinked: BTreeSet<usize>,
+    /// Nobody lets datagrams through; connections pass.
+    no_datagrams: bool,
 }
 
 impl Net {
@@ -132,7 +134,7 @@ impl World for Effects<'_> {
     }
     fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>) {
         let to = usize::from(to.port() - PORT);
-        if self.net.carries(self.from, to) {
+        if self.net.carries(self.from, to) && !self.net.no_datagrams {
             let from = datagram_address(self.from);
             self.deliver.push((to, Input::Datagram { from, bytes }));
         }

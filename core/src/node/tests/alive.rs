@@ -288,6 +288,29 @@ fn gossip_outlives_links() {
     assert_eq!(cluster.told(0, MemberId(3)), []);
 }
 
+/// Where datagrams are not let through, links say who answers: nobody is suspected, and who is silent on both fails.
+#[test]
+fn links_vouch_where_datagrams_do_not_pass() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(SECOND * 10);
+    for member in 0..3 {
+        cluster.members[member].events.clear();
+    }
+    cluster.net.no_datagrams = true;
+    cluster.run(SECOND * 120);
+    for member in 0..3 {
+        assert_eq!(cluster.alive(member), ALL);
+        for other in ALL {
+            assert_eq!(cluster.told(member, other), []);
+        }
+    }
+    cluster.net.isolated.insert(2);
+    cluster.run(SECOND * 40);
+    assert_eq!(cluster.alive(0), ALL[..2]);
+    assert_eq!(cluster.told(0, MemberId(3)), [MemberChange::Suspect, MemberChange::Failed]);
+    assert_eq!(cluster.told(0, MemberId(2)), []);
+}
+
 /// Where a member does not gossip its link says whether it is alive; others go by gossip.
 #[test]
 fn links_tell_of_members_that_do_not_gossip() {
