@@ -71,6 +71,9 @@ impl Node {
         self.table.as_ref().map_or(0, |table| table.version)
     }
 
+    /// Who has no link to the director is away, whatever gossip says: replicas live by links, and what cannot be reached
+    /// for so long that it is replaced is of no use. Where only these two cannot reach each other that moves more than it had
+    /// to, and loses nothing.
     fn note_presence(&mut self, now: Instant) {
         self.director.on_lead(self.directory_term());
         let Some(table) = self.table.as_ref().filter(|_| self.director.leads()) else { return };
