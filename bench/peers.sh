@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `bench cluster` compares libring with (Debian and its descendants): etcd and redis.
+# Installs what `bench cluster` and `bench requests` compare libring with (Debian and its descendants): etcd, redis and
+# nats-server.
 #
 # The benchmark starts servers of its own. The services that the packages bring are not used, and would
 # disturb it: where this script is what installs them, it also stops and disables them.
@@ -8,6 +9,7 @@ set -euo pipefail
 missing=()
 command -v etcd > /dev/null || missing+=(etcd-server)
 command -v redis-server > /dev/null || missing+=(redis-server)
+command -v nats-server > /dev/null || missing+=(nats-server)
 
 if [ ${#missing[@]} -eq 0 ]; then
   echo "nothing to install"
@@ -23,6 +25,7 @@ else
       case $package in
         etcd-server) systemctl disable --now etcd ;;
         redis-server) systemctl disable --now redis-server ;;
+        nats-server) systemctl disable --now nats-server ;;
       esac
     done
   fi
@@ -30,3 +33,4 @@ fi
 
 etcd --version | head -n 1
 redis-server --version
+nats-server --version

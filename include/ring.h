@@ -25,12 +25,40 @@
  * pointer is checked for NULL; what else it points to is the host's word.
  *
  * ERRORS. Each call says RING_OK or a negative code. After RING_OUTCOME_UNKNOWN a write may have
- * happened or may still; after RING_PANICKED too, if it was under way; after any other failure it
- * did not and never will.
+ * happened or may still, a request may have been handled; after RING_PANICKED too, if it was under way;
+ * after any other failure it did not and never will. RING_HANDLER_ERROR is an answer, not a failure of
+ * libring.
  *
  * ORDER. The events of a queue keep the order in which they happened. The writes of one thread to
  * one partition keep their order. A read sees every write that had ended when the read was
  * submitted; what it sees of writes under way is not said.
+ *
+ * REQUESTS. RING_OP_REQUEST asks the owner of a key, a member, or the leader of a partition. Who answers
+ * has submitted RING_OP_HANDLE for the route: each request comes as RING_EV_REQUEST, and its `id` is the
+ * host's until RING_OP_RESPOND has answered it, exactly once, or RING_EV_GONE has said that its deadline
+ * passed. A second answer is RING_MISUSE. A host that does not drain holds a bounded number of requests;
+ * further ones wait elsewhere, and each ends within its caller's deadline. ring_cancel() on a caller's
+ * request gives it up (its handler is told by RING_EV_GONE); on a handler's request it answers with an
+ * error; on a handler it ends that, and what was drained is still to be answered. A queue that is freed, and
+ * a node that is closed, answer what they have handed out with an error: to end in good order cancel the
+ * handlers, answer what is left, then close.
+ *
+ * STREAMS. A request opens named streams of bytes, upwards from caller to handler, downwards, or both; its
+ * response may add some. The end of a stream on a node has an id: the caller's are those that follow its
+ * request's (*id + 1 for the first), the handler's are in RING_EV_REQUEST, in the fields; those of a
+ * response likewise, the other way round, there from the DONE of RING_OP_RESPOND on. Nothing comes before ring_stream_credit() allows it, and a writer
+ * is told RING_AGAIN when its reader, here or there, does not read: memory is bounded on both sides. What was
+ * not sent well to its end with `fin` breaks at the other end: RING_RESET. A stream outlives the request
+ * that opened it, but not its failure. What a handler wants of a stream it allows before it answers: what had no credit by
+ * then is given up, as are streams that a response adds to a request without RING_STREAMS. A caller that opens a
+ * stream downwards reads it to its end, or gives it up with ring_stream_reset(): what came waits for it until then.
+ *
+ * WATCHES AND TRACKS. RING_OP_WATCH tells the changes of a range of keys until it is cancelled, RING_OP_TRACK
+ * and RING_OP_REPLICA when a key leaves or reaches this member. They end with the node.
+ *
+ * A sans-IO member (ring_core_t) makes all operations on partitions, watches too. It neither asks nor
+ * handles: ring_core_submit() refuses those operations with RING_INVALID, and a node that asks such a member is
+ * answered at once, RING_NO_HANDLER: certainly not handled.
  *
  * @code
  * // A cluster of one, in memory: put, get, close.
@@ -90,8 +118,19 @@
 #endif
 
 /**
- * An operation has ended: exactly one for each ring_submit() that returned RING_OK, the last with
- * its tag. By operation: see RING_OP_GET and its like.
+ * From the caller of a request to its handler.
+ */
+#define RING_UP 1
+
+/**
+ * From the handler of a request to its caller.
+ */
+#define RING_DOWN 2
+
+/**
+ * An operation has ended: exactly one for each ring_submit() that returned RING_OK. Nothing follows it of this
+ * operation but what its streams do, and what becomes of the requests that it handed out. By operation: see
+ * RING_OP_GET and its like.
  */
 #define RING_EV_DONE 1
 
@@ -140,6 +179,111 @@
 #define RING_EV_STATE 9
 
 /**
+ * A request came to a handler: `id` names it, until it is answered with RING_OP_RESPOND, exactly once; `tag` is the
+ * handler's. `b` is 1 for its first attempt; a later one may follow one that was handled, here or by another member.
+ * `data` is fields (RING_FIELD_ROUTE and its like), and from byte `a` on the body.
+ */
+#define RING_EV_REQUEST 10
+
+/**
+ * Bytes of stream `id` came: `data`, within the credit that ring_stream_credit() gave. `b` is 1 when none follow: the stream
+ * has ended well in this way, or with RING_RESET it broke; that needs no credit, and bytes that had none by then are
+ * dropped.
+ */
+#define RING_EV_BODY 11
+
+/**
+ * Stream `id`, of which ring_stream_write() said RING_AGAIN, takes bytes again. RING_RESET, at any time and once: it
+ * broke, and takes none any more.
+ */
+#define RING_EV_WRITABLE 12
+
+/**
+ * Nobody waits for the answer to request `id` any more. `a` is 0: its caller gave up or is gone; it is still to be
+ * answered, which ends it. `a` is 1: its deadline has passed, and it has ended; an answer that was on its way is
+ * RING_CANCELLED.
+ */
+#define RING_EV_GONE 13
+
+/**
+ * A watch stands: every change after revision `a` will be told. The first event of each watch, unless that fails.
+ */
+#define RING_EV_WATCHING 14
+
+/**
+ * A watch: a key was set. `data` is the key and then its value, `a` the length of the key, `b` the revision; the changes of one
+ * batch have one revision.
+ */
+#define RING_EV_CHANGED 15
+
+/**
+ * A watch: a key was removed. `data` is the key, `a` its length, `b` the revision.
+ */
+#define RING_EV_REMOVED 16
+
+/**
+ * A key that is tracked with RING_NEXT: member `a` is now the next in line for it, after `b` (0: nobody).
+ */
+#define RING_EV_NEXT 17
+
+/**
+ * RING_HANDLER_ERROR: the response was larger than its node allows.
+ */
+#define RING_CODE_TOO_LARGE 4294967295
+
+/**
+ * RING_HANDLER_ERROR: the handler panicked.
+ */
+#define RING_CODE_PANICKED 4294967294
+
+/**
+ * RING_HANDLER_ERROR: the handler gave the request up without an answer, because its host, its queue or its node is
+ * ending. How far it had come is not known.
+ */
+#define RING_CODE_DROPPED 4294967293
+
+/**
+ * A request's route.
+ */
+#define RING_FIELD_ROUTE 1
+
+/**
+ * The key whose owner was asked for.
+ */
+#define RING_FIELD_KEY 2
+
+/**
+ * The partition whose leader was asked for.
+ */
+#define RING_FIELD_PARTITION 3
+
+/**
+ * A header; ring_field_next() tells its name and its value.
+ */
+#define RING_FIELD_HEADER 4
+
+/**
+ * A stream; ring_field_next() tells its name, its id here and its ways.
+ */
+#define RING_FIELD_STREAM 5
+
+/**
+ * Names a request in the whole cluster, the same in each of its attempts: three uint64_t, the member that asks, its
+ * start, and its number of the request.
+ */
+#define RING_FIELD_REQUEST 6
+
+/**
+ * How long the caller still waits, when this was made: a uint64_t, nanoseconds.
+ */
+#define RING_FIELD_TIME_LEFT 7
+
+/**
+ * Present when nobody waits for an answer.
+ */
+#define RING_FIELD_ONE_WAY 8
+
+/**
  * The member is there: for the first time, or again.
  */
 #define RING_MEMBER_JOINED 1
@@ -183,6 +327,11 @@
  * May listen beyond this machine, although nothing is encrypted.
  */
 #define RING_INSECURE 4
+
+/**
+ * Does not find out by gossip (UDP) who is alive, but takes for alive who it is connected to. The same on all members.
+ */
+#define RING_NO_GOSSIP 8
 
 /**
  * The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one.
@@ -244,7 +393,51 @@
 #define RING_OP_LEAVE 10
 
 /**
- * RING_OP_SCAN: the keys that begin with `key`.
+ * Has a request handled by the owner of `key`, with RING_TO_MEMBER by member `target`, with RING_TO_LEADER by the leader of
+ * `partition`, beside its data. DONE with RING_OK: `data` is fields (headers, and the streams that the response opens), and from byte
+ * `a` on the body. RING_HANDLER_ERROR: the handler says so; `a` is its code, `data` its text. RING_NO_HANDLER,
+ * RING_TIMEOUT, RING_CANCELLED: certainly not handled. RING_OUTCOME_UNKNOWN: perhaps. Unless it is RING_ONCE or has
+ * streams, one that was perhaps handled is sent again, to the next in line. Its streams outlive it when it succeeds, and
+ * break when it fails.
+ */
+#define RING_OP_REQUEST 11
+
+/**
+ * From now on RING_EV_REQUEST comes for each request for `route` (with RING_REST: for all routes without a handler) that this
+ * member is responsible for, at most `limit` that wait to be drained; others wait outside of the queue until there is room
+ * or their deadline comes. RING_CONFLICT: the route has a handler. DONE when it was cancelled: no requests come
+ * any more, those that were not drained are answered for the host, the others are still to be answered.
+ */
+#define RING_OP_HANDLE 12
+
+/**
+ * Answers request `target`; with RING_ERROR by an error. Those of its streams that come here and had no credit by then are
+ * given up; the others, and those that go from here, outlive it. DONE when it is on its way; RING_CANCELLED: nobody waited for it
+ * any more. RING_MISUSE from ring_submit(): the request was answered before, or for the host.
+ */
+#define RING_OP_RESPOND 13
+
+/**
+ * Tells the changes of a range of keys of `partition`, in the order in which they were committed, each once and none left out:
+ * RING_EV_WATCHING, RING_EV_CHANGED, RING_EV_REMOVED. From now on, or with RING_AFTER after revision `expect`. A page of
+ * changes is asked for when the page before is drained. DONE's `a` is the revision to go on after (0: none was told);
+ * RING_COMPACTED: changes before revision `b` are forgotten: scan, and watch after the scan's revision.
+ */
+#define RING_OP_WATCH 14
+
+/**
+ * Waits until `key`, which this member owns, leaves it; with RING_NEXT also tells who is the next in line: the present one, then
+ * each other that becomes it. DONE: `a` is the new owner, 0: there is none. RING_CONFLICT: this member does not own it.
+ */
+#define RING_OP_TRACK 15
+
+/**
+ * Waits until this member becomes the owner of `key`. RING_CONFLICT: it owns it already.
+ */
+#define RING_OP_REPLICA 16
+
+/**
+ * RING_OP_SCAN, RING_OP_WATCH: the keys that begin with `key`.
  */
 #define RING_PREFIX 1
 
@@ -267,6 +460,52 @@
  * RING_OP_CAS: removes the key instead of setting it.
  */
 #define RING_REMOVE 16
+
+/**
+ * RING_OP_REQUEST: to member `target`, which may be this one.
+ */
+#define RING_TO_MEMBER 32
+
+/**
+ * RING_OP_REQUEST: to the leader of `partition`.
+ */
+#define RING_TO_LEADER 64
+
+/**
+ * RING_OP_REQUEST: handled once at most, and not answered; DONE when it is handed to the connection. It has no
+ * streams.
+ */
+#define RING_ONE_WAY 128
+
+/**
+ * RING_OP_REQUEST: handled once at most.
+ */
+#define RING_ONCE 256
+
+/**
+ * RING_OP_RESPOND: the answer is an error, `code` and `value`.
+ */
+#define RING_ERROR 512
+
+/**
+ * RING_OP_HANDLE: all routes without a handler of their own; `route` is empty.
+ */
+#define RING_REST 1024
+
+/**
+ * RING_OP_WATCH: what changed after revision `expect`.
+ */
+#define RING_AFTER 2048
+
+/**
+ * RING_OP_TRACK: also who is the next in line.
+ */
+#define RING_NEXT 4096
+
+/**
+ * RING_OP_REQUEST: takes the streams that the response adds. Without, they are given up.
+ */
+#define RING_STREAMS 8192
 
 /**
  * The deadline of ring_core_deadline() has come.
@@ -418,7 +657,8 @@ typedef struct {
 } ring_error_t;
 
 /**
- * Names an operation of a node, or a scan: never used twice by one node; 0 is none.
+ * Names an operation of a node, a request that came to it, or its end of a stream: never used twice by one node; 0 is
+ * none.
  */
 typedef uint64_t ring_id_t;
 
@@ -475,6 +715,20 @@ typedef struct {
 } ring_event_t;
 
 /**
+ * A name and what belongs to it: a header, or a tag of a member.
+ */
+typedef struct {
+  /**
+   * UTF-8.
+   */
+  ring_bytes_t name;
+  /**
+   * Any bytes; of a tag UTF-8.
+   */
+  ring_bytes_t value;
+} ring_pair_t;
+
+/**
  * How a node is opened. Begin with ring_options_init().
  */
 typedef struct {
@@ -483,7 +737,7 @@ typedef struct {
    */
   uint32_t size;
   /**
-   * RING_CLIENT, RING_MEMORY, RING_INSECURE.
+   * RING_CLIENT, RING_MEMORY, RING_INSECURE, RING_NO_GOSSIP.
    */
   uint32_t flags;
   /**
@@ -562,6 +816,15 @@ typedef struct {
    * 0.
    */
   uint32_t reserved2;
+  /**
+   * What the others are told of this member, beside its name: names once each, at most 32, with the member's name
+   * about 480 bytes. RING_OP_MEMBERS shows them.
+   */
+  const ring_pair_t *tags;
+  /**
+   * How many tags there are.
+   */
+  size_t n_tags;
 } ring_options_t;
 
 /**
@@ -587,6 +850,24 @@ typedef struct {
 } ring_change_t;
 
 /**
+ * A stream to open beside a request or a response.
+ */
+typedef struct {
+  /**
+   * UTF-8, 1 to 255 bytes.
+   */
+  ring_bytes_t name;
+  /**
+   * RING_UP, RING_DOWN, or both.
+   */
+  uint32_t ways;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} ring_stream_t;
+
+/**
  * An operation. Zero all of it, set `size` and `op` and what the operation needs. Everything that
  * it points to is copied before the call returns.
  */
@@ -608,19 +889,21 @@ typedef struct {
    */
   uint64_t tag;
   /**
-   * How long it may take; 0 or less: as the node's options say.
+   * How long it may take; 0 or less: as the node's options say. Handlers, watches and tracks last until they are
+   * cancelled; RING_OP_WATCH: how long it may be that nobody can be asked, at least 10 s.
    */
   int64_t timeout_ns;
   /**
-   * RING_OP_STATUS, RING_OP_LEAVE: the member; 0 is this one.
+   * RING_OP_STATUS, RING_OP_LEAVE, RING_TO_MEMBER: the member; 0 is this one. RING_OP_RESPOND: the request.
    */
   uint64_t target;
   /**
-   * RING_OP_CAS: the revision that the key must have; 0: it must not exist.
+   * RING_OP_CAS: the revision that the key must have; 0: it must not exist. RING_AFTER: the revision.
    */
   uint64_t expect;
   /**
-   * RING_OP_SCAN: most keys; 0: all. RING_OP_OWNERS: most members; 0: 1.
+   * RING_OP_SCAN: most keys; 0: all. RING_OP_OWNERS: most members; 0: 1. RING_OP_HANDLE: most requests in the
+   * queue; 0: 1,024.
    */
   uint64_t limit;
   /**
@@ -628,11 +911,12 @@ typedef struct {
    */
   ring_bytes_t partition;
   /**
-   * The key; of a scan its first key, or with RING_PREFIX what all its keys begin with.
+   * The key; of a scan or a watch its first key, or with RING_PREFIX what all its keys begin with.
    */
   ring_bytes_t key;
   /**
-   * The value; of a scan its end (exclusive), where empty is the end of the partition.
+   * The value; of a scan or a watch its end (exclusive), where empty is the end of the partition. The body of a request
+   * or of a response; of an error its text, UTF-8.
    */
   ring_bytes_t value;
   /**
@@ -647,6 +931,36 @@ typedef struct {
    * How many changes there are.
    */
   size_t n_changes;
+  /**
+   * RING_OP_REQUEST, RING_OP_HANDLE: the route, UTF-8, 1 to 255 bytes.
+   */
+  ring_bytes_t route;
+  /**
+   * RING_OP_REQUEST, RING_OP_RESPOND: the headers.
+   */
+  const ring_pair_t *headers;
+  /**
+   * How many headers there are; at most 64.
+   */
+  size_t n_headers;
+  /**
+   * RING_OP_REQUEST, RING_OP_RESPOND: the streams to open; their ids here follow that of the operation, in this order:
+   * *id + 1 is the first.
+   */
+  const ring_stream_t *streams;
+  /**
+   * How many streams there are; at most 64.
+   */
+  size_t n_streams;
+  /**
+   * RING_OP_RESPOND with RING_ERROR: the error's code, the host's own. 0xFFFFFFF0 and more are the library's:
+   * RING_CODE_DROPPED and its like.
+   */
+  uint32_t code;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
 } ring_op_t;
 
 /**
@@ -790,7 +1104,7 @@ typedef struct {
 #define RING_INVALID -5
 
 /**
- * A call that is not allowed here: inside a callback, or two threads where one may be.
+ * A call that is not allowed here: inside a callback, two threads where one may be, a second answer to a request.
  */
 #define RING_MISUSE -6
 
@@ -800,7 +1114,8 @@ typedef struct {
 #define RING_NOT_LEADER -7
 
 /**
- * A compare-and-set found something else; the event's `a` is the revision that it found.
+ * Something else was found: by a compare-and-set, where the event's `a` is the revision; a route that has a handler; a
+ * tracked key that is another's.
  */
 #define RING_CONFLICT -8
 
@@ -843,6 +1158,26 @@ typedef struct {
  * A scan's snapshot is gone: scan again from the key that the event carries.
  */
 #define RING_INTERRUPTED -16
+
+/**
+ * A request's handler answered with an error: the event's `a` is its code.
+ */
+#define RING_HANDLER_ERROR -17
+
+/**
+ * The member that was asked handles no such route. Nothing happened.
+ */
+#define RING_NO_HANDLER -18
+
+/**
+ * A watch cannot go on: changes before revision `b` of the event are forgotten.
+ */
+#define RING_COMPACTED -19
+
+/**
+ * A stream is broken: its other end, its request or its connection is gone. What its reader has got is not known.
+ */
+#define RING_RESET -20
 
 #ifdef __cplusplus
 extern "C" {
@@ -1006,6 +1341,43 @@ RING_API ring_status_t ring_cancel(ring_node_t *n, ring_id_t id);
 RING_API ring_status_t ring_call(ring_node_t *n, const ring_op_t *op, ring_event_t *out, ring_error_t *err);
 
 /**
+ * Writes to a stream what there is room for; with `fin` 1 ends it well when that was all of `chunk`.
+ * What was taken is copied; *taken says how much; NULL if nobody wants to know.
+ * Any thread but a callback's, one at a time for a stream that is to keep its order; does not block.
+ * RING_OK: all of it. RING_AGAIN: not all; RING_EV_WRITABLE follows. RING_RESET: the stream is broken. RING_CLOSED: it
+ * has ended. RING_INVALID (no such stream, or it does not go from here), RING_FORKED, RING_MISUSE.
+ */
+RING_API
+ring_status_t ring_stream_write(ring_node_t *n,
+                                ring_id_t s,
+                                ring_bytes_t chunk,
+                                uint32_t fin,
+                                size_t *taken);
+
+/**
+ * Allows so many bytes more of a stream to come as RING_EV_BODY. Without, none do.
+ * Owns nothing.
+ * Any thread but a callback's; does not block.
+ * RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (no such stream, or it does not come here), RING_FORKED,
+ * RING_MISUSE.
+ */
+RING_API
+ring_status_t ring_stream_credit(ring_node_t *n,
+                                 ring_id_t s,
+                                 uint64_t bytes);
+
+/**
+ * Gives a stream up, in RING_UP, RING_DOWN or both `ways`; the other end is told. To end it well is ring_stream_write().
+ * Nothing more is told of these ways but what is in the queue already.
+ * Any thread but a callback's; does not block.
+ * RING_OK, RING_CLOSED (the stream has ended), RING_INVALID, RING_FORKED, RING_MISUSE.
+ */
+RING_API
+ring_status_t ring_stream_reset(ring_node_t *n,
+                                ring_id_t s,
+                                uint32_t ways);
+
+/**
  * Makes a sans-IO member.
  * The caller owns *out and ends it with ring_core_free(). `o` is copied.
  * Any thread; does not block.
@@ -1069,6 +1441,63 @@ RING_API void ring_core_free(ring_core_t *c);
 static inline ring_bytes_t ring_text(const char *s) {
   ring_bytes_t view = {(const uint8_t *)s, s ? strlen(s) : 0};
   return view;
+}
+/** A field of an event's data, as ring_field_next() reads it. Views are valid as long as the data is. */
+typedef struct {
+  /** RING_FIELD_ROUTE and its like. Ignore those that you do not know. */
+  uint32_t kind;
+  /** RING_FIELD_STREAM: RING_UP, RING_DOWN, or both. */
+  uint32_t ways;
+  /** RING_FIELD_STREAM: its id here. */
+  ring_id_t stream;
+  /** RING_FIELD_HEADER, RING_FIELD_STREAM: its name. */
+  ring_bytes_t name;
+  /** The value; of a field whose value is numbers the bytes of each, in the byte order of the machine. */
+  ring_bytes_t value;
+} ring_field_t;
+/** The fields of an event whose `a` says where the body begins: RING_EV_REQUEST, DONE of RING_OP_REQUEST with RING_OK. */
+static inline ring_bytes_t ring_fields(const ring_event_t *ev) {
+  ring_bytes_t view = {ev->data.ptr, ev->a < ev->data.len ? (size_t)ev->a : ev->data.len};
+  return view;
+}
+/** The body of such an event. */
+static inline ring_bytes_t ring_body(const ring_event_t *ev) {
+  size_t fields = ring_fields(ev).len;
+  ring_bytes_t view = {ev->data.ptr, ev->data.len - fields};
+  if (view.len != 0) view.ptr += fields;
+  return view;
+}
+/** Reads the field at the beginning of *rest, and moves *rest behind it; 0: there is none. A field is its kind and
+ *  the length of what follows, each a uint32_t; then, of a header, the length of its name (uint32_t), name and value; of a
+ *  stream, its id (uint64_t), its ways (uint32_t) and its name; of the others the value. */
+static inline int ring_field_next(ring_bytes_t *rest, ring_field_t *out) {
+  uint32_t head[2], name = 0;
+  size_t skip = 0;
+  memset(out, 0, sizeof *out);
+  if (rest->len < sizeof head) return 0;
+  memcpy(head, rest->ptr, sizeof head);
+  if (rest->len - sizeof head < head[1]) return 0;
+  out->kind = head[0];
+  out->value.ptr = rest->ptr + sizeof head;
+  out->value.len = head[1];
+  if (out->kind == RING_FIELD_HEADER && out->value.len >= sizeof name) {
+    memcpy(&name, out->value.ptr, sizeof name);
+    skip = sizeof name;
+  } else if (out->kind == RING_FIELD_STREAM && out->value.len >= sizeof(ring_id_t) + sizeof name) {
+    memcpy(&out->stream, out->value.ptr, sizeof(ring_id_t));
+    memcpy(&out->ways, out->value.ptr + sizeof(ring_id_t), sizeof name);
+    skip = sizeof(ring_id_t) + sizeof name;
+    name = (uint32_t)(out->value.len - skip);
+  }
+  if (name <= out->value.len - skip) {
+    out->name.ptr = out->value.ptr + skip;
+    out->name.len = name;
+    out->value.ptr += skip + name;
+    out->value.len -= skip + name;
+  }
+  rest->ptr += sizeof head + head[1];
+  rest->len -= sizeof head + head[1];
+  return 1;
 }
 
 #ifdef __cplusplus

@@ -236,6 +236,7 @@ mod tests {
                 Record::Birth { .. }
                 | Record::Genesis(_)
                 | Record::Founded
+                | Record::Released
                 | Record::Boot(_)
                 | Record::PeerBoot { .. }
                 | Record::Table(_)

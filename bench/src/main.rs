@@ -5,6 +5,7 @@ mod idle;
 mod log;
 mod machine;
 mod membership;
+mod moving;
 mod process;
 mod raft;
 mod recovery;
@@ -78,6 +79,12 @@ enum What {
         #[arg(long)]
         mib: Option<u64>,
     },
+    /// A member joins under load, and leaders die.
+    Move {
+        /// MiB that move to the member that joins.
+        #[arg(long)]
+        mib: Option<u64>,
+    },
     /// Print what an earlier run wrote with `--json`.
     Report {
         /// That file.
@@ -140,6 +147,9 @@ struct RequestsArguments {
     /// Bytes of a body.
     #[arg(long, value_delimiter = ',', default_values_t = [64, 65_536])]
     bytes: Vec<usize>,
+    /// MiB of a stream; 0: no streams.
+    #[arg(long, default_value_t = 1024)]
+    stream_mib: u64,
     /// Seconds of one measurement.
     #[arg(long)]
     seconds: Option<f64>,
@@ -165,6 +175,7 @@ fn main() -> ExitCode {
         | What::Requests(_)
         | What::Membership
         | What::Idle
+        | What::Move { .. }
         | What::Recovery { .. } => run(&arguments),
     };
     match result {
@@ -183,8 +194,18 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     process::Directory::remove_orphans(&common.data)?;
     let machine = Machine::here(&common.data);
     let mut report = Report { machine, sections: Vec::new() };
-    let all =
-        ["raft", "log", "cluster", "requests", "sim", "ring", "membership", "idle", "recovery"];
+    let all = [
+        "raft",
+        "log",
+        "cluster",
+        "requests",
+        "sim",
+        "ring",
+        "membership",
+        "idle",
+        "recovery",
+        "move",
+    ];
     let parts: Vec<What> = match &arguments.what {
         What::All => all.map(|part| Arguments::parse_from(["bench", part]).what).into(),
         What::Raft(_)
@@ -195,6 +216,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         | What::Requests(_)
         | What::Membership
         | What::Idle
+        | What::Move { .. }
         | What::Recovery { .. }
         | What::Report { .. }
         | What::RunServer { .. }
@@ -258,7 +280,7 @@ impl Common {
                 bytes: given.bytes.clone(),
                 window: seconds(given.seconds.unwrap_or(self.pick(2.0, 1.0))),
                 rounds: given.rounds.unwrap_or(self.pick(3, 1)),
-                stream_bytes: 1 << 30,
+                stream_bytes: given.stream_mib << 20,
                 data,
             })?,
             What::Membership => membership::run(&membership::Plan {
@@ -272,6 +294,13 @@ impl Common {
             What::Recovery { mib } => recovery::run(&recovery::Plan {
                 log_bytes: mib.unwrap_or(self.pick(1024, 256)) << 20,
                 rounds: self.pick(3, 1),
+                data,
+            })?,
+            What::Move { mib } => moving::run(&moving::Plan {
+                moved_bytes: mib.unwrap_or(self.pick(1024, 128)) << 20,
+                callers: 64,
+                window: seconds(self.pick(10.0, 5.0)),
+                kills: self.pick(10, 3),
                 data,
             })?,
             What::All

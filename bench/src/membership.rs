@@ -377,7 +377,7 @@ impl Ours {
         out.datagrams.extend(datagrams.map(|(to, bytes)| (place_of(to), bytes)));
         for (to, message) in effects.syncs.drain(..) {
             let bytes = postcard::to_allocvec(&message).expect("a message always encodes");
-            out.streams.push((usize::try_from(to.0 - 1).expect("a place"), bytes));
+            out.streams.push((usize::try_from(to.0 - id_of(0).0).expect("a place"), bytes));
         }
         if let Some(at) = machine.deadline()
             && at < *wake

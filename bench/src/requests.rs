@@ -9,6 +9,7 @@
 //!
 //! What it does not show: two machines, a network, TLS, handlers that do something.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use libring::{Data, HandlerError, Incoming, Node, Options, Request, Way};
+use libring::{Call, Data, HandlerError, Incoming, Node, Options, Request, Way};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,7 +43,7 @@ pub(crate) struct Plan {
 }
 
 /// Who answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum System {
     /// A member in another process.
     Remote,
@@ -78,65 +79,95 @@ struct Seen {
     cpu_micros: f64,
 }
 
-/// Measures.
+/// Which measurement: bytes, requests in flight, and of whom.
+type Place = (usize, usize, System);
+
+/// Measures. The rounds take turns, because the machine's speed changes.
 pub(crate) fn run(plan: &Plan) -> Result<Section, String> {
     let runtime = Runtime::new().map_err(|e| e.to_string())?;
+    let mut notes = Vec::new();
+    let mut systems = plan.systems.clone();
+    if !nats::is_there() && systems.contains(&System::Nats) {
+        systems.retain(|system| *system != System::Nats);
+        notes.push(String::from("nats-server is not installed (bench/peers.sh)"));
+    }
+    let mut results: BTreeMap<Place, Vec<Seen>> = BTreeMap::new();
+    let mut streamed: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for round in 0..plan.rounds {
+        for &bytes in &plan.bytes {
+            for &in_flight in &plan.in_flight {
+                for k in 0..systems.len() {
+                    let system = systems[(round + k) % systems.len()];
+                    let seen = measure(&runtime, plan, system, bytes, in_flight)?;
+                    results.entry((bytes, in_flight, system)).or_default().push(seen);
+                }
+            }
+        }
+        if plan.stream_bytes > 0 {
+            for (name, way) in [("to the handler", Way::Up), ("from the handler", Way::Down)] {
+                streamed.entry(name).or_default().push(stream(&runtime, plan, way)?);
+            }
+        }
+    }
+    Ok(section(plan, &results, &streamed, notes))
+}
+
+fn section(
+    plan: &Plan,
+    results: &BTreeMap<Place, Vec<Seen>>,
+    streamed: &BTreeMap<&str, Vec<f64>>,
+    notes: Vec<String>,
+) -> Section {
     let mut table = Columns::new(&[
-        "system",
         "bytes",
         "in flight",
+        "system",
         "requests/s",
         "p50 µs",
         "p99 µs",
         "CPU µs/request",
+        "requests/s of tcp",
+        "p50 of tcp",
     ]);
     let mut figures = Vec::new();
-    let mut notes = Vec::new();
-    for &system in &plan.systems {
-        if system == System::Nats && !nats::is_there() {
-            notes.push(String::from("nats-server is not installed (bench/peers.sh)"));
-            continue;
-        }
-        for &bytes in &plan.bytes {
-            for &in_flight in &plan.in_flight {
-                let mut rounds = Vec::new();
-                for _ in 0..plan.rounds {
-                    rounds.push(measure(&runtime, plan, system, bytes, in_flight)?);
-                }
-                let of = |figure: fn(&Seen) -> f64| median(rounds.iter().map(figure));
-                let [rate, p50, p99, cpu] = [
-                    of(|seen| seen.per_second),
-                    of(|seen| seen.micros[0]),
-                    of(|seen| seen.micros[1]),
-                    of(|seen| seen.cpu_micros),
-                ];
-                let mut row = vec![String::from(system.name())];
-                row.extend([bytes, in_flight].map(|number| number.to_string()));
-                row.extend([rate, p50, p99, cpu].map(show));
-                table.rows.push(row);
-                figures.push(json!({
-                    "system": system.name(), "bytes": bytes, "in_flight": in_flight,
-                    "per_second": rate, "p50_micros": p50, "p99_micros": p99, "cpu_micros": cpu,
-                }));
-            }
+    for (&(bytes, in_flight, system), rounds) in results {
+        let of = |figure: fn(&Seen) -> f64| median(rounds.iter().map(figure));
+        let [rate, p50, p99, cpu] = [
+            of(|seen| seen.per_second),
+            of(|seen| seen.micros[0]),
+            of(|seen| seen.micros[1]),
+            of(|seen| seen.cpu_micros),
+        ];
+        // Of the same round.
+        let bare = results.get(&(bytes, in_flight, System::Tcp));
+        let ratio = |figure: fn(&Seen) -> f64| {
+            let bare = bare.into_iter().flatten();
+            median(rounds.iter().zip(bare).map(|(seen, bare)| figure(seen) / figure(bare)))
+        };
+        let (rates, times) = (ratio(|seen| seen.per_second), ratio(|seen| seen.micros[0]));
+        let mut row = vec![bytes.to_string(), in_flight.to_string(), String::from(system.name())];
+        row.extend([rate, p50, p99, cpu, rates, times].map(show));
+        table.rows.push(row);
+        for (round, seen) in rounds.iter().enumerate() {
+            figures.push(json!({
+                "system": system.name(), "bytes": bytes, "in_flight": in_flight, "round": round,
+                "per_second": seen.per_second, "p50_micros": seen.micros[0],
+                "p99_micros": seen.micros[1], "cpu_micros": seen.cpu_micros,
+            }));
         }
     }
     let mut streams = Columns::new(&["stream", "MiB/s"]);
-    for way in [Way::Up, Way::Down] {
-        let mut rounds = Vec::new();
-        for _ in 0..plan.rounds {
-            rounds.push(stream(&runtime, plan, way)?);
-        }
-        let rate = median(rounds);
-        let name = if way == Way::Up { "to the handler" } else { "from the handler" };
-        streams.rows.push(vec![String::from(name), show(rate)]);
-        figures.push(json!({ "stream": name, "mib_per_second": rate }));
+    for (name, rounds) in streamed {
+        let rate = median(rounds.iter().copied());
+        streams.rows.push(vec![String::from(*name), show(rate)]);
+        figures.push(json!({ "stream": name, "mib_per_second": rounds }));
     }
-    Ok(Section {
+    Section {
         name: String::from("requests"),
         title: String::from("requests and streams between two processes"),
         about: vec![format!(
-            "Medians of {} rounds of {} s. Streams of {} MiB over one connection.",
+            "Medians of {} rounds of {} s in turn; ratios are of the same round. Streams of {} MiB over one \
+             connection.",
             plan.rounds,
             plan.window.as_secs_f64(),
             plan.stream_bytes >> 20
@@ -144,7 +175,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Section, String> {
         tables: vec![table, streams],
         notes,
         figures: figures.into(),
-    })
+    }
 }
 
 fn measure(
@@ -258,25 +289,32 @@ fn stream(runtime: &Runtime, plan: &Plan, way: Way) -> Result<f64, String> {
         let request = Request::new("stream").deadline(Duration::from_secs(600)).stream("s", way);
         let request = request.body(plan.stream_bytes.to_string());
         let mut call = client.call("key", request).map_err(|e| e.to_string())?;
-        if way == Way::Up {
-            let mut writer = call.writer("s").ok_or("it was asked for")?;
-            let chunk = Bytes::from(vec![7; CHUNK]);
-            let mut left = plan.stream_bytes;
-            while left > 0 {
-                let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-                writer.write(chunk.slice(..len)).await.map_err(|e| e.to_string())?;
-                left -= u64::try_from(len).unwrap_or(left);
-            }
-            writer.finish().await.map_err(|e| e.to_string())?;
-        } else {
-            let mut reader = call.reader("s").ok_or("it was asked for")?;
-            while reader.next().await.map_err(|e| e.to_string())?.is_some() {}
-        }
+        let moved = pass(&mut call, way, plan.stream_bytes).await;
+        // It says more than what its stream says.
         call.response().await.map_err(|e| e.to_string())?;
+        moved?;
         let took = began.elapsed().as_secs_f64();
         client.close().await.map_err(|e| e.to_string())?;
         Ok(float(plan.stream_bytes >> 20) / took)
     })
+}
+
+/// Writes or reads the stream of a request.
+async fn pass(call: &mut Call, way: Way, bytes: u64) -> Result<(), String> {
+    if way == Way::Up {
+        let mut writer = call.writer("s").ok_or("it was asked for")?;
+        let chunk = Bytes::from(vec![7; CHUNK]);
+        let mut left = bytes;
+        while left > 0 {
+            let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+            writer.write(chunk.slice(..len)).await.map_err(|e| e.to_string())?;
+            left -= u64::try_from(len).unwrap_or(left);
+        }
+        return writer.finish().await.map_err(|e| e.to_string());
+    }
+    let mut reader = call.reader("s").ok_or("it was asked for")?;
+    while reader.next().await.map_err(|e| e.to_string())?.is_some() {}
+    Ok(())
 }
 
 #[derive(Clone)]
@@ -340,6 +378,7 @@ where
     }
 }
 
+/// A client of the member at this port, once that has its handlers.
 async fn client(port: u16) -> Result<Node, String> {
     let options = Options {
         name: String::from("bench"),
@@ -347,7 +386,15 @@ async fn client(port: u16) -> Result<Node, String> {
         join: vec![format!("127.0.0.1:{port}")],
         ..Options::default()
     };
-    Node::open(options).await.map_err(|e| e.to_string())
+    let client = Node::open(options).await.map_err(|e| e.to_string())?;
+    let until = Instant::now() + Duration::from_secs(10);
+    while let Err(problem) = Ring(client.clone()).echo(Bytes::from_static(b"up?")).await {
+        if Instant::now() > until {
+            return Err(problem);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(client)
 }
 
 async fn member(listen: Option<u16>) -> Result<Node, String> {
@@ -357,9 +404,10 @@ async fn member(listen: Option<u16>) -> Result<Node, String> {
         ..Options::default()
     };
     let node = Node::open(options).await.map_err(|e| e.to_string())?;
+    node.handle("stream", stream_through).map_err(|e| e.to_string())?;
+    // Last: who is answered finds the other, too.
     let echo = |incoming: Incoming| async move { Ok(incoming.body().clone()) };
     node.handle("echo", echo).map_err(|e| e.to_string())?;
-    node.handle("stream", stream_through).map_err(|e| e.to_string())?;
     Ok(node)
 }
 

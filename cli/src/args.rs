@@ -139,6 +139,10 @@ pub(crate) struct Serve {
     /// Join the cluster of the member at this address; may be given several times
     #[arg(long, value_name = "ADDR", conflicts_with = "members")]
     pub(crate) join: Vec<String>,
+    /// Found the cluster with the members at these addresses and as many more, as soon as so many in
+    /// all have found each other; whoever comes later joins. The same for all members
+    #[arg(long, value_name = "N", conflicts_with = "members")]
+    pub(crate) expect: Option<u16>,
     /// Where the others reach this member if it joins [default: where it listens]
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<String>,
@@ -151,6 +155,15 @@ pub(crate) struct Serve {
     /// Address to listen on [default: the own one of the members]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
+    /// Where to tell metrics: `GET /metrics` over HTTP, as Prometheus reads it
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+    /// What the other members are to know about this one; may be given several times
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub(crate) tags: Vec<(String, String)>,
+    /// Exchange no datagrams: who is connected is alive. The same for all members
+    #[arg(long)]
+    pub(crate) no_gossip: bool,
     /// Where this member keeps its data
     #[arg(long, value_name = "DIR", conflicts_with = "memory")]
     pub(crate) data: Option<PathBuf>,
@@ -176,6 +189,10 @@ pub(crate) struct Serve {
 pub(crate) struct Leave {
     /// Name of the member
     pub(crate) name: String,
+    /// Leave also when too many other members are away: they are given up at once, and what they and
+    /// this one hold stays on the members that are left, on a single one at worst
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `ring status`.
@@ -485,7 +502,7 @@ fn one_line(message: &str) -> String {
     line
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 =
         digits.parse().map_err(|_| String::from("not a time like 500ms, 10s or 2m"))?;

@@ -1,7 +1,7 @@
 //! Events as lines for people.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libring::{Event, GroupId, Member, MemberChange, MemberId, Standing, Table, Term};
 
@@ -92,6 +92,26 @@ impl Leaders {
     }
 }
 
+/// Refusals, which come again with each attempt: the same one is told once a minute.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats(BTreeMap<String, Instant>);
+
+impl Repeats {
+    /// Whether this line about an event is to be told now.
+    pub(crate) fn is_news(&mut self, now: Instant, event: &Event, line: &str) -> bool {
+        let repeats = matches!(event, Event::PeerRefused { .. } | Event::ChangeRefused { .. });
+        if !repeats {
+            return true;
+        }
+        self.0.retain(|_, said| now.duration_since(*said) < QUIET);
+        if self.0.contains_key(line) || self.0.len() >= REPEATS_MAX {
+            return false;
+        }
+        self.0.insert(line.to_owned(), now);
+        true
+    }
+}
+
 /// What an event says, from the view of the member `who`; none for what [`Leaders`] tells and for
 /// the daily coming and going of clients.
 pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String> {
@@ -106,14 +126,29 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
             out::count(genesis.members.len(), "member"),
             count_shards(genesis.shards)
         )),
-        Event::PeerConnected { member } if !member.is_client() => {
+        Event::PeerConnected { member, .. } if !member.is_client() => {
             Some(format!("{who} is connected to {}", names.name(*member)))
         }
-        Event::PeerDisconnected { member } if !member.is_client() => {
+        Event::PeerDisconnected { member, .. } if !member.is_client() => {
             Some(format!("{who} has lost {}", names.name(*member)))
         }
+        Event::Gathering { found, expect, missing: None } => Some(format!(
+            "{who} looks for {expect} members to found the cluster with; found: {}",
+            found.join(", ")
+        )),
+        Event::Gathering { missing: Some(missing), .. } => Some(format!(
+            "{who} waits for {missing}, which alone knows whether the cluster exists: start it"
+        )),
+        Event::Ready => Some(format!("{who} reaches a majority")),
+        Event::NotReady => Some(format!(
+            "{who} reaches no majority: what needs one waits until more members are connected"
+        )),
         Event::PeerConnected { .. }
         | Event::PeerDisconnected { .. }
+        | Event::PeerReconnecting { .. }
+        | Event::PeerFailed { .. }
+        // Said in other words, when the command ends.
+        | Event::Halted { .. }
         | Event::LeaderChanged { .. }
         | Event::RingChanged { .. }
         | Event::Ring(_) => None,
@@ -161,6 +196,11 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         Event::Left => Some(format!("{who} has left: it holds nothing any more")),
     }
 }
+
+/// A refusal is not told again before this has passed.
+const QUIET: Duration = Duration::from_secs(60);
+/// So many different ones are told in that time.
+const REPEATS_MAX: usize = 64;
 
 /// How long changes of leaders are gathered before they are told.
 pub(crate) const GATHER: Duration = Duration::from_millis(200);
@@ -227,11 +267,31 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_told_once_a_minute() {
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let refusal = Event::ChangeRefused { reason: libring::ChangeRefused::NameTaken };
+        let late = start + Duration::from_secs(61);
+        assert!(repeats.is_news(start, &refusal, "name"));
+        assert!(!repeats.is_news(start, &refusal, "name"));
+        assert!(repeats.is_news(start, &refusal, "another"));
+        assert!(repeats.is_news(start, &Event::Left, "name"), "no refusal");
+        assert!(repeats.is_news(late, &refusal, "name"));
+        for n in 0..1000 {
+            repeats.is_news(late, &refusal, &n.to_string());
+        }
+        assert_eq!(repeats.0.len(), REPEATS_MAX);
+    }
+
+    #[test]
     fn clients_come_and_go_unmentioned() {
         let member = MemberId::client(7);
-        assert_eq!(describe("a", &Event::PeerConnected { member }, &names()), None);
+        assert_eq!(describe("a", &Event::PeerConnected { member, address: None }, &names()), None);
         assert_eq!(
-            describe("a", &Event::PeerDisconnected { member: MemberId(2) }, &names()),
+            describe(
+                "a",
+                &Event::PeerDisconnected { member: MemberId(2), address: None },
+                &names()
+            ),
             Some("a has lost b".into())
         );
     }

@@ -52,18 +52,29 @@ struct Caller<'a> {
 impl Caller<'_> {
     async fn get(&self, key: Bytes, raw: bool, local: bool) -> Result<(), Stop> {
         let what = self.what("get", &key);
-        let found = if local {
-            self.partition.get_local(key.clone()).await
+        let (found, staleness) = if local {
+            let found = self.partition.get_local(key.clone()).await;
+            let found = found.map_err(|e| Stop::call(&what, &e))?;
+            (found.value, Some(found.staleness))
         } else {
-            self.partition.get(key.clone()).await
+            let found = self.partition.get(key.clone()).await;
+            (found.map_err(|e| Stop::call(&what, &e))?, None)
         };
-        let Some(found) = found.map_err(|e| Stop::call(&what, &e))? else {
+        if let Some(staleness) = staleness.filter(|_| !self.json) {
+            // Beside the value, which may go into a pipe.
+            out::aside(&stale(staleness));
+        }
+        let Some(found) = found else {
             return Err(self.missing(&key));
         };
         if raw {
             out::write(&found.value)
         } else if self.json {
-            out::json(&item(&key, Some(&found.value), found.revision))
+            let mut item = item(&key, Some(&found.value), found.revision);
+            if let Some(staleness) = staleness {
+                item["staleness_ms"] = json!(staleness.map(|age| age.as_millis()));
+            }
+            out::json(&item)
         } else {
             out::line(out::show_value(&found.value))
         }
@@ -311,6 +322,19 @@ fn item(key: &[u8], value: Option<&[u8]>, revision: Revision) -> Value {
     }
     object.insert(String::from("revision"), Value::from(revision.0));
     Value::from(object)
+}
+
+/// How stale a local read can be.
+fn stale(staleness: Option<Duration>) -> String {
+    match staleness {
+        Some(age) if age < Duration::from_secs(1) => {
+            format!("(what was written up to {} ms ago may be missing)", age.as_millis())
+        }
+        Some(age) => format!("(what was written up to {} ago may be missing)", out::span(age)),
+        None => String::from(
+            "(how old this is cannot be said: the replica has not reached its leader since it was started)",
+        ),
+    }
 }
 
 /// The value that the command line gives; `-` stands for all of stdin.

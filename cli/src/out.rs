@@ -19,6 +19,11 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Stop> {
     write(format!("{}\n", text.as_ref()).as_bytes())
 }
 
+/// One line beside the answer, to stderr, if anyone reads it.
+pub(crate) fn aside(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
 /// One JSON value on one line.
 pub(crate) fn json(value: &Value) -> Result<(), Stop> {
     line(value.to_string())

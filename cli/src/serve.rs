@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use libring::{Data, Event, Halt, Keys, Node, Options};
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Common, Log, Serve};
-use crate::follow::{self, Leaders, Names};
+use crate::args::{self, Common, Log, Serve};
+use crate::follow::{self, Leaders, Names, Repeats};
 use crate::out::{self, Watched};
 use crate::stop::{Code, Stop};
 
@@ -37,6 +38,9 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
         node.whoami(),
         out::count(node.members().len(), "member")
     ));
+    if let Some(address) = node.metrics_address() {
+        watched.line(format!("{who} tells its metrics at http://{address}/metrics"));
+    }
 
     let ended = tokio::select! {
         ended = follow_one(&node, &who, &mut watched) => ended,
@@ -61,6 +65,7 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Option<Hal
     let mut names = Names::of(&node.members());
     let mut events = node.events();
     let mut leaders = Leaders::default();
+    let mut repeats = Repeats::default();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -80,7 +85,9 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Option<Hal
                 if let Event::DirectoryChanged { table } = &event {
                     names = Names::of_table(table);
                 }
-                if let Some(line) = follow::describe(who, &event, &names) {
+                if let Some(line) = follow::describe(who, &event, &names)
+                    && repeats.is_news(Instant::now(), &event, &line)
+                {
                     watched.line(line);
                 }
                 if event == Event::Left {
@@ -146,6 +153,12 @@ struct File {
     insecure: bool,
     #[serde(default)]
     join: Vec<String>,
+    expect: Option<u16>,
+    metrics: Option<String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    gossip: Option<bool>,
+    replace_after: Option<String>,
     advertise: Option<String>,
     weight: Option<u16>,
     shards: Option<u32>,
@@ -184,9 +197,17 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
     } else {
         args.members.clone()
     };
+    let tags = match args.tags.is_empty() {
+        true => file.tags.into_iter().collect(),
+        false => args.tags.clone(),
+    };
     let keys = common.keys.clone().or(file.keys);
     let mut timers = default.timers;
-    if let Some(replace_after) = args.replace_after {
+    let of_file = file.replace_after.as_deref().map(args::parse_duration).transpose();
+    let of_file = of_file.map_err(|problem| {
+        Stop::new(Code::Usage, format!("configuration: replace_after: {problem}"))
+    })?;
+    if let Some(replace_after) = args.replace_after.or(of_file) {
         timers.replace_after = replace_after;
     }
     Ok(Options {
@@ -195,6 +216,10 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
         cluster: common.cluster.clone().or(file.cluster).unwrap_or(default.cluster),
         members,
         join: if args.join.is_empty() { file.join } else { args.join.clone() },
+        expect: args.expect.or(file.expect),
+        metrics: args.metrics.clone().or(file.metrics),
+        tags,
+        gossip: !args.no_gossip && file.gossip.unwrap_or(default.gossip),
         advertise: args.advertise.clone().or(file.advertise),
         weight: args.weight.or(file.weight).unwrap_or(default.weight),
         listen: args.listen.clone().or(file.listen),
@@ -239,6 +264,9 @@ fn announcement(options: &Options) -> String {
         .filter(|(name, _)| *name != options.name)
         .map(|(name, address)| format!("{name} at {address}"))
         .collect();
+    if let Some(expect) = options.expect {
+        line.push_str(&format!("; {} found the cluster", out::count(expect.into(), "member")));
+    }
     if !others.is_empty() {
         line.push_str(&format!("; the others: {}", others.join(", ")));
     }
@@ -250,7 +278,7 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::args::{self, Command};
+    use crate::args::Command;
 
     fn options_of(line: &str) -> Result<Options, Stop> {
         let cli = args::parse(line.split(' ').map(OsString::from))?;
@@ -291,6 +319,33 @@ mod tests {
         fs::write(&path, "name = 'a'\n\nadress = 'x'\n").expect("the temporary directory is ours");
         let line = refusal(&config);
         assert!(line.contains(":3: unknown field `adress`"), "{line}");
+        fs::remove_file(&path).expect("the temporary directory is ours");
+    }
+
+    #[test]
+    fn a_file_says_all_that_flags_say() {
+        let path = std::env::temp_dir().join(format!("ring-serve-all-{}.toml", std::process::id()));
+        let text = "name = 'b'\nmemory = true\njoin = ['h:1', 'h:2']\nexpect = 3\nlisten = 'h:3'\n\
+                    metrics = 'h:4'\nweight = 2\ngossip = false\nreplace_after = '9s'\n\
+                    [tags]\nzone = 'a'\nrack = '7'\n";
+        fs::write(&path, text).expect("the temporary directory is ours");
+        let config = format!("ring serve --config {}", path.display());
+        let flags = "ring serve --name b --memory --join h:1 --join h:2 --expect 3 --listen h:3 \
+                     --metrics h:4 --weight 2 --no-gossip --replace-after 9s --tag rack=7 --tag zone=a";
+        for line in [config.as_str(), flags] {
+            let options = options_of(line).expect(line);
+            assert_eq!(options.expect, Some(3), "{line}");
+            assert_eq!(options.metrics.as_deref(), Some("h:4"), "{line}");
+            assert_eq!((options.weight, options.gossip), (2, false), "{line}");
+            assert_eq!(options.timers.replace_after, std::time::Duration::from_secs(9), "{line}");
+            let tags = [("rack", "7"), ("zone", "a")].map(|(k, v)| (k.into(), v.into()));
+            assert_eq!(options.tags, tags, "{line}");
+            assert_eq!(options.join, ["h:1", "h:2"], "{line}");
+        }
+        let options = options_of(&format!("{config} --tag zone=b")).expect("good flags");
+        assert_eq!(options.tags, [("zone".into(), "b".into())]);
+        fs::write(&path, "memory = true\nreplace_after = '3h'\n").expect("the directory is ours");
+        assert!(refusal(&config).contains("replace_after: the unit must be"));
         fs::remove_file(&path).expect("the temporary directory is ours");
     }
 

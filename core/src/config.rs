@@ -23,6 +23,10 @@ pub struct Config {
     /// Addresses of members of a cluster that exists, for a member that joins it: it asks any of them, again and again,
     /// and creates no cluster. `members` is empty then, and shards and replication are the cluster's.
     pub join: Vec<String>,
+    /// How many members found the cluster, where no list of `members` says it: they find each other over `join` and
+    /// create it once, together, when all are there; whoever comes later joins it. The same on all. None: this member
+    /// only joins.
+    pub expect: Option<u16>,
     /// Where others reach a member that joins.
     pub address: String,
     /// A member's share of the shards beside the others'; 0: none.
@@ -117,7 +121,7 @@ pub struct Limits {
     pub chunk_bytes: usize,
     /// Most scan snapshots open on this member.
     pub cursors: usize,
-    /// Most reads waiting on this member.
+    /// Most reads waiting on this member, and as many that wait for changes.
     pub reads: usize,
     /// Most connections that have not yet shaken hands, and most members that are connected and not registered.
     pub strangers: usize,
@@ -212,6 +216,7 @@ impl Default for Config {
             client: false,
             members: Vec::new(),
             join: Vec::new(),
+            expect: None,
             address: String::new(),
             weight: 1,
             watch_ring: true,

@@ -30,7 +30,8 @@ pub struct Genesis {
 /// One founder of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Founder {
-    /// Its id: its place in the list of founders sorted by name, counted from 1.
+    /// Its id: its place in the list of founders sorted by name, counted from 1; where the founders found each other, that
+    /// of a member that joins.
     pub id: MemberId,
     /// Its name.
     pub name: String,
@@ -68,6 +69,13 @@ impl Genesis {
     #[must_use]
     pub fn preferred_leader(&self, group: GroupId) -> Option<MemberId> {
         self.layout().preferred_leader(group)
+    }
+
+    /// Who decided that the cluster exists, where the founders found each other: see `expect` of
+    /// [`Config`](crate::Config).
+    #[must_use]
+    pub fn proposer(&self) -> MemberId {
+        self.members.first().map_or_else(MemberId::default, |founder| founder.id)
     }
 
     /// One of the founders.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::ids::{
     GroupId, LogIndex, LogSeq, MemberId, ReadId, ReplicaId, Seq, SessionId, Term, len_u64,
 };
+use crate::node::Freshness;
 use crate::raft::message::EntryBody;
 use crate::raft::{Effects, ProposeRefused, Raft};
 use crate::shard::command::{Item, ItemOutcome, Payload, Query};
@@ -45,6 +46,10 @@ pub(crate) struct Group {
     in_flight: BTreeSet<(SessionId, Seq)>,
     /// Shard time at the moment when this replica became leader, and that moment.
     clock: (u64, Instant),
+    /// Since when the store has been handed all that was acknowledged before.
+    pub(crate) freshness: Freshness,
+    /// Local reads that wait for that to be newer.
+    pub(crate) confirming: BTreeSet<ReadId>,
     /// Reads that wait for an index to be handed to the store.
     reads: BTreeMap<(LogIndex, ReadId), Query>,
     trail: Option<Trail>,
@@ -115,6 +120,8 @@ impl Group {
             proposed_bytes: 0,
             in_flight: BTreeSet::new(),
             clock: (0, Instant(0)),
+            freshness: Freshness::default(),
+            confirming: BTreeSet::new(),
             reads: BTreeMap::new(),
             trail: None,
         }

@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -272,7 +273,7 @@ pub enum Action {
         /// The changes.
         changes: Vec<Change<Bytes>>,
     },
-    /// The value of a key. Answered with `Reply::Value`.
+    /// The value of a key. Answered with `Reply::Value`, or with `Reply::Local`.
     Get {
         /// The key.
         key: Bytes,
@@ -328,6 +329,8 @@ pub enum Action {
     Leave {
         /// The member; it may be this one.
         member: MemberId,
+        /// Also where that needs members to be given up that are away: without, such a leave is refused.
+        force: bool,
     },
 }
 
@@ -365,12 +368,22 @@ pub enum Reply {
     },
     /// Get.
     Value(Option<(Bytes, Revision)>),
+    /// Get of what a replica has.
+    Local {
+        /// The value and its revision; none: no such key.
+        found: Option<(Bytes, Revision)>,
+        /// How stale it can be: every write that was acknowledged longer than this ago is seen. None: the replica does
+        /// not know, because it has not reached its leader since it was started.
+        age: Option<Duration>,
+    },
     /// Scan.
     Page {
         /// The keys.
         page: Page,
         /// How to go on, if there is more.
         cursor: Option<CursorId>,
+        /// On the first page of what a replica has: how stale the scan can be, as of `Local`.
+        age: Option<Duration>,
     },
     /// Watch: changes in the order in which they were committed; a revision is told as a whole.
     Changes {
@@ -484,15 +497,52 @@ pub enum Event {
         /// The cluster.
         genesis: Genesis,
     },
+    /// This member looks for others to found the cluster with.
+    Gathering {
+        /// Who was found, by name, this member included.
+        found: Vec<String>,
+        /// How many are expected.
+        expect: u16,
+        /// All agreed, and this one, who is not connected, knows whether the cluster exists.
+        missing: Option<String>,
+    },
     /// A peer can be talked to.
     PeerConnected {
         /// The peer.
         member: MemberId,
+        /// Where it is reached, if that is known; a client is not.
+        address: Option<String>,
     },
-    /// The connection to a peer is lost; it is dialled again.
+    /// The connection to a peer is lost; whichever side knows where dials again.
     PeerDisconnected {
         /// The peer.
         member: MemberId,
+        /// Where it was reached, if that is known.
+        address: Option<String>,
+    },
+    /// A peer whose connection is lost is dialled again, for the first time since.
+    PeerReconnecting {
+        /// The peer.
+        member: MemberId,
+        /// Where.
+        address: String,
+    },
+    /// Nobody answers at an address. It is dialled on; only the first failure of a row is told.
+    PeerFailed {
+        /// Who is expected there, if that is known.
+        member: Option<MemberId>,
+        /// Where.
+        address: String,
+    },
+    /// More than half of the registered members are connected to this node, itself counted: what needs a majority can
+    /// be done.
+    Ready,
+    /// They are not any more: what needs a majority waits.
+    NotReady,
+    /// This member has halted. The last event.
+    Halted {
+        /// Why, and what to do.
+        reason: Halt,
     },
     /// A connection was refused: wrong cluster, wrong version, wiped or rolled-back peer.
     PeerRefused {

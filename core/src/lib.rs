@@ -29,6 +29,7 @@ extern crate alloc;
 pub mod config;
 pub mod directory;
 mod founding;
+mod gathering;
 pub mod genesis;
 mod group;
 pub mod ids;

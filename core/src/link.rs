@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use crate::config::Timers;
 use crate::ids::{Boot, ClusterId, ConnId, LogSeq, MemberId};
-use crate::io::{Dial, Output};
+use crate::io::{Dial, Event, Output};
 use crate::time::Instant;
 use crate::wire::message::{Hello, Identity, Message, Refusal, VERSION_MAX, VERSION_MIN, Welcome};
 
@@ -67,6 +67,10 @@ struct Target {
     member: Option<MemberId>,
     state: TargetState,
     backoff: Duration,
+    /// Dials in a row that nobody answered.
+    failures: u32,
+    /// The link that it was dialled for was lost, and it was not dialled since.
+    was_lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +149,11 @@ impl Judge<'_> {
             return Ok(());
         }
         let joins = |member: MemberId| member.is_joiner();
+        let gathers =
+            |one: &Identity| one.cluster.is_none() && joins(one.member) && one.agreement != 0;
+        if gathers(who) && gathers(self.me) && who.agreement != self.me.agreement {
+            return Err(Refusal::Agreement);
+        }
         if !joins(who.member) && !joins(self.me.member) && who.agreement != self.me.agreement {
             return Err(Refusal::Agreement);
         }
@@ -227,7 +236,8 @@ impl Links {
         }
         let state = TargetState::Idle { dial_at: at };
         let backoff = self.timers.redial_min;
-        self.targets.push(Target { address, member, state, backoff });
+        let (failures, was_lost) = (0, false);
+        self.targets.push(Target { address, member, state, backoff, failures, was_lost });
     }
 
     /// Dials who is due, and closes handshakes that took too long.
@@ -244,6 +254,12 @@ impl Links {
                 let dial = self.next_dial;
                 self.next_dial += 1;
                 target.state = TargetState::Dialling(dial);
+                if core::mem::take(&mut target.was_lost)
+                    && let Some(member) = target.member
+                {
+                    let address = target.address.clone();
+                    out.push(Output::Event(Event::PeerReconnecting { member, address }));
+                }
                 out.push(Output::Connect { dial: Dial(dial), address: target.address.clone() });
             }
         }
@@ -331,10 +347,14 @@ impl Links {
         }
     }
 
-    pub(crate) fn on_connect_failed(&mut self, now: Instant, dial: Dial) {
-        if let Some(place) = self.target_of(dial) {
-            self.retire_target(now, place);
-        }
+    /// Nobody answers. Returns what to tell of it: the first time since somebody did.
+    pub(crate) fn on_connect_failed(&mut self, now: Instant, dial: Dial) -> Option<Event> {
+        let place = self.target_of(dial)?;
+        self.retire_target(now, place);
+        let target = &mut self.targets[place];
+        target.failures = target.failures.saturating_add(1);
+        let (member, address) = (target.member, target.address.clone());
+        (target.failures == 1).then_some(Event::PeerFailed { member, address })
     }
 
     /// A handshake's message. `None` when the connection is not shaking hands (any more).
@@ -399,6 +419,21 @@ impl Links {
         }
     }
 
+    /// The address that was dialled for a connection.
+    pub(crate) fn dialled(&self, conn: ConnId) -> Option<&str> {
+        let place = self.conns.get(&conn)?.target?;
+        Some(&self.targets[place].address)
+    }
+
+    /// Nobody is dialled at this address any more, unless one of these members is there.
+    pub(crate) fn forget_address(&mut self, address: &str, is_member: impl Fn(MemberId) -> bool) {
+        for target in self.targets.iter_mut().filter(|target| target.address == address) {
+            if !target.member.is_some_and(&is_member) {
+                target.state = TargetState::Retired;
+            }
+        }
+    }
+
     /// Who answers at the address that was dialled; another address of the same member is not dialled any more.
     pub(crate) fn identify(&mut self, conn: ConnId, who: MemberId) {
         let Some(place) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
@@ -453,7 +488,9 @@ impl Links {
         let state = self.conns.get_mut(&conn).expect("a ready connection exists");
         state.stage = Stage::Up(who);
         if let Some(place) = state.target {
-            self.targets[place].backoff = self.timers.redial_min;
+            let target = &mut self.targets[place];
+            target.backoff = self.timers.redial_min;
+            target.failures = 0;
         }
         if who.is_client() {
             self.clients += 1;
@@ -477,6 +514,9 @@ impl Links {
         // A newer connection of the same peer stays.
         if self.up.get(&who) == Some(&conn) {
             self.up.remove(&who);
+            for target in self.targets.iter_mut().filter(|target| target.member == Some(who)) {
+                target.was_lost = true;
+            }
             return Some(who);
         }
         None
@@ -510,6 +550,11 @@ impl Links {
             Stage::Up(who) => Some(who),
             Stage::Handshake { .. } | Stage::Pending { .. } => None,
         }
+    }
+
+    /// How many addresses are dialled, or were.
+    pub(crate) fn targets(&self) -> usize {
+        self.targets.len()
     }
 
     pub(crate) fn connected(&self) -> impl Iterator<Item = MemberId> + '_ {
@@ -562,6 +607,21 @@ pub(crate) fn agreement(
     text.extend_from_slice(&shards.to_le_bytes());
     text.extend_from_slice(&replication.to_le_bytes());
     twox_hash::XxHash64::oneshot(0, &text)
+}
+
+/// The same for those who find each other: how many they are, the numbers of shards and replicas. Never 0.
+pub(crate) fn agreement_to_gather(
+    cluster: &str,
+    expect: usize,
+    shards: u32,
+    replication: u32,
+) -> u64 {
+    let mut text = Vec::from(cluster.as_bytes());
+    text.push(0xff);
+    text.extend_from_slice(&crate::ids::len_u64(expect).to_le_bytes());
+    text.extend_from_slice(&shards.to_le_bytes());
+    text.extend_from_slice(&replication.to_le_bytes());
+    twox_hash::XxHash64::oneshot(1, &text).max(1)
 }
 
 /// The cluster's id: a hash over the founders' births, which each drew by itself.

@@ -319,4 +319,4 @@ unsafe fn pack(event: &Event, to: *mut u8) {
 const PACKED_HEAD: usize = 48;
 const _: () = assert!(PACKED_HEAD == 4 * 8 + 2 * 4 + 2 * 4);
 // What ring_cq_drain_packed() returns is a code or minus a size.
-const _: () = assert!(status::RING_INTERRUPTED == -16 && PACKED_HEAD > 16);
+const _: () = assert!(status::RING_RESET == -20 && PACKED_HEAD > 20);

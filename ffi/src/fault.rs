@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use libring::{ConfigError, Error, Failure, OpenError, Refused, RequestFailure};
+use libring::{
+    ConfigError, Error, Failure, HandleError, OpenError, Refused, RequestFailure, TrackError,
+};
 
 use crate::status::{self, ring_status_t};
 
@@ -37,7 +39,9 @@ impl From<Error> for Fault {
             Error::Refused(refused) => code_of_refused(refused),
             Error::Failed(failure) => code_of_failure(failure),
             Error::Request(failure) => code_of_request(failure),
-            Error::Leave(_) | Error::Track(_) => status::RING_INVALID,
+            Error::Leave(_) => status::RING_INVALID,
+            Error::Track(TrackError::NotMine(_) | TrackError::Mine) => status::RING_CONFLICT,
+            Error::Track(TrackError::Full) => status::RING_AGAIN,
         };
         Self::new(code, error.to_string())
     }
@@ -58,11 +62,10 @@ pub(crate) fn code_of_request(failure: &RequestFailure) -> ring_status_t {
     match failure {
         RequestFailure::Deadline { .. } => status::RING_TIMEOUT,
         RequestFailure::Closed { .. } => status::RING_CLOSED,
-        RequestFailure::Handler { .. }
-        | RequestFailure::NoRoute
-        | RequestFailure::TooLarge { .. }
-        | RequestFailure::OutcomeUnknown
-        | RequestFailure::Cancelled { .. } => status::RING_INVALID,
+        RequestFailure::Handler { .. } => status::RING_HANDLER_ERROR,
+        RequestFailure::NoRoute => status::RING_NO_HANDLER,
+        RequestFailure::Cancelled { .. } => status::RING_CANCELLED,
+        RequestFailure::TooLarge { .. } | RequestFailure::OutcomeUnknown => status::RING_INVALID,
     }
 }
 
@@ -73,6 +76,16 @@ pub(crate) fn code_of_failure(failure: &Failure) -> ring_status_t {
         Failure::Interrupted => status::RING_INTERRUPTED,
         Failure::Malformed => status::RING_INVALID,
         Failure::Closed { maybe: false } => status::RING_CLOSED,
+    }
+}
+
+impl From<HandleError> for Fault {
+    fn from(error: HandleError) -> Self {
+        let code = match error {
+            HandleError::Length(_) => status::RING_INVALID,
+            HandleError::Taken => status::RING_CONFLICT,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A node: its life, its operations, its scans.
+//! A node: its life and its operations.
 //!
 //! Invariants:
 //! 1. Every operation that was accepted ends with exactly one DONE, pushed before it stops counting
@@ -7,10 +7,9 @@
 //!
 //! No lock is held while something is pushed into a queue.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
@@ -24,8 +23,11 @@ use libring::{
 use crate::fault::Fault;
 use crate::guard;
 use crate::op::{self, Listed, Op, What};
-use crate::queue::{Added, Event, Queue, Taken};
-use crate::scan::{Pages, failed};
+use crate::own::{OWN, Own};
+use crate::pager::Pager;
+use crate::queue::{Event, Queue, User};
+use crate::scan::failed;
+use crate::serve::Route;
 use crate::status;
 use crate::types::{
     RING_EV_CLOSED, RING_EV_LEADER, RING_EV_LEFT, RING_EV_MEMBER, RING_EV_MOVE, RING_EV_STATE,
@@ -36,9 +38,9 @@ use crate::types::{
 /// A node and all that it owes.
 pub(crate) struct Handle {
     forks: u32,
-    node: Node,
+    pub(crate) node: Node,
     in_flight: AtomicUsize,
-    closing: AtomicBool,
+    pub(crate) closing: AtomicBool,
     /// Whoever closes waits no longer for what is in flight.
     hurry: AtomicBool,
     /// For who waits for `in_flight` or `hurry`.
@@ -46,8 +48,9 @@ pub(crate) struct Handle {
     changed: Condvar,
     /// What a panic said that this layer caught.
     panicked: OnceLock<String>,
-    scans: Mutex<BTreeMap<u64, Arc<Scan>>>,
-    next_scan: AtomicU64,
+    pub(crate) own: Own,
+    /// Most operations of `own`.
+    pub(crate) requests_max: usize,
     closer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -79,7 +82,15 @@ impl OneEvent {
 }
 
 impl Sink {
-    fn push(&self, event: Event) {
+    /// The queue, for what is told by many events.
+    pub(crate) fn into_queue(self) -> Result<Arc<Queue>, Fault> {
+        match self {
+            Self::Queue(queue) => Ok(queue),
+            Self::Call(_) => Err(Fault::invalid("it needs a queue: ring_submit()")),
+        }
+    }
+
+    pub(crate) fn push(&self, event: Event) {
         match self {
             Self::Queue(queue) => queue.push(event),
             Self::Call(one) => {
@@ -97,6 +108,7 @@ impl Handle {
         timeout: Option<Duration>,
         events: Option<Arc<Queue>>,
     ) -> Result<Arc<Self>, Fault> {
+        let requests_max = options.limits.requests;
         let open = move || block_on(Node::open(options), timeout);
         let opened = guard::spawn("ring-open", open).map_err(system)?.join();
         let opened = opened.map_err(|panic| {
@@ -125,8 +137,8 @@ impl Handle {
             turn: Mutex::new(()),
             changed: Condvar::new(),
             panicked: OnceLock::new(),
-            scans: Mutex::default(),
-            next_scan: AtomicU64::new(SCAN),
+            own: Own::default(),
+            requests_max,
             closer: Mutex::new(None),
         }))
     }
@@ -148,22 +160,14 @@ impl Handle {
 
     /// Makes an operation and waits for its end.
     pub(crate) fn call(self: &Arc<Self>, op: Op<'_>) -> Result<Event, Fault> {
-        if matches!(op.what, What::Scan(_)) {
-            return Err(Fault::invalid("a scan needs a queue: ring_submit()"));
-        }
         let one = Arc::new(OneEvent::default());
         self.submit(op, Sink::Call(Arc::clone(&one)))?;
         Ok(one.wait())
     }
 
     /// Ends an operation for its submitter.
-    pub(crate) fn cancel(&self, id: u64) -> Result<(), Fault> {
-        let found = if id >= SCAN {
-            let scan = lock(&self.scans).get(&id).cloned();
-            scan.is_some_and(|scan| scan.cancel(self))
-        } else {
-            self.node.abandon(RequestId(id))
-        };
+    pub(crate) fn cancel(self: &Arc<Self>, id: u64) -> Result<(), Fault> {
+        let found = if id >= OWN { self.cancel_own(id) } else { self.node.abandon(RequestId(id)) };
         if found { Ok(()) } else { Err(Fault::invalid("no such operation, or it has ended")) }
     }
 
@@ -181,9 +185,10 @@ impl Handle {
         }
         let this = Arc::clone(self);
         let thread = guard::spawn("ring-close", move || {
-            this.cancel_scans();
+            this.cancel_lasting();
             this.wait_for_flights(timeout);
             let gone = this.node.shut_down(!this.hurry.load(Ordering::SeqCst));
+            this.end_own();
             let status = if gone { status::RING_OK } else { status::RING_OUTCOME_UNKNOWN };
             queue.push(Event { tag, kind: RING_EV_CLOSED, status, ..Event::default() });
         });
@@ -208,8 +213,9 @@ impl Handle {
         let thread = closer.take().map_or_else(
             || {
                 guard::spawn("ring-free", move || {
-                    this.cancel_scans();
+                    this.cancel_lasting();
                     this.node.shut_down(false);
+                    this.end_own();
                 })
             },
             Ok,
@@ -232,8 +238,17 @@ impl Handle {
         self.node.fail_stop();
     }
 
+    /// Does something on a thread of the node: a panic is a defect.
+    pub(crate) fn safely(&self, act: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(act)) {
+            let text = guard::panic_text(&*panic);
+            guard::let_go(panic);
+            self.defect(&text);
+        }
+    }
+
     /// What `error` is for a host that must know of defects.
-    fn fault(&self, error: Error) -> Fault {
+    pub(crate) fn fault(&self, error: Error) -> Fault {
         let fault = Fault::from(error);
         if fault.code != status::RING_CLOSED
             && fault.code != status::RING_HALTED
@@ -268,7 +283,7 @@ impl Handle {
         Ok(())
     }
 
-    fn end_one(&self) {
+    pub(crate) fn end_one(&self) {
         let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.closing.load(Ordering::SeqCst) {
             drop(lock(&self.turn)); // the closer is before its look, or waits
@@ -278,13 +293,19 @@ impl Handle {
 
     fn begin(self: &Arc<Self>, op: Op<'_>, sink: Sink) -> Result<u64, Fault> {
         let (partition, tag, timeout) = (op.partition, op.tag, op.timeout);
+        if let (Sink::Queue(queue), true) = (&sink, op.what.outlives_its_submission()) {
+            let this: Weak<Self> = Arc::downgrade(self);
+            let this: Weak<dyn User> = this;
+            queue.join(&this);
+        }
         let action = match op.what {
             What::Call(action) => action,
             What::Status(member) => {
                 Action::Status { member: member.unwrap_or_else(|| self.node.whoami()) }
             }
             What::Leave(member) => {
-                Action::Leave { member: member.unwrap_or_else(|| self.node.whoami()) }
+                let member = member.unwrap_or_else(|| self.node.whoami());
+                Action::Leave { member, force: false }
             }
             What::Ask(question) => {
                 let listed = |m: Member| {
@@ -296,11 +317,15 @@ impl Handle {
                 self.end_one();
                 return Ok(0);
             }
-            What::Scan(pages) => {
-                let Sink::Queue(queue) = sink else {
-                    return Err(Fault::invalid("a scan needs a queue: ring_submit()"));
-                };
-                return Scan::begin(self, queue, (tag, partition, timeout), pages);
+            What::Pages(pages) => {
+                let queue = sink.into_queue()?;
+                return Pager::begin(self, queue, (tag, partition, timeout), pages);
+            }
+            What::Request(ask) => return self.begin_request((tag, partition, timeout), *ask, sink),
+            What::Respond(reply) => return self.begin_respond(tag, *reply, sink),
+            What::Handle(wish) => return Route::begin(self, tag, wish, sink.into_queue()?),
+            What::Track(key, awaited) => {
+                return self.begin_track(tag, key, awaited, sink.into_queue()?);
             }
             #[cfg(feature = "test-ops")]
             What::Echo(data) => {
@@ -340,7 +365,12 @@ impl Handle {
         }
     }
 
-    fn event_of_panic(&self, tag: u64, id: u64, panic: Box<dyn std::any::Any + Send>) -> Event {
+    pub(crate) fn event_of_panic(
+        &self,
+        tag: u64,
+        id: u64,
+        panic: Box<dyn std::any::Any + Send>,
+    ) -> Event {
         let text = guard::panic_text(&*panic);
         guard::let_go(panic);
         self.defect(&text);
@@ -362,13 +392,6 @@ impl Handle {
         begun.map(|request| request.0).map_err(|error| self.fault(error))
     }
 
-    fn cancel_scans(&self) {
-        let scans: Vec<Arc<Scan>> = lock(&self.scans).values().cloned().collect();
-        for scan in scans {
-            scan.cancel(self);
-        }
-    }
-
     fn wait_for_flights(&self, timeout: Option<Duration>) {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut turn = lock(&self.turn);
@@ -388,173 +411,11 @@ impl Handle {
     }
 }
 
-/// A scan under way: its pages are asked for one by one, each when the one before was drained.
-struct Scan {
-    /// Weak: it lies in queues, which may outlive the node.
-    handle: Weak<Handle>,
-    queue: Arc<Queue>,
-    tag: u64,
-    id: u64,
-    partition: Box<str>,
-    timeout: Option<Duration>,
-    /// None when it has ended.
-    pages: Mutex<Option<Pages>>,
-}
-
-impl Scan {
-    fn begin(
-        handle: &Arc<Handle>,
-        queue: Arc<Queue>,
-        (tag, partition, timeout): (u64, &str, Option<Duration>),
-        pages: Pages,
-    ) -> Result<u64, Fault> {
-        let id = handle.next_scan.fetch_add(1, Ordering::Relaxed);
-        let scan = Arc::new(Self {
-            handle: Arc::downgrade(handle),
-            queue,
-            tag,
-            id,
-            partition: partition.into(),
-            timeout,
-            pages: Mutex::new(Some(pages)),
-        });
-        lock(&handle.scans).insert(id, Arc::clone(&scan));
-        let begun = scan.ask(handle);
-        // Unless it was cancelled meanwhile: then its end is told, and it did begin.
-        if let Err(fault) = begun
-            && lock(&scan.pages).take().is_some()
-        {
-            lock(&handle.scans).remove(&id);
-            return Err(fault);
-        }
-        if handle.closing.load(Ordering::SeqCst) {
-            scan.cancel(handle); // the closer may have looked for scans before this one was there
-        }
-        Ok(id)
-    }
-
-    fn ask(self: &Arc<Self>, handle: &Handle) -> Result<(), Fault> {
-        let action = lock(&self.pages).as_ref().map(Pages::ask);
-        let Some(action) = action else {
-            return Ok(()); // It was cancelled.
-        };
-        let this = Arc::clone(self);
-        let told = move |_, answer| {
-            if let Some(handle) = this.handle.upgrade() {
-                this.on_answer(&handle, answer);
-            }
-        };
-        let begun = handle.node.submit(&self.partition, action, self.timeout, told);
-        begun.map(drop).map_err(|error| handle.fault(error))
-    }
-
-    /// Never unwinds: the thread is the node's.
-    fn on_answer(self: &Arc<Self>, handle: &Handle, answer: Result<Reply, Error>) {
-        let work = || self.take_page(handle, answer);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            let event = handle.event_of_panic(self.tag, self.id, panic);
-            if lock(&self.pages).take().is_some() {
-                self.end(handle, event);
-            }
-        }
-    }
-
-    fn take_page(self: &Arc<Self>, handle: &Handle, answer: Result<Reply, Error>) {
-        let mut events = Vec::new();
-        let mut state = lock(&self.pages);
-        let Some(pages) = state.as_mut() else {
-            drop(state);
-            // Cancelled meanwhile: what it opened is closed.
-            if let Ok(Reply::Page { cursor: Some(cursor), .. }) = answer {
-                self.let_go(handle, Action::ScanClose { cursor });
-            }
-            return;
-        };
-        let answer = match answer {
-            Err(error) if !matches!(error, Error::Failed(libring::Failure::Interrupted)) => {
-                state.take();
-                drop(state);
-                self.end(handle, failed(self.tag, self.id, &handle.fault(error)));
-                return;
-            }
-            answer => answer,
-        };
-        let more = pages.on_answer(self.tag, self.id, answer, &mut events);
-        if more {
-            let Some(last) = events.last_mut() else {
-                drop(state);
-                Arc::clone(self).on_taken();
-                return;
-            };
-            let follower: Arc<dyn Taken> = Arc::<Self>::clone(self);
-            last.then = Some(follower);
-            // Under the lock: who cancels meanwhile must come behind these.
-            let added = self.queue.add(events);
-            drop(state);
-            self.queue.announce(added);
-            if added == Added::Dropped {
-                self.cancel(handle);
-            }
-            return;
-        }
-        let close = pages.close();
-        state.take();
-        drop(state);
-        if let Some(close) = close {
-            self.let_go(handle, close);
-        }
-        self.queue.push_all(events);
-        self.forget(handle);
-    }
-
-    /// True: this call ended it.
-    fn cancel(&self, handle: &Handle) -> bool {
-        let Some(mut pages) = lock(&self.pages).take() else {
-            return false;
-        };
-        if let Some(close) = pages.close() {
-            self.let_go(handle, close);
-        }
-        let fault = Fault::new(status::RING_CANCELLED, "cancelled");
-        self.end(handle, failed(self.tag, self.id, &fault));
-        true
-    }
-
-    fn end(&self, handle: &Handle, event: Event) {
-        self.queue.push(event);
-        self.forget(handle);
-    }
-
-    fn forget(&self, handle: &Handle) {
-        lock(&handle.scans).remove(&self.id);
-        handle.end_one();
-    }
-
-    fn let_go(&self, handle: &Handle, close: Action) {
-        // Nobody waits for it: if it fails the snapshot goes when it has idled for long enough.
-        let _: Result<RequestId, Error> =
-            handle.node.submit(&self.partition, close, self.timeout, |_, _| {});
-    }
-}
-
-impl Taken for Scan {
-    fn on_taken(self: Arc<Self>) {
-        let Some(handle) = self.handle.upgrade() else {
-            return;
-        };
-        if let Err(fault) = self.ask(&handle)
-            && lock(&self.pages).take().is_some()
-        {
-            self.end(&handle, failed(self.tag, self.id, &fault));
-        }
-    }
-}
-
 /// What of a node's events a host is told.
 pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
     let (kind, a, b) = match event {
-        NodeEvent::PeerConnected { member } => (RING_EV_MEMBER, member.0, 1),
-        NodeEvent::PeerDisconnected { member } => (RING_EV_MEMBER, member.0, 0),
+        NodeEvent::PeerConnected { member, .. } => (RING_EV_MEMBER, member.0, 1),
+        NodeEvent::PeerDisconnected { member, .. } => (RING_EV_MEMBER, member.0, 0),
         NodeEvent::LeaderChanged { group, leader, .. } => {
             (RING_EV_LEADER, u64::from(group.0), leader.map_or(0, |leader| leader.0))
         }
@@ -574,6 +435,12 @@ pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
             RingEvent::Left { .. } | RingEvent::NextChanged { .. } | RingEvent::Came { .. },
         )
         | NodeEvent::Up { .. }
+        | NodeEvent::Gathering { .. }
+        | NodeEvent::PeerReconnecting { .. }
+        | NodeEvent::PeerFailed { .. }
+        | NodeEvent::Ready
+        | NodeEvent::NotReady
+        | NodeEvent::Halted { .. }
         | NodeEvent::DirectoryChanged { .. }
         | NodeEvent::RingChanged { .. }
         | NodeEvent::ChangeRefused { .. }
@@ -645,9 +512,6 @@ fn block_on<F: Future>(future: F, timeout: Option<Duration>) -> Option<F::Output
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Scans have ids of their own from here on; no node makes so many calls.
-const SCAN: u64 = 1 << 63;

@@ -15,11 +15,17 @@
 //! | [`fault`] | why a call failed |
 //! | [`queue`] | a completion queue, in safe code |
 //! | [`wake`] | the descriptor that an event loop watches |
-//! | [`handle`] | a node, in safe code: its life, its scans |
+//! | [`handle`] | a node, in safe code: its life, its operations |
+//! | [`own`] | what a node owes its host beside core's calls |
+//! | [`request`] | requests of a node, tracked keys |
+//! | [`serve`] | handlers of a node, and the requests that its host holds |
+//! | [`stream`] | ends of streams |
+//! | [`message`] | the fields of requests and responses |
+//! | [`pager`] | scans and watches under way |
 //! | [`layout`] | sizes and offsets of the header's structs, asserted |
 //! | [`machine`] | the sans-IO member, in safe code |
 //! | [`op`] | operations: from the header's struct to core's actions, from replies to events |
-//! | [`scan`] | a scan's pages |
+//! | [`scan`] | the pages of a scan and of a watch |
 //!
 //! `unsafe` stands only in the modules that export and in `raw`, `guard` and `wake`. The others are
 //! safe, and hold everything that decides.
@@ -40,12 +46,18 @@ mod guide;
 mod handle;
 mod layout;
 mod machine;
+mod message;
 mod node;
 mod op;
+mod own;
+mod pager;
 mod queue;
 mod raw;
+mod request;
 mod sans;
 mod scan;
+mod serve;
 mod status;
+mod stream;
 mod types;
 mod wake;

@@ -26,7 +26,7 @@ use crate::fault::{Fault, code_of_refused};
 use crate::handle::told;
 use crate::op::{self, Listed, Op, What};
 use crate::queue::Event;
-use crate::scan::{Pages, failed};
+use crate::scan::{Paging, failed};
 use crate::status;
 use crate::types::{
     RING_FX_CONNECT, RING_FX_DISCARD, RING_FX_DISCONNECT, RING_FX_EVENT, RING_FX_HALT,
@@ -67,7 +67,7 @@ struct Pending {
 }
 
 struct ScanOf {
-    pages: Pages,
+    pages: Paging,
     partition: String,
     timeout: Duration,
 }
@@ -164,7 +164,7 @@ impl Machine {
             }
             What::Leave(member) => {
                 let me = self.node.view().me();
-                (Action::Leave { member: member.unwrap_or(me) }, None)
+                (Action::Leave { member: member.unwrap_or(me), force: false }, None)
             }
             What::Ask(question) => {
                 let ring = Arc::clone(self.node.ring().placement());
@@ -183,7 +183,12 @@ impl Machine {
                 self.desk.event(answer);
                 return Ok(0);
             }
-            What::Scan(pages) => {
+            What::Request(_) | What::Respond(_) | What::Handle(_) | What::Track(..) => {
+                return Err(Fault::invalid(
+                    "a sans-IO member neither asks nor handles: it needs a node",
+                ));
+            }
+            What::Pages(pages) => {
                 let partition = op.partition.to_owned();
                 (pages.ask(), Some(ScanOf { pages, partition, timeout }))
             }
@@ -333,7 +338,8 @@ impl Machine {
                     self.ops.insert(next, Pending { tag, id, scan: Some(scan) });
                 }
                 Err(refused) => {
-                    self.desk.event(failed(tag, id, &Error::Refused(refused).into()));
+                    let done = failed(tag, id, &Error::Refused(refused).into());
+                    self.desk.event(scan.pages.ended(done));
                 }
             }
         } else if let Some(close) = scan.pages.close() {
@@ -440,7 +446,7 @@ impl World for Desk {
         self.replies.push((request, result.map_err(Error::Failed)));
     }
 
-    /// It neither asks nor serves.
+    /// It asks nothing, and serves nothing: core answers who asks it that there is no route.
     fn request(&mut self, _effect: ring_core::request::Effect) {}
 
     fn event(&mut self, event: NodeEvent) {

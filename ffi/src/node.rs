@@ -17,8 +17,8 @@ use crate::op::{Op, nanos};
 use crate::raw;
 use crate::status::{self, ring_status_t};
 use crate::types::{
-    RING_CLIENT, RING_INSECURE, RING_MEMORY, ring_bytes_t, ring_error_t, ring_event_t, ring_id_t,
-    ring_op_t, ring_options_t,
+    RING_CLIENT, RING_DOWN, RING_INSECURE, RING_MEMORY, RING_NO_GOSSIP, RING_UP, ring_bytes_t,
+    ring_error_t, ring_event_t, ring_id_t, ring_op_t, ring_options_t, ring_pair_t,
 };
 
 /// A member of a cluster, or a client of one; owns threads, sockets and files.
@@ -237,10 +237,79 @@ pub unsafe extern "C" fn ring_call(
     unsafe { on_node(n, err, call) }
 }
 
+/// Writes to a stream what there is room for; with `fin` 1 ends it well when that was all of `chunk`.
+/// What was taken is copied; *taken says how much; NULL if nobody wants to know.
+/// Any thread but a callback's, one at a time for a stream that is to keep its order; does not block.
+/// RING_OK: all of it. RING_AGAIN: not all; RING_EV_WRITABLE follows. RING_RESET: the stream is broken. RING_CLOSED: it
+/// has ended. RING_INVALID (no such stream, or it does not go from here), RING_FORKED, RING_MISUSE.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_stream_write(
+    n: *mut ring_node_t,
+    s: ring_id_t,
+    chunk: ring_bytes_t,
+    fin: u32,
+    taken: *mut usize,
+) -> ring_status_t {
+    let write = |handle: &Arc<Handle>| {
+        // SAFETY: the caller's place, or NULL.
+        unsafe { raw::offer(taken, 0) };
+        if fin > 1 {
+            return Err(Fault::invalid("fin: 0 or 1"));
+        }
+        // SAFETY: the caller's view.
+        let chunk = unsafe { raw::bytes(chunk, "chunk")? };
+        let stream = handle.own.stream(s)?;
+        let (took, written) = stream.write(chunk, fin == 1);
+        // SAFETY: as above.
+        unsafe { raw::offer(taken, took) };
+        written
+    };
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, std::ptr::null_mut(), write) }
+}
+
+/// Allows so many bytes more of a stream to come as RING_EV_BODY. Without, none do.
+/// Owns nothing.
+/// Any thread but a callback's; does not block.
+/// RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (no such stream, or it does not come here), RING_FORKED,
+/// RING_MISUSE.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_stream_credit(
+    n: *mut ring_node_t,
+    s: ring_id_t,
+    bytes: u64,
+) -> ring_status_t {
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, std::ptr::null_mut(), |handle| handle.own.stream(s)?.credit(bytes)) }
+}
+
+/// Gives a stream up, in RING_UP, RING_DOWN or both `ways`; the other end is told. To end it well is ring_stream_write().
+/// Nothing more is told of these ways but what is in the queue already.
+/// Any thread but a callback's; does not block.
+/// RING_OK, RING_CLOSED (the stream has ended), RING_INVALID, RING_FORKED, RING_MISUSE.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_stream_reset(
+    n: *mut ring_node_t,
+    s: ring_id_t,
+    ways: u32,
+) -> ring_status_t {
+    let reset = |handle: &Arc<Handle>| {
+        if ways == 0 || ways & !(RING_UP | RING_DOWN) != 0 {
+            return Err(Fault::invalid("ways: RING_UP, RING_DOWN or both"));
+        }
+        handle.own.stream(s)?.give_up(ways & RING_UP != 0, ways & RING_DOWN != 0)
+    };
+    // SAFETY: the caller's handle.
+    unsafe { on_node(n, std::ptr::null_mut(), reset) }
+}
+
 /// # Safety
 /// Every view in `o` is as [`raw::bytes`] asks.
 unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
-    let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE);
+    let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE | RING_NO_GOSSIP);
     if unknown != 0 || o.reserved != 0 || o.reserved2 != 0 {
         return Err(Fault::invalid(format!("ring_options_t: unknown flags {unknown:#x}")));
     }
@@ -272,6 +341,7 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
     let mut limits = defaults.limits.clone();
     if o.max_inflight != 0 {
         limits.calls = len_usize(u64::from(o.max_inflight));
+        limits.requests = limits.calls;
     }
     Ok(Options {
         name: given(text(o.name, "name")?).unwrap_or(defaults.name),
@@ -286,6 +356,9 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         weight,
         keys,
         data,
+        // SAFETY: as above.
+        tags: unsafe { read_tags(o.tags, o.n_tags)? },
+        gossip: o.flags & RING_NO_GOSSIP == 0,
         insecure: o.flags & RING_INSECURE != 0,
         shards: if o.shards == 0 { defaults.shards } else { o.shards },
         replication: if o.replication == 0 { defaults.replication } else { o.replication },
@@ -323,6 +396,22 @@ pub(crate) unsafe fn read_members(
     texts.into_iter().map(pair).collect()
 }
 
+/// # Safety
+/// The tags are readable, and what they show.
+unsafe fn read_tags(first: *const ring_pair_t, len: usize) -> Result<Vec<(String, String)>, Fault> {
+    // SAFETY: the caller's.
+    let pairs = unsafe { raw::array(first, len, TAGS_MAX, "tags")? };
+    let tag = |pair: &ring_pair_t| {
+        // SAFETY: the caller's.
+        let (name, value) =
+            unsafe { (raw::text(pair.name, "a tag's name")?, raw::text(pair.value, "a tag")?) };
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    pairs.iter().map(tag).collect()
+}
+
+/// More tags are refused by core.
+const TAGS_MAX: usize = 4096;
 /// More members are refused by core.
 const MEMBERS_MAX: usize = 4096;
 

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,8 +33,26 @@ pub(crate) struct Event {
     pub(crate) a: u64,
     pub(crate) b: u64,
     pub(crate) data: Bytes,
+    /// Makes the rest of the event when the host takes it.
+    pub(crate) source: Option<Arc<dyn Source>>,
     /// Told when the host takes this event.
     pub(crate) then: Option<Arc<dyn Taken>>,
+}
+
+/// Knows what an event says only when the host takes it. The drainer's half is locked: nothing may be pushed here.
+pub(crate) trait Source: Send + Sync {
+    /// Completes the event, which the host may then take, or not yet. False: there is nothing to tell any more, and the
+    /// event goes.
+    fn fill(&self, event: &mut Event) -> bool;
+
+    /// The host has taken it.
+    fn on_shown(&self);
+}
+
+/// Has given its host something in a queue that it must take back when the queue is freed.
+pub(crate) trait User: Send + Sync {
+    /// Nothing of this queue will be drained any more. No lock is held.
+    fn on_queue_freed(self: Arc<Self>, queue: &Queue);
 }
 
 /// Waits for an event to be taken out of its queue.
@@ -55,6 +73,8 @@ pub(crate) struct Queue {
     changed: Condvar,
     /// The drainer's half; whoever finds it locked is a second drainer.
     ready: Mutex<VecDeque<Event>>,
+    /// Who is to know when it is freed.
+    users: Mutex<Vec<Weak<dyn User>>>,
 }
 
 #[derive(Default)]
@@ -100,7 +120,18 @@ impl Queue {
             incoming: Mutex::default(),
             changed: Condvar::new(),
             ready: Mutex::default(),
+            users: Mutex::default(),
         })
+    }
+
+    /// `user` is told when the queue is freed, once, however often it says so.
+    pub(crate) fn join(&self, user: &Weak<dyn User>) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.iter().any(|known| known.ptr_eq(user)) {
+            return;
+        }
+        users.retain(|known| known.strong_count() > 0);
+        users.push(Weak::clone(user));
     }
 
     /// Whether this process made it.
@@ -197,7 +228,7 @@ impl Queue {
     }
 
     /// Hands events to `take`, in the order in which they happened, until it is full or none is
-    /// left; says how many it took.
+    /// left; says how many it took. An event whose source has nothing to tell any more is dropped.
     pub(crate) fn drain(&self, mut take: impl FnMut(&mut Event) -> Take) -> Result<u32, Fault> {
         let mut ready = match self.ready.try_lock() {
             Ok(ready) => ready,
@@ -211,8 +242,14 @@ impl Queue {
         let mut followers: Vec<Arc<dyn Taken>> = Vec::new();
         'all: loop {
             while let Some(event) = ready.front_mut() {
+                let source = event.source.clone();
+                if source.as_ref().is_some_and(|source| !source.fill(event)) {
+                    ready.pop_front();
+                    continue;
+                }
                 match take(event) {
                     Take::Took => {
+                        source.iter().for_each(|source| source.on_shown());
                         followers.extend(event.then.take());
                         ready.pop_front();
                         taken += 1;
@@ -254,6 +291,10 @@ impl Queue {
             if let Some(follower) = event.then {
                 follower.on_taken();
             }
+        }
+        let users = std::mem::take(&mut *self.users.lock().unwrap_or_else(PoisonError::into_inner));
+        for user in users.iter().filter_map(Weak::upgrade) {
+            user.on_queue_freed(self);
         }
     }
 

@@ -5,12 +5,12 @@
 #![expect(unsafe_code, reason = "pointers of C")]
 
 use std::ffi::c_char;
-use std::mem::{align_of, offset_of, size_of};
+use std::mem::{MaybeUninit, align_of, offset_of, size_of};
 
 use crate::fault::Fault;
 use crate::types::{
     ring_bytes_t, ring_change_t, ring_core_options_t, ring_cq_options_t, ring_error_t,
-    ring_input_t, ring_op_t, ring_options_t,
+    ring_input_t, ring_op_t, ring_options_t, ring_pair_t, ring_stream_t,
 };
 
 /// A struct that the host fills: it starts with its size, a `u32`, and every pattern of bits is a
@@ -18,21 +18,28 @@ use crate::types::{
 ///
 /// # Safety
 /// Both must hold for the type, and it must be `repr(C)`.
-pub(crate) unsafe trait Sized32: Copy {}
+pub(crate) unsafe trait Sized32: Copy {
+    /// The sizes that it had before, each the end of a field: of hosts that were compiled then.
+    const FORMER: &'static [usize] = &[];
+}
 
 // SAFETY: integers, raw pointers and optional function pointers; `size` comes first.
 unsafe impl Sized32 for ring_cq_options_t {}
 // SAFETY: as above.
-unsafe impl Sized32 for ring_options_t {}
+unsafe impl Sized32 for ring_options_t {
+    const FORMER: &'static [usize] = &[offset_of!(ring_options_t, tags)];
+}
 // SAFETY: as above.
-unsafe impl Sized32 for ring_op_t {}
+unsafe impl Sized32 for ring_op_t {
+    const FORMER: &'static [usize] = &[offset_of!(ring_op_t, route)];
+}
 // SAFETY: as above.
 unsafe impl Sized32 for ring_core_options_t {}
 // SAFETY: as above.
 unsafe impl Sized32 for ring_input_t {}
 
 /// Reads a struct that the host filled. One of a later version is longer: what this version does
-/// not know must be zero.
+/// not know must be zero. One of a former version is shorter: what it lacks is zero.
 ///
 /// # Safety
 /// `from` is NULL, or points to as many readable bytes as its first four say (at least four).
@@ -42,7 +49,16 @@ pub(crate) unsafe fn read<T: Sized32>(from: *const T, what: &'static str) -> Res
     let size = unsafe { from.cast::<u32>().read() };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     if size < size_of::<T>() {
-        return Err(Fault::invalid(format!("{what}: its size is too small")));
+        if !T::FORMER.contains(&size) {
+            return Err(Fault::invalid(format!("{what}: its size is too small")));
+        }
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: `size` bytes are readable, by the caller's word, and writable, being fewer than a `T` has; the two
+        // do not overlap, one being ours. Zeros and any other bits are a value.
+        return Ok(unsafe {
+            value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(from.cast::<u8>(), size);
+            value.assume_init()
+        });
     }
     if size > SIZE_MAX {
         return Err(Fault::invalid(format!("{what}: its size is not plausible")));
@@ -98,6 +114,10 @@ pub(crate) unsafe trait Plain: Copy {}
 unsafe impl Plain for ring_bytes_t {}
 // SAFETY: integers and views.
 unsafe impl Plain for ring_change_t {}
+// SAFETY: views.
+unsafe impl Plain for ring_pair_t {}
+// SAFETY: a view and integers.
+unsafe impl Plain for ring_stream_t {}
 
 /// An array of the host.
 ///

@@ -15,11 +15,12 @@ pub const RING_CANCELLED: ring_status_t = -3;
 pub const RING_TIMEOUT: ring_status_t = -4;
 /// An argument cannot be used: NULL, a size, UTF-8, a limit. Nothing happened.
 pub const RING_INVALID: ring_status_t = -5;
-/// A call that is not allowed here: inside a callback, or two threads where one may be.
+/// A call that is not allowed here: inside a callback, two threads where one may be, a second answer to a request.
 pub const RING_MISUSE: ring_status_t = -6;
 /// This member does not lead; only calls that ask for it see this.
 pub const RING_NOT_LEADER: ring_status_t = -7;
-/// A compare-and-set found something else; the event's `a` is the revision that it found.
+/// Something else was found: by a compare-and-set, where the event's `a` is the revision; a route that has a handler; a
+/// tracked key that is another's.
 pub const RING_CONFLICT: ring_status_t = -8;
 /// The write may have happened, or may still happen. Repeating it may do it twice.
 pub const RING_OUTCOME_UNKNOWN: ring_status_t = -9;
@@ -37,6 +38,15 @@ pub const RING_NOT_FOUND: ring_status_t = -14;
 pub const RING_HALTED: ring_status_t = -15;
 /// A scan's snapshot is gone: scan again from the key that the event carries.
 pub const RING_INTERRUPTED: ring_status_t = -16;
+
+/// A request's handler answered with an error: the event's `a` is its code.
+pub const RING_HANDLER_ERROR: ring_status_t = -17;
+/// The member that was asked handles no such route. Nothing happened.
+pub const RING_NO_HANDLER: ring_status_t = -18;
+/// A watch cannot go on: changes before revision `b` of the event are forgotten.
+pub const RING_COMPACTED: ring_status_t = -19;
+/// A stream is broken: its other end, its request or its connection is gone. What its reader has got is not known.
+pub const RING_RESET: ring_status_t = -20;
 
 /// A code's name as it stands in the header, NUL-terminated.
 pub(crate) fn name(status: ring_status_t) -> &'static std::ffi::CStr {
@@ -58,6 +68,10 @@ pub(crate) fn name(status: ring_status_t) -> &'static std::ffi::CStr {
         RING_NOT_FOUND => c"RING_NOT_FOUND",
         RING_HALTED => c"RING_HALTED",
         RING_INTERRUPTED => c"RING_INTERRUPTED",
+        RING_HANDLER_ERROR => c"RING_HANDLER_ERROR",
+        RING_NO_HANDLER => c"RING_NO_HANDLER",
+        RING_COMPACTED => c"RING_COMPACTED",
+        RING_RESET => c"RING_RESET",
         _ => c"RING_UNKNOWN_STATUS",
     }
 }

@@ -5,7 +5,8 @@ use std::ffi::{c_char, c_void};
 
 use crate::status::ring_status_t;
 
-/// Names an operation of a node, or a scan: never used twice by one node; 0 is none.
+/// Names an operation of a node, a request that came to it, or its end of a stream: never used twice by one node; 0 is
+/// none.
 pub type ring_id_t = u64;
 
 /// Bytes that belong to someone else. `ptr` may be NULL when `len` is 0: that is an empty view.
@@ -17,6 +18,33 @@ pub struct ring_bytes_t {
     /// How many there are.
     pub len: usize,
 }
+
+/// A name and what belongs to it: a header, or a tag of a member.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ring_pair_t {
+    /// UTF-8.
+    pub name: ring_bytes_t,
+    /// Any bytes; of a tag UTF-8.
+    pub value: ring_bytes_t,
+}
+
+/// A stream to open beside a request or a response.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ring_stream_t {
+    /// UTF-8, 1 to 255 bytes.
+    pub name: ring_bytes_t,
+    /// RING_UP, RING_DOWN, or both.
+    pub ways: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// From the caller of a request to its handler.
+pub const RING_UP: u32 = 1;
+/// From the handler of a request to its caller.
+pub const RING_DOWN: u32 = 2;
 
 /// Why a call failed. The caller owns it and sets `size`; the library fills the rest on failure.
 #[repr(C)]
@@ -69,8 +97,9 @@ pub struct ring_event_t {
     pub owner: *mut c_void,
 }
 
-/// An operation has ended: exactly one for each ring_submit() that returned RING_OK, the last with
-/// its tag. By operation: see RING_OP_GET and its like.
+/// An operation has ended: exactly one for each ring_submit() that returned RING_OK. Nothing follows it of this
+/// operation but what its streams do, and what becomes of the requests that it handed out. By operation: see
+/// RING_OP_GET and its like.
 pub const RING_EV_DONE: u32 = 1;
 /// A scan found a key: `data` is the key and then its value, `a` the length of the key, `b` the
 /// revision.
@@ -92,6 +121,56 @@ pub const RING_EV_LEFT: u32 = 8;
 /// What the node thinks of another member of the cluster, `a`, has changed; `b` says how: RING_MEMBER_JOINED
 /// and its like. `data` is the member's name.
 pub const RING_EV_STATE: u32 = 9;
+/// A request came to a handler: `id` names it, until it is answered with RING_OP_RESPOND, exactly once; `tag` is the
+/// handler's. `b` is 1 for its first attempt; a later one may follow one that was handled, here or by another member.
+/// `data` is fields (RING_FIELD_ROUTE and its like), and from byte `a` on the body.
+pub const RING_EV_REQUEST: u32 = 10;
+/// Bytes of stream `id` came: `data`, within the credit that ring_stream_credit() gave. `b` is 1 when none follow: the stream
+/// has ended well in this way, or with RING_RESET it broke; that needs no credit, and bytes that had none by then are
+/// dropped.
+pub const RING_EV_BODY: u32 = 11;
+/// Stream `id`, of which ring_stream_write() said RING_AGAIN, takes bytes again. RING_RESET, at any time and once: it
+/// broke, and takes none any more.
+pub const RING_EV_WRITABLE: u32 = 12;
+/// Nobody waits for the answer to request `id` any more. `a` is 0: its caller gave up or is gone; it is still to be
+/// answered, which ends it. `a` is 1: its deadline has passed, and it has ended; an answer that was on its way is
+/// RING_CANCELLED.
+pub const RING_EV_GONE: u32 = 13;
+/// A watch stands: every change after revision `a` will be told. The first event of each watch, unless that fails.
+pub const RING_EV_WATCHING: u32 = 14;
+/// A watch: a key was set. `data` is the key and then its value, `a` the length of the key, `b` the revision; the changes of one
+/// batch have one revision.
+pub const RING_EV_CHANGED: u32 = 15;
+/// A watch: a key was removed. `data` is the key, `a` its length, `b` the revision.
+pub const RING_EV_REMOVED: u32 = 16;
+/// A key that is tracked with RING_NEXT: member `a` is now the next in line for it, after `b` (0: nobody).
+pub const RING_EV_NEXT: u32 = 17;
+
+/// RING_HANDLER_ERROR: the response was larger than its node allows.
+pub const RING_CODE_TOO_LARGE: u32 = 0xFFFF_FFFF;
+/// RING_HANDLER_ERROR: the handler panicked.
+pub const RING_CODE_PANICKED: u32 = 0xFFFF_FFFE;
+/// RING_HANDLER_ERROR: the handler gave the request up without an answer, because its host, its queue or its node is
+/// ending. How far it had come is not known.
+pub const RING_CODE_DROPPED: u32 = 0xFFFF_FFFD;
+
+/// A request's route.
+pub const RING_FIELD_ROUTE: u32 = 1;
+/// The key whose owner was asked for.
+pub const RING_FIELD_KEY: u32 = 2;
+/// The partition whose leader was asked for.
+pub const RING_FIELD_PARTITION: u32 = 3;
+/// A header; ring_field_next() tells its name and its value.
+pub const RING_FIELD_HEADER: u32 = 4;
+/// A stream; ring_field_next() tells its name, its id here and its ways.
+pub const RING_FIELD_STREAM: u32 = 5;
+/// Names a request in the whole cluster, the same in each of its attempts: three uint64_t, the member that asks, its
+/// start, and its number of the request.
+pub const RING_FIELD_REQUEST: u32 = 6;
+/// How long the caller still waits, when this was made: a uint64_t, nanoseconds.
+pub const RING_FIELD_TIME_LEFT: u32 = 7;
+/// Present when nobody waits for an answer.
+pub const RING_FIELD_ONE_WAY: u32 = 8;
 
 /// The member is there: for the first time, or again.
 pub const RING_MEMBER_JOINED: u64 = 1;
@@ -112,7 +191,7 @@ pub const RING_MEMBER_UPDATED: u64 = 6;
 pub struct ring_options_t {
     /// sizeof(ring_options_t), set by ring_options_init().
     pub size: u32,
-    /// RING_CLIENT, RING_MEMORY, RING_INSECURE.
+    /// RING_CLIENT, RING_MEMORY, RING_INSECURE, RING_NO_GOSSIP.
     pub flags: u32,
     /// This member's own name, one of `members`; empty: "one".
     pub name: ring_bytes_t,
@@ -154,6 +233,11 @@ pub struct ring_options_t {
     pub weight: u32,
     /// 0.
     pub reserved2: u32,
+    /// What the others are told of this member, beside its name: names once each, at most 32, with the member's name
+    /// about 480 bytes. RING_OP_MEMBERS shows them.
+    pub tags: *const ring_pair_t,
+    /// How many tags there are.
+    pub n_tags: usize,
 }
 
 /// A client: it joins, routes and calls, and owns nothing.
@@ -162,6 +246,8 @@ pub const RING_CLIENT: u32 = 1;
 pub const RING_MEMORY: u32 = 2;
 /// May listen beyond this machine, although nothing is encrypted.
 pub const RING_INSECURE: u32 = 4;
+/// Does not find out by gossip (UDP) who is alive, but takes for alive who it is connected to. The same on all members.
+pub const RING_NO_GOSSIP: u32 = 8;
 
 /// One change of a batch.
 #[repr(C)]
@@ -190,19 +276,22 @@ pub struct ring_op_t {
     pub flags: u16,
     /// Given back in each event of this operation.
     pub tag: u64,
-    /// How long it may take; 0 or less: as the node's options say.
+    /// How long it may take; 0 or less: as the node's options say. Handlers, watches and tracks last until they are
+    /// cancelled; RING_OP_WATCH: how long it may be that nobody can be asked, at least 10 s.
     pub timeout_ns: i64,
-    /// RING_OP_STATUS, RING_OP_LEAVE: the member; 0 is this one.
+    /// RING_OP_STATUS, RING_OP_LEAVE, RING_TO_MEMBER: the member; 0 is this one. RING_OP_RESPOND: the request.
     pub target: u64,
-    /// RING_OP_CAS: the revision that the key must have; 0: it must not exist.
+    /// RING_OP_CAS: the revision that the key must have; 0: it must not exist. RING_AFTER: the revision.
     pub expect: u64,
-    /// RING_OP_SCAN: most keys; 0: all. RING_OP_OWNERS: most members; 0: 1.
+    /// RING_OP_SCAN: most keys; 0: all. RING_OP_OWNERS: most members; 0: 1. RING_OP_HANDLE: most requests in the
+    /// queue; 0: 1,024.
     pub limit: u64,
     /// The partition's name, UTF-8.
     pub partition: ring_bytes_t,
-    /// The key; of a scan its first key, or with RING_PREFIX what all its keys begin with.
+    /// The key; of a scan or a watch its first key, or with RING_PREFIX what all its keys begin with.
     pub key: ring_bytes_t,
-    /// The value; of a scan its end (exclusive), where empty is the end of the partition.
+    /// The value; of a scan or a watch its end (exclusive), where empty is the end of the partition. The body of a request
+    /// or of a response; of an error its text, UTF-8.
     pub value: ring_bytes_t,
     /// RING_OP_CAS with RING_IF_VALUE: the value that the key must have.
     pub compare: ring_bytes_t,
@@ -210,6 +299,22 @@ pub struct ring_op_t {
     pub changes: *const ring_change_t,
     /// How many changes there are.
     pub n_changes: usize,
+    /// RING_OP_REQUEST, RING_OP_HANDLE: the route, UTF-8, 1 to 255 bytes.
+    pub route: ring_bytes_t,
+    /// RING_OP_REQUEST, RING_OP_RESPOND: the headers.
+    pub headers: *const ring_pair_t,
+    /// How many headers there are; at most 64.
+    pub n_headers: usize,
+    /// RING_OP_REQUEST, RING_OP_RESPOND: the streams to open; their ids here follow that of the operation, in this order:
+    /// *id + 1 is the first.
+    pub streams: *const ring_stream_t,
+    /// How many streams there are; at most 64.
+    pub n_streams: usize,
+    /// RING_OP_RESPOND with RING_ERROR: the error's code, the host's own. 0xFFFFFFF0 and more are the library's:
+    /// RING_CODE_DROPPED and its like.
+    pub code: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one.
@@ -241,8 +346,34 @@ pub const RING_OP_MEMBERS: u16 = 9;
 /// Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
 /// RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT.
 pub const RING_OP_LEAVE: u16 = 10;
+/// Has a request handled by the owner of `key`, with RING_TO_MEMBER by member `target`, with RING_TO_LEADER by the leader of
+/// `partition`, beside its data. DONE with RING_OK: `data` is fields (headers, and the streams that the response opens), and from byte
+/// `a` on the body. RING_HANDLER_ERROR: the handler says so; `a` is its code, `data` its text. RING_NO_HANDLER,
+/// RING_TIMEOUT, RING_CANCELLED: certainly not handled. RING_OUTCOME_UNKNOWN: perhaps. Unless it is RING_ONCE or has
+/// streams, one that was perhaps handled is sent again, to the next in line. Its streams outlive it when it succeeds, and
+/// break when it fails.
+pub const RING_OP_REQUEST: u16 = 11;
+/// From now on RING_EV_REQUEST comes for each request for `route` (with RING_REST: for all routes without a handler) that this
+/// member is responsible for, at most `limit` that wait to be drained; others wait outside of the queue until there is room
+/// or their deadline comes. RING_CONFLICT: the route has a handler. DONE when it was cancelled: no requests come
+/// any more, those that were not drained are answered for the host, the others are still to be answered.
+pub const RING_OP_HANDLE: u16 = 12;
+/// Answers request `target`; with RING_ERROR by an error. Those of its streams that come here and had no credit by then are
+/// given up; the others, and those that go from here, outlive it. DONE when it is on its way; RING_CANCELLED: nobody waited for it
+/// any more. RING_MISUSE from ring_submit(): the request was answered before, or for the host.
+pub const RING_OP_RESPOND: u16 = 13;
+/// Tells the changes of a range of keys of `partition`, in the order in which they were committed, each once and none left out:
+/// RING_EV_WATCHING, RING_EV_CHANGED, RING_EV_REMOVED. From now on, or with RING_AFTER after revision `expect`. A page of
+/// changes is asked for when the page before is drained. DONE's `a` is the revision to go on after (0: none was told);
+/// RING_COMPACTED: changes before revision `b` are forgotten: scan, and watch after the scan's revision.
+pub const RING_OP_WATCH: u16 = 14;
+/// Waits until `key`, which this member owns, leaves it; with RING_NEXT also tells who is the next in line: the present one, then
+/// each other that becomes it. DONE: `a` is the new owner, 0: there is none. RING_CONFLICT: this member does not own it.
+pub const RING_OP_TRACK: u16 = 15;
+/// Waits until this member becomes the owner of `key`. RING_CONFLICT: it owns it already.
+pub const RING_OP_REPLICA: u16 = 16;
 
-/// RING_OP_SCAN: the keys that begin with `key`.
+/// RING_OP_SCAN, RING_OP_WATCH: the keys that begin with `key`.
 pub const RING_PREFIX: u16 = 1;
 /// RING_OP_SCAN: from the end of the range to its beginning.
 pub const RING_REVERSE: u16 = 2;
@@ -252,6 +383,25 @@ pub const RING_LOCAL: u16 = 4;
 pub const RING_IF_VALUE: u16 = 8;
 /// RING_OP_CAS: removes the key instead of setting it.
 pub const RING_REMOVE: u16 = 16;
+/// RING_OP_REQUEST: to member `target`, which may be this one.
+pub const RING_TO_MEMBER: u16 = 32;
+/// RING_OP_REQUEST: to the leader of `partition`.
+pub const RING_TO_LEADER: u16 = 64;
+/// RING_OP_REQUEST: handled once at most, and not answered; DONE when it is handed to the connection. It has no
+/// streams.
+pub const RING_ONE_WAY: u16 = 128;
+/// RING_OP_REQUEST: handled once at most.
+pub const RING_ONCE: u16 = 256;
+/// RING_OP_RESPOND: the answer is an error, `code` and `value`.
+pub const RING_ERROR: u16 = 512;
+/// RING_OP_HANDLE: all routes without a handler of their own; `route` is empty.
+pub const RING_REST: u16 = 1024;
+/// RING_OP_WATCH: what changed after revision `expect`.
+pub const RING_AFTER: u16 = 2048;
+/// RING_OP_TRACK: also who is the next in line.
+pub const RING_NEXT: u16 = 4096;
+/// RING_OP_REQUEST: takes the streams that the response adds. Without, they are given up.
+pub const RING_STREAMS: u16 = 8192;
 
 /// How a sans-IO member is made.
 #[repr(C)]

@@ -17,7 +17,7 @@ use ring_core::ids::{
 use ring_core::io::{Action, Call, Consistency, Halt};
 use ring_core::raft::message::{Beat, BeatAnswer, Body, Entry, Message as RaftMessage, Replica};
 use ring_core::shard::command::{Query, Scan, Watch};
-use ring_core::wire::message::{BeatOf, Message};
+use ring_core::wire::message::{BeatOf, Leave, Message};
 
 use crate::entries::{body, command};
 use crate::world::Lone;
@@ -272,12 +272,16 @@ fn call(u: &mut Unstructured<'_>, lone: &Lone) -> Result<Message> {
             query: query(u)?,
             linearizable: u.arbitrary()?,
         },
-        7 => Message::AskStatus { call: u.arbitrary()?, leave: u.ratio(1, 8)? },
+        7 => {
+            let leaves = [Leave::No, Leave::No, Leave::No, Leave::Drained, Leave::Forced];
+            Message::AskStatus { call: u.arbitrary()?, leave: *u.choose(&leaves)? }
+        }
+
         9 => Message::Table(table(u)?),
         10 => Message::TableVersion(u.arbitrary()?),
         11 => match u.int_in_range(0..=2)? {
             0 => Message::Register { address: String::from("h:9"), weight: u.arbitrary()? },
-            1 => Message::Leave,
+            1 => Message::Leave { force: u.arbitrary()? },
             _ => Message::Settled { group, order: u.int_in_range(0..=9)? },
         },
         8 => Message::Ping,

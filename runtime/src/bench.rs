@@ -67,6 +67,8 @@ impl LogThread {
                     | Item::Untrack(_)
                     | Item::Datagrams(_)
                     | Item::Call { .. }
+                    | Item::Join { .. }
+                    | Item::Measure(_)
                     | Item::Talk(_) => {}
                 }
             }

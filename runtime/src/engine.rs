@@ -1,5 +1,21 @@
-//! The core thread: it takes what waits, gives it to the core, and carries out what the core asks
-//! for.
+//! Core at work: what waits is taken, given to core, and what core asks for is carried out.
+//!
+//! Core is worked by one thread at a time, the one that holds its seat. That is core's own thread, for which the inbox
+//! wakes; or a thread that has just put something into the inbox, finds the seat free and so saves two hand-overs,
+//! each of which costs as much as many turns: the task that has read from a connection, the log's and the store's
+//! threads with their answers, a caller that is alone. What each may rely on:
+//!
+//! 1. *Order.* Only who holds the seat takes from the inbox, and works off what it took before it lets go.
+//! 2. *Nothing is left.* Who leaves the seat looks into the inbox once more. Who puts something in and finds the seat
+//!    taken needs to do nothing: one of the two sees what the other did ([`Shared::put_here`]).
+//! 3. *Few turns.* Who is not core's thread makes one, or a few if more has come meanwhile, and wakes that thread if there
+//!    still is more: so core's thread works under load, and a connection's task reads on.
+//! 4. *Core's thread keeps time*, and is woken if a turn of another's has brought a deadline forward. It also ends the
+//!    node: another that meets the end, a halt or a defect leaves them to it.
+//! 5. *No lock is held* but the seat by who works; and nobody waits for the seat but core's thread. So what a turn calls
+//!    may do anything, also put something into the inbox.
+//!
+//! A thread that the system does not let run while it holds the seat holds core up, as core's thread would.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,11 +29,13 @@ use ring_core::io::{Dial, Event, Failure, Halt, Input, Outbox, Reply, World, car
 use ring_core::request::Effect;
 use ring_core::storage::record::Batch;
 use ring_core::store::StoreTask;
+use ring_core::time::Instant;
 use ring_core::wire::Message;
 
 use crate::error::Error;
 use crate::log::LogTask;
 use crate::mailbox::{Mailbox, Taken};
+use crate::metrics::Measured;
 use crate::net::{Link, Net};
 use crate::request::Talks;
 use crate::ring::Tracks;
@@ -29,6 +47,16 @@ pub(crate) struct Engine {
     world: Host,
     outbox: Outbox,
     items: Vec<Item>,
+    /// Until when core's thread waits for something to do.
+    alarm: Option<Instant>,
+}
+
+/// What core's thread does next.
+enum Next {
+    /// It waits: without an end if there is none.
+    Wait(Option<std::time::Instant>),
+    /// The node ends.
+    End,
 }
 
 /// Where a member's promises go.
@@ -44,6 +72,8 @@ struct Host {
     shared: Arc<Shared>,
     net: Arc<Net>,
     links: BTreeMap<ConnId, Arc<Link>>,
+    /// Those on which something was sent in this turn.
+    written: Vec<Arc<Link>>,
     log: Log,
     store: Arc<Mailbox<StoreTask>>,
     /// Gathered in a turn, and handed over together at its end.
@@ -69,6 +99,7 @@ impl Engine {
             shared,
             net,
             links: BTreeMap::new(),
+            written: Vec::new(),
             log,
             store,
             appends: Vec::new(),
@@ -79,47 +110,91 @@ impl Engine {
             talks: Talks::default(),
             halt: None,
         };
-        Self { node, world, outbox: Outbox::new(), items: Vec::new() }
+        Self { node, world, outbox: Outbox::new(), items: Vec::new(), alarm: None }
     }
 
-    /// Works until the node is closed or halts. A defect of ours stops this node and nothing else.
+    /// Works, on core's thread, until the node is closed or halts. A defect of ours stops this node and nothing else.
     pub(crate) fn run(mut self) {
-        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
-        if let Err(panic) = worked {
+        let shared = Arc::clone(&self.world.shared);
+        self.guarded(Self::turn);
+        *shared.seat.lock() = Some(Box::new(self));
+        loop {
+            let mut seat = shared.seat.lock();
+            let engine = seat.as_mut().expect("only this thread takes it away");
+            match engine.work() {
+                Next::Wait(until) => {
+                    drop(seat);
+                    shared.wait(until);
+                }
+                Next::End => {
+                    let engine = seat.take();
+                    drop(seat);
+                    return engine.into_iter().for_each(|engine| engine.world.end());
+                }
+            }
+        }
+    }
+
+    /// Works off everything that waits.
+    fn work(&mut self) -> Next {
+        while self.world.halt.is_none() {
+            let taken = self.world.shared.take_now(&mut self.items);
+            if self.world.shared.is_sealed() {
+                return Next::End;
+            }
+            if taken == Taken::Closed {
+                self.guarded(|engine| {
+                    engine.node.stop(engine.world.shared.clock.now());
+                    engine.turn();
+                });
+                return Next::End;
+            }
+            let now = self.world.shared.clock.instant();
+            let wakeup = self.node.wakeup().map(|wakeup| wakeup.at);
+            let is_due = wakeup.is_some_and(|at| at <= now);
+            if taken == Taken::Late && !is_due && self.world.next.is_empty() {
+                self.alarm = wakeup;
+                return Next::Wait(
+                    wakeup.map(|at| std::time::Instant::now() + at.since(now).min(LONGEST_WAIT)),
+                );
+            }
+            self.guarded(Self::turn);
+        }
+        Next::End
+    }
+
+    /// Works off what waits, on a thread that is not core's. True: there is something to do for that one.
+    pub(crate) fn work_here(&mut self) -> bool {
+        if self.world.halt.is_some() || self.world.shared.is_sealed() {
+            return true;
+        }
+        match self.world.shared.take_now(&mut self.items) {
+            Taken::Items(_) => {}
+            Taken::Late => return false,
+            Taken::Closed => return true,
+        }
+        self.guarded(Self::turn);
+        if self.world.halt.is_some() || !self.world.next.is_empty() {
+            return true;
+        }
+        let wakeup = self.node.wakeup().map(|wakeup| wakeup.at);
+        let is_earlier = match (wakeup, self.alarm) {
+            (Some(wakeup), Some(alarm)) => wakeup < alarm,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_earlier {
+            self.alarm = wakeup;
+        }
+        is_earlier
+    }
+
+    fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(self))) {
             let what = format!("a defect of libring: {}", panic_text(&*panic));
             self.world.shared.panicked.store(true, Ordering::Release);
             self.world.halt = Some(Halt::Contradiction { what });
         }
-        self.world.end();
-    }
-
-    fn work(&mut self) {
-        self.turn();
-        while self.world.halt.is_none() {
-            let taken = self.wait();
-            if self.world.shared.is_sealed() {
-                return;
-            }
-            if taken == Taken::Closed {
-                self.node.stop(self.world.shared.clock.now());
-                return self.turn();
-            }
-            self.turn();
-        }
-    }
-
-    /// Waits for the next turn's inputs.
-    fn wait(&mut self) -> Taken {
-        let shared = &self.world.shared;
-        let until = if self.world.next.is_empty() {
-            self.node.wakeup().map(|wakeup| {
-                let wait = wakeup.at.since(shared.clock.instant());
-                std::time::Instant::now() + wait.min(LONGEST_WAIT)
-            })
-        } else {
-            Some(std::time::Instant::now())
-        };
-        shared.take(&mut self.items, until)
     }
 
     fn turn(&mut self) {
@@ -164,7 +239,17 @@ impl Engine {
                 Item::Input(input) => self.node.handle(now, input),
                 Item::Track(tracking) => self.world.tracks.begin(&mut self.node, tracking),
                 Item::Untrack(track) => self.world.tracks.end(&mut self.node, track),
-                Item::Talk(talk) => self.world.talks.tell(&mut self.node, now, talk),
+                Item::Talk(talk) => {
+                    let Host { shared, talks, .. } = &mut self.world;
+                    talks.tell(shared, &mut self.node, now, talk);
+                }
+                Item::Join { addresses, answer } => {
+                    // Who asked may have gone.
+                    drop(answer.send(self.node.join(now, &addresses)));
+                }
+                Item::Measure(answer) => {
+                    drop(answer.send(Measured::of(self.node.view(), now.instant)));
+                }
                 Item::Call { request, call } => {
                     if let Err(refused) = self.node.submit(now, request, call) {
                         self.world.answers.push((request, Err(Error::Refused(refused))));
@@ -196,8 +281,14 @@ impl World for Host {
         let Some(link) = self.links.get(&conn) else {
             return;
         };
-        let Err(overflow) = link.send(message) else {
-            return;
+        let overflow = match link.put(message) {
+            Ok(is_first) => {
+                if is_first {
+                    self.written.push(Arc::clone(link));
+                }
+                return;
+            }
+            Err(overflow) => overflow,
         };
         tracing::warn!(%conn, most = overflow.most, "closed: it does not read fast enough");
         self.shared.counters.overflows.fetch_add(1, Ordering::Relaxed);
@@ -268,6 +359,11 @@ impl Host {
             log.push_all(&mut self.appends);
         }
         self.store.push_all(&mut self.tasks);
+        // Whoever has more to decide leaves the sending to others.
+        let is_idle = self.next.is_empty() && self.shared.is_idle();
+        for link in self.written.drain(..) {
+            link.flush(is_idle);
+        }
         self.shared.answer(&mut self.answers);
     }
 
@@ -290,7 +386,7 @@ impl Host {
             // Who halts still says what it has said; who is dropped does not.
             if at_once { link.kill() } else { link.close() }
         }
-        self.talks.end();
+        self.talks.end(&self.shared);
         self.shared.ended(self.halt.take());
     }
 }

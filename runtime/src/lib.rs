@@ -66,6 +66,7 @@ mod engine;
 mod error;
 mod log;
 mod mailbox;
+mod metrics;
 mod net;
 mod node;
 mod options;
@@ -81,12 +82,14 @@ mod watch;
 
 pub use bytes::Bytes;
 pub use error::{Error, OpenError, ScanError};
+pub use metrics::{CallCounts, Metrics};
 pub use net::DatagramCounts;
 pub use node::{Connections, Events, Member, Node};
 pub use options::{Data, Options};
-pub use partition::{Compared, Info, Item, Partition, Range, Scan, Value};
+pub use partition::{Compared, Info, Item, Local, Partition, Range, Scan, Value};
 pub use request::{
-    Call, HandleError, HandlerError, Incoming, Request, Response, StreamReader, StreamWriter,
+    Call, Canceller, HandleError, HandlerError, Incoming, Request, Response, StreamReader,
+    StreamWriter,
 };
 pub use ring::{Track, Tracked};
 pub use ring_core::config::{ConfigError, Limits, Timers};
@@ -98,7 +101,7 @@ pub use ring_core::ids::{
 pub use ring_core::io::{
     Action, Consistency, Event, Failure, Halt, MemberChange, Peer, Refused, Reply,
 };
-pub use ring_core::membership::State as MemberState;
+pub use ring_core::membership::{Counters as GossipCounts, State as MemberState};
 pub use ring_core::raft::message::Replica;
 pub use ring_core::request::{
     Broken, Failure as RequestFailure, Large, RequestName, STREAM_WINDOW, Waited, Way,

@@ -40,7 +40,7 @@ pub(crate) fn run(mut writer: Writer<impl Disk>, tasks: &Mailbox<LogTask>, share
             }
             if let Some(upto) = writer.work_off(&mut taken)? {
                 // The node may have ended meanwhile.
-                let _: Result<(), Closed> = shared.put(Item::Stored { upto }, 0);
+                let _: Result<(), Closed> = shared.put_here(Item::Stored { upto }, 0);
             }
         }
         Ok(())

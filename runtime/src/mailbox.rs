@@ -64,8 +64,24 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
-    /// Puts something in, unless so many bytes wait already.
-    pub(crate) fn push_if_room(&self, item: T, bytes: usize, most: usize) -> Result<(), PushError> {
+    /// As `push`, but wakes nobody: who pushes looks after the mailbox itself, or calls [`Mailbox::nudge`].
+    pub(crate) fn push_quietly(&self, item: T, bytes: usize) -> Result<(), Closed> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Closed);
+        }
+        state.items.push(item);
+        state.bytes += bytes;
+        Ok(())
+    }
+
+    /// Puts something in, unless so many bytes wait already. Wakes nobody, as `push_quietly`.
+    pub(crate) fn push_quietly_if_room(
+        &self,
+        item: T,
+        bytes: usize,
+        most: usize,
+    ) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(PushError::Closed);
@@ -75,8 +91,6 @@ impl<T> Mailbox<T> {
         }
         state.items.push(item);
         state.bytes += bytes;
-        drop(state);
-        self.ready.notify_one();
         Ok(())
     }
 
@@ -100,6 +114,11 @@ impl<T> Mailbox<T> {
         self.ready.notify_one();
     }
 
+    /// Wakes the taker for what was put in quietly.
+    pub(crate) fn wake(&self) {
+        self.ready.notify_one();
+    }
+
     /// Lets the taker look, even if there is nothing to take.
     pub(crate) fn nudge(&self) {
         self.state.lock().nudged = true;
@@ -114,29 +133,57 @@ impl<T> Mailbox<T> {
     /// Moves everything that waits into `into`, which is empty. Waits until there is something, or
     /// until `until`, or until it is nudged: then there may be nothing.
     pub(crate) fn take(&self, into: &mut Vec<T>, until: Option<Instant>) -> Taken {
-        debug_assert!(into.is_empty(), "what was taken before has been worked off");
         let mut state = self.state.lock();
         loop {
             let nudged = std::mem::take(&mut state.nudged);
-            if !state.items.is_empty() || (nudged && !state.closed) {
-                std::mem::swap(&mut state.items, into);
-                return Taken::Items(std::mem::take(&mut state.bytes));
+            let taken = state.take(into);
+            match (taken, until) {
+                (Taken::Items(_) | Taken::Closed, _) => return taken,
+                (Taken::Late, _) if nudged => return Taken::Items(0),
+                (Taken::Late, None) => self.ready.wait(&mut state),
+                (Taken::Late, Some(until)) if Instant::now() >= until => return Taken::Late,
+                (Taken::Late, Some(until)) => drop(self.ready.wait_until(&mut state, until)),
             }
-            if state.closed {
-                return Taken::Closed;
-            }
+        }
+    }
+
+    /// As `take`, without waiting: [`Taken::Late`] if there is nothing.
+    pub(crate) fn take_now(&self, into: &mut Vec<T>) -> Taken {
+        self.state.lock().take(into)
+    }
+
+    /// Waits until there is something to take, or until `until`, or until it is nudged or closed.
+    pub(crate) fn wait(&self, until: Option<Instant>) {
+        let mut state = self.state.lock();
+        while !std::mem::take(&mut state.nudged) && state.items.is_empty() && !state.closed {
             match until {
                 None => self.ready.wait(&mut state),
-                Some(until) if Instant::now() >= until => return Taken::Late,
+                Some(until) if Instant::now() >= until => return,
                 Some(until) => drop(self.ready.wait_until(&mut state, until)),
             }
         }
+    }
+
+    /// True when there is nothing to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().items.is_empty()
     }
 
     /// Lets nothing more in. What waits is still taken.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.ready.notify_all();
+    }
+}
+
+impl<T> State<T> {
+    fn take(&mut self, into: &mut Vec<T>) -> Taken {
+        debug_assert!(into.is_empty(), "what was taken before has been worked off");
+        if self.items.is_empty() {
+            return if self.closed { Taken::Closed } else { Taken::Late };
+        }
+        std::mem::swap(&mut self.items, into);
+        Taken::Items(std::mem::take(&mut self.bytes))
     }
 }
 
@@ -176,14 +223,37 @@ mod tests {
         assert_eq!(mailbox.take(&mut Vec::new(), None), Taken::Closed);
     }
 
+    /// What was put in quietly is found by who looks, and keeps nobody asleep who is about to wait.
+    #[test]
+    fn what_comes_quietly_is_there() {
+        let mailbox = Mailbox::new();
+        let mut taken = Vec::new();
+        assert_eq!(mailbox.take_now(&mut taken), Taken::Late);
+        mailbox.push_quietly(1, 3).unwrap();
+        assert!(!mailbox.is_empty());
+        mailbox.wait(None);
+        assert_eq!(mailbox.take_now(&mut taken), Taken::Items(3));
+        assert_eq!(taken, [1]);
+        mailbox.nudge();
+        mailbox.wait(None);
+        let until = Instant::now() + Duration::from_millis(5);
+        mailbox.wait(Some(until));
+        assert!(Instant::now() >= until, "a nudge is told once");
+        mailbox.close();
+        mailbox.wait(None);
+        taken.clear();
+        assert_eq!(mailbox.take_now(&mut taken), Taken::Closed);
+        assert_eq!(mailbox.push_quietly(2, 0), Err(Closed));
+    }
+
     #[test]
     fn a_full_mailbox_takes_nothing_that_can_be_refused() {
         let mailbox = Mailbox::new();
-        mailbox.push_if_room(1, 10, 10).unwrap();
-        assert_eq!(mailbox.push_if_room(2, 0, 10), Err(PushError::Full { limit: 10 }));
+        mailbox.push_quietly_if_room(1, 10, 10).unwrap();
+        assert_eq!(mailbox.push_quietly_if_room(2, 0, 10), Err(PushError::Full { limit: 10 }));
         mailbox.push(3, 0).unwrap();
         mailbox.close();
-        assert_eq!(mailbox.push_if_room(4, 0, 100), Err(PushError::Closed));
+        assert_eq!(mailbox.push_quietly_if_room(4, 0, 100), Err(PushError::Closed));
     }
 
     #[test]

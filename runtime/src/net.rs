@@ -1,5 +1,4 @@
-//! TCP: listening, dialling, and the two tasks of each connection. Bytes become messages here, off
-//! the core thread.
+//! TCP: listening, dialling, and the two tasks of each connection. Bytes become messages here.
 //!
 //! # What a peer cannot do
 //!
@@ -14,20 +13,23 @@
 //! core hears of it when that is done. Without, its bytes are the socket's.
 
 mod link;
+mod outlet;
 mod size;
 mod stream;
 mod udp;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ring_core::ids::ConnId;
+use parking_lot::Mutex;
+use ring_core::ids::{ConnId, len_u64};
 use ring_core::io::{Dial, Event, Input};
 use ring_core::wire::message::Refusal;
-use ring_core::wire::{Decoder, Encoder, Message, WireError};
+use ring_core::wire::{Decoder, Message, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -35,12 +37,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use self::link::Link;
+use self::outlet::Sent;
 use self::stream::{Peer, Stream};
 pub use self::udp::DatagramCounts;
 pub(crate) use self::udp::{Addressed, Datagrams};
 use crate::mailbox::Closed;
-use crate::security::Fault;
-use crate::shared::{Item, Shared};
+use crate::node::Connections;
+use crate::security::{Fault, Whom};
+use crate::shared::{Item, Shared, explain};
 
 /// One member's connections.
 pub(crate) struct Net {
@@ -51,6 +55,8 @@ pub(crate) struct Net {
     places: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     dial_time: Duration,
+    /// Addresses that were dialled in vain, and since when.
+    unreached: Mutex<BTreeMap<String, Instant>>,
     /// Cloned into each connection: who holds the other end learns when all are gone.
     alive: mpsc::Sender<()>,
 }
@@ -70,6 +76,21 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicUsize,
     /// Closed because they could not be secured for another reason.
     pub(crate) unsecured: AtomicUsize,
+}
+
+impl Counters {
+    /// All of them, as they are.
+    pub(crate) fn read(&self) -> Connections {
+        let read = |counter: &AtomicUsize| len_u64(counter.load(Ordering::Relaxed));
+        Connections {
+            accepted: read(&self.accepted),
+            turned_away: read(&self.turned_away),
+            garbage: read(&self.garbage),
+            overflows: read(&self.overflows),
+            refused: read(&self.refused),
+            unsecured: read(&self.unsecured),
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -110,6 +131,7 @@ impl Net {
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             strangers: Arc::new(Semaphore::new(limits.strangers.min(Semaphore::MAX_PERMITS))),
             dial_time: shared.options.timers.handshake,
+            unreached: Mutex::default(),
             alive,
             shared,
         };
@@ -161,17 +183,38 @@ impl Net {
             let problem = match timeout(net.dial_time, TcpStream::connect(&*address)).await {
                 Ok(Ok(socket)) => match net.secure(socket, address.clone(), true).await {
                     Some((stream, peer)) => {
+                        net.unreached.lock().remove(&address);
                         let link = Arc::new(Link::new(net.conn(), None));
                         return net.serve(stream, link, Some(dial), None, peer).await;
                     }
-                    None => "not secured".to_owned(),
+                    None => None,
                 },
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer in time".to_owned(),
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("no answer in time".to_owned()),
             };
-            tracing::debug!(address, problem, "cannot connect");
+            if let Some(problem) = problem {
+                net.note_unreached(address, problem);
+            }
             net.shared.tell(Input::ConnectFailed { dial });
         });
+    }
+
+    /// Nobody is at an address that was dialled. A member that is being started is not told of, nor is anyone each time
+    /// that it is dialled again.
+    fn note_unreached(&self, address: String, problem: String) {
+        tracing::debug!(address, problem, "cannot connect");
+        let now = Instant::now();
+        let mut unreached = self.unreached.lock();
+        if unreached.len() >= UNREACHED_MAX {
+            unreached.clear();
+        }
+        let since = *unreached.entry(address.clone()).or_insert(now);
+        drop(unreached);
+        if now.duration_since(since) >= UNREACHED_AFTER
+            && self.shared.notices.tell(now, Whom::At(address.clone()), problem.clone()).is_some()
+        {
+            tracing::warn!(address, problem, "cannot connect: it is dialled again and again");
+        }
     }
 
     /// Shakes hands over TLS if this node has keys. None: it failed, and that was told.
@@ -263,7 +306,8 @@ where
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let conn = link.conn();
-    let mut writer = tokio::spawn(write(Arc::clone(link), to));
+    link.open(to);
+    let mut writer = tokio::spawn(write(Arc::clone(link)));
     let end = tokio::select! {
         end = read(shared, link, &mut from, peer) => end,
         end = &mut writer => end.unwrap_or(End::Dropped),
@@ -271,6 +315,7 @@ where
     };
     link.kill();
     writer.abort();
+    link.end();
     shared.count(&end, conn, peer);
     let _: Result<(), Closed> = shared.put(Item::Disconnected { conn }, 0);
     if matches!(end, End::Sent) {
@@ -310,7 +355,10 @@ impl Shared {
             }
             End::Garbage(error) => {
                 self.counters.garbage.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%conn, peer, %error, "closed: it sent what is no message");
+                let what = "sent what is no message";
+                if self.notices.tell(Instant::now(), from.whom(), what).is_some() {
+                    tracing::warn!(%conn, peer, %error, "closed: it sent what is no message");
+                }
                 self.event(Event::PeerFault { member: None, what: "sent what is no message" });
             }
             End::TooLong(error) => tracing::error!(%conn, peer, %error, "a message was not sent"),
@@ -326,11 +374,20 @@ impl Shared {
         if peer.dialled {
             self.refused(&format!("{}: {fault}", peer.address));
         }
-        let Some(before) = self.notices.tell(Instant::now(), peer.ip, fault.what()) else {
+        let Some(before) = self.notices.tell(Instant::now(), peer.whom(), fault.what()) else {
             return;
         };
         tracing::warn!(peer = peer.address, before, "not connected: {fault}");
         self.event(Event::PeerFault { member: None, what: fault.what() });
+    }
+
+    /// Whoever is at an address that was dialled does not let this node in. Core is told of it too.
+    fn turned_away(&self, address: &str, reason: &Refusal) {
+        let why = explain(reason);
+        self.refused(&format!("{address}: {why}"));
+        if self.notices.tell(Instant::now(), Whom::At(address.to_owned()), why.clone()).is_some() {
+            tracing::warn!(address, "refused: {why}");
+        }
     }
 }
 
@@ -364,6 +421,11 @@ async fn read(
                 Ok(Some(message)) => {
                     if let Err(fault) = peer.may_say(&message, shared.genesis.get()) {
                         return refuse(shared, link, peer, &fault).await;
+                    }
+                    if let Message::Refuse(reason) = &message
+                        && peer.dialled
+                    {
+                        shared.turned_away(&peer.address, reason);
                     }
                     shared.introduce(&message);
                     link.note(&message);
@@ -400,40 +462,19 @@ async fn refuse(shared: &Shared, link: &Link, peer: &Peer, fault: &Fault) -> End
 }
 
 /// Writes everything that is queued together, until the connection is to end.
-async fn write(link: Arc<Link>, mut to: impl AsyncWrite + Unpin) -> End {
-    let mut encoder = Encoder::new();
-    let (mut messages, mut buffer) = (Vec::new(), Vec::new());
+async fn write(link: Arc<Link>) -> End {
     loop {
-        let last = link.take(&mut messages);
-        for message in messages.drain(..) {
-            if let Err(error) = encoder.push(&message) {
-                return End::TooLong(error);
-            }
-        }
-        while buffer.len() < WRITE_BYTES && encoder.frame(&mut buffer) {}
-        link.set_backlog(encoder.queued_bytes() + buffer.len());
-        if buffer.is_empty() {
-            if last {
-                return match to.shutdown().await {
+        match timeout(STALL, link.send_some()).await {
+            Ok(Ok(Sent::Some)) => {}
+            Ok(Ok(Sent::All)) => link.more().await,
+            Ok(Ok(Sent::Last)) => {
+                return match link.shut().await {
                     Ok(()) => End::Sent,
                     Err(error) => End::Io(error),
                 };
             }
-            link.more().await;
-            continue;
-        }
-        // TLS may keep a part until it is flushed; a socket does not.
-        let written = async {
-            to.write_all(&buffer).await?;
-            to.flush().await
-        };
-        match timeout(STALL, written).await {
-            Ok(Ok(())) => buffer.clear(),
-            Ok(Err(error)) => return Fault::of_io(&error).map_or(End::Io(error), End::Unsecured),
+            Ok(Err(end)) => return end,
             Err(_) => return End::Stalled,
-        }
-        if buffer.capacity() > 2 * WRITE_BYTES {
-            buffer = Vec::new();
         }
     }
 }
@@ -444,14 +485,16 @@ async fn drain(from: &mut (impl AsyncRead + Unpin)) {
     while matches!(from.read(&mut scrap).await, Ok(1..)) {}
 }
 
-/// About as many bytes go into one write.
-const WRITE_BYTES: usize = 256 << 10;
 /// A connection that takes none of a write's bytes... for this long is closed.
 const STALL: Duration = Duration::from_secs(30);
 /// How long a connection that is closed waits for the other side to close too.
 const LINGER: Duration = Duration::from_secs(1);
 /// As many bytes of a stranger are read on, so that it sees why it was refused.
 const LINGER_BYTES: u64 = 64 << 10;
+/// Who was dialled in vain for so long is told of.
+const UNREACHED_AFTER: Duration = Duration::from_secs(2);
+/// Of so many addresses it is known since when.
+const UNREACHED_MAX: usize = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

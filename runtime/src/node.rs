@@ -3,11 +3,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use ring_core::directory::{Registered, Standing, Table};
-use ring_core::ids::{MemberId, len_u64};
+use ring_core::ids::MemberId;
 use ring_core::io::{Action, Event, Failure, Halt, Reply};
 use ring_core::membership::State as MemberState;
 use ring_core::wire::message::MemberStatus;
@@ -19,7 +18,7 @@ use crate::net::DatagramCounts;
 use crate::options::Options;
 use crate::partition::{Partition, wrong};
 use crate::request;
-use crate::shared::{Phase, Shared};
+use crate::shared::{Item, Phase, Shared};
 use crate::threads::{self, Threads};
 
 /// A member of a cluster, or a client of one, in this process. Cheap to clone.
@@ -147,16 +146,36 @@ impl Node {
         genesis.map_or(self.inner.shared.options.replication, |genesis| genesis.replication)
     }
 
+    /// Dials these addresses (`host:port`), too, from now on, again and again until somebody answers: more ways to the
+    /// members of this node's cluster, or to the one that it is to join. Two clusters do not merge: a member of one is
+    /// refused by the other, and goes on.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`] for what is no address, [`Refused::Full`] when there are too many: nothing was changed.
+    /// [`Failure::Closed`] when the node has ended.
+    pub async fn join(
+        &self,
+        addresses: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<(), Error> {
+        let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
+        let bytes = addresses.iter().map(String::len).sum();
+        let (answer, answered) = oneshot::channel();
+        let closed = || Error::from(Failure::Closed { maybe: false });
+        let item = Item::Join { addresses, answer };
+        self.inner.shared.put(item, bytes).map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?.map_err(Error::Refused)
+    }
+
     /// Leaves the cluster: what this member holds moves to others first, which takes as long as the data needs; until
     /// then it serves as before. Resolves when nothing is held here any more: the node may be closed and its directory
     /// deleted.
     ///
     /// # Errors
-    /// [`Error::Leave`] when the directory refuses, as it does for the only member that could hold the data; the node
-    /// goes on then. [`Failure::Closed`] when the node ends first.
+    /// [`Error::Leave`] when the directory refuses, as it does for the only member that could hold the data, and where
+    /// others are away so that no majority would be left ([`Node::tell_to_leave`] can force that); the node goes on then. [`Failure::Closed`] when the node ends first.
     pub async fn leave(&self) -> Result<(), Error> {
         let mut events = self.events();
-        self.tell_to_leave(self.whoami()).await?;
+        self.tell_to_leave(self.whoami(), false).await?;
         loop {
             match events.next().await {
                 Some(Event::Left) => return Ok(()),
@@ -167,13 +186,25 @@ impl Node {
         }
     }
 
-    /// Tells a member to leave the cluster. Resolves when it knows; it is gone when [`Node::members`] has it no more.
+    /// Tells a member to leave the cluster. Resolves when it knows; it is gone when [`Node::members`] has it no more, and
+    /// stays when [`MemberStatus::stays`] of it says why.
+    ///
+    /// With `force` it may also go when too many others are away ([`ChangeRefused::NoMajority`]): those are given up
+    /// then, so what they held too is left to fewer members than it should have, to a single one at worst, until
+    /// they come back or others join.
     ///
     /// # Errors
     /// The member did not answer within the default deadline, or this node has ended.
-    pub async fn tell_to_leave(&self, member: MemberId) -> Result<MemberStatus, Error> {
+    ///
+    /// [`ChangeRefused::NoMajority`]: crate::ChangeRefused::NoMajority
+    pub async fn tell_to_leave(
+        &self,
+        member: MemberId,
+        force: bool,
+    ) -> Result<MemberStatus, Error> {
         let shared = &self.inner.shared;
-        let reply = shared.ask("", Action::Leave { member }, shared.options.deadline).await?;
+        let action = Action::Leave { member, force };
+        let reply = shared.ask("", action, shared.options.deadline).await?;
         let Reply::Status(status) = reply else {
             return wrong(&reply);
         };
@@ -184,6 +215,12 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.inner.address
+    }
+
+    /// Where this node tells its metrics, if it does.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.inner.shared.metrics_address.get().copied()
     }
 
     /// A partition. It need not exist: it does when something is written to it.
@@ -214,17 +251,7 @@ impl Node {
     /// Numbers about connections.
     #[must_use]
     pub fn connections(&self) -> Connections {
-        let counters = &self.inner.shared.counters;
-        let read =
-            |counter: &std::sync::atomic::AtomicUsize| len_u64(counter.load(Ordering::Relaxed));
-        Connections {
-            accepted: read(&counters.accepted),
-            turned_away: read(&counters.turned_away),
-            garbage: read(&counters.garbage),
-            overflows: read(&counters.overflows),
-            refused: read(&counters.refused),
-            unsecured: read(&counters.unsecured),
-        }
+        self.inner.shared.counters.read()
     }
 
     /// Resolves when the node halts: it met something that it must not go on with. Never resolves

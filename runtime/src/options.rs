@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ring_core::config::{Config, Limits, Timers};
+use ring_core::config::{Config, ConfigError, Limits, Timers};
 
 use crate::security::Keys;
 
@@ -23,6 +23,10 @@ pub struct Options {
     /// empty then, and shards and replication are the cluster's). A member tries them again and again and creates no
     /// cluster.
     pub join: Vec<String>,
+    /// How many members found the cluster, where no list of `members` says it: those who were told to `join` each other
+    /// find each other and create it once, together, when so many are there; whoever comes later joins it. Give all the
+    /// same number and the same addresses, each of which leads to one member. None: this member only joins.
+    pub expect: Option<u16>,
     /// Where others reach a member that joins or that stands alone (`host:port`). None: where it listens.
     pub advertise: Option<String>,
     /// A member's share of the shards beside the others'; 0: none. Default: 1.
@@ -36,6 +40,9 @@ pub struct Options {
     /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a
     /// cluster of one and for a client.
     pub listen: Option<String>,
+    /// Where to tell metrics to scrapers of Prometheus (`host:port`): `GET /metrics` over HTTP. Nothing is encrypted
+    /// there, and nobody is asked who they are, whatever `keys` say. None: nowhere.
+    pub metrics: Option<String>,
     /// Where the data is.
     pub data: Data,
     /// With keys every connection is encrypted, and both of its sides prove who they are; without,
@@ -75,11 +82,13 @@ impl Default for Options {
             client: false,
             members: Vec::new(),
             join: Vec::new(),
+            expect: None,
             advertise: None,
             weight: 1,
             tags: Vec::new(),
             gossip: true,
             listen: None,
+            metrics: None,
             data: Data::Dir(PathBuf::from("ring-data")),
             keys: None,
             insecure: false,
@@ -109,6 +118,7 @@ impl Options {
             client: self.client,
             members,
             join,
+            expect: self.expect.filter(|_| !self.client),
             address,
             weight: self.weight,
             watch_ring: true,
@@ -120,6 +130,22 @@ impl Options {
             timers: self.timers.clone(),
             limits: self.limits.clone(),
         }
+    }
+
+    /// Every address must be one that could be dialled or listened on: one that was mistyped would else be tried for ever.
+    pub(crate) fn check_addresses(&self) -> Result<(), ConfigError> {
+        let join = self.join.iter().map(|address| ("join", address));
+        let members = self.members.iter().map(|(_, address)| ("members", address));
+        let listen = self.listen.iter().map(|address| ("listen", address));
+        let advertise = self.advertise.iter().map(|address| ("advertise", address));
+        for (field, address) in join.chain(members).chain(listen).chain(advertise) {
+            let parts = address.rsplit_once(':');
+            if !parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+                let problem = format!("{address:?} is no address: host:port is wanted");
+                return Err(ConfigError { field, problem });
+            }
+        }
+        Ok(())
     }
 
     /// Where others reach this node, as far as it was told.

@@ -38,6 +38,18 @@ pub struct Value {
     pub revision: Revision,
 }
 
+/// A key's value as one replica has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Local {
+    /// The value; none: no such key.
+    pub value: Option<Value>,
+    /// How stale it can be, at most: every write that was acknowledged longer than this before the
+    /// answer came is seen. It is the time since the replica last proved to its leader's majority
+    /// that it lacks nothing, so it grows while the replica is cut off. None: it has not done so
+    /// since it was started.
+    pub staleness: Option<Duration>,
+}
+
 /// How a compare-and-set ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compared {
@@ -128,16 +140,27 @@ impl Partition {
     /// # Errors
     /// See [`Partition`].
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Value>, Error> {
-        self.read(key.into(), Consistency::Linearizable).await
+        let action = Action::Get { key: key.into(), consistency: Consistency::Linearizable };
+        let reply = self.call(action).await?;
+        let Reply::Value(found) = reply else {
+            return wrong(&reply);
+        };
+        Ok(found.map(|(value, revision)| Value { value, revision }))
     }
 
     /// The value of a key as some replica has it, this member's own if it has one: it may be stale,
-    /// and needs no majority.
+    /// says how stale, and needs no majority.
     ///
     /// # Errors
     /// See [`Partition`].
-    pub async fn get_local(&self, key: impl Into<Bytes>) -> Result<Option<Value>, Error> {
-        self.read(key.into(), Consistency::Local).await
+    pub async fn get_local(&self, key: impl Into<Bytes>) -> Result<Local, Error> {
+        let action = Action::Get { key: key.into(), consistency: Consistency::Local };
+        let reply = self.call(action).await?;
+        let Reply::Local { found, age } = reply else {
+            return wrong(&reply);
+        };
+        let value = found.map(|(value, revision)| Value { value, revision });
+        Ok(Local { value, staleness: age })
     }
 
     /// Removes a key; says whether it existed.
@@ -195,6 +218,7 @@ impl Partition {
             waiting: None,
             restarts: 0,
             revision: None,
+            staleness: None,
         }
     }
 
@@ -239,14 +263,6 @@ impl Partition {
             applied: info.applied,
             applied_term: info.applied_term,
         })
-    }
-
-    async fn read(&self, key: Bytes, consistency: Consistency) -> Result<Option<Value>, Error> {
-        let reply = self.call(Action::Get { key, consistency }).await?;
-        let Reply::Value(found) = reply else {
-            return wrong(&reply);
-        };
-        Ok(found.map(|(value, revision)| Value { value, revision }))
     }
 
     /// Begins a call.
@@ -341,6 +357,7 @@ pub struct Scan {
     waiting: Option<oneshot::Receiver<Answer>>,
     restarts: u32,
     revision: Option<Revision>,
+    staleness: Option<Duration>,
 }
 
 /// How a scan goes on behind its page.
@@ -383,6 +400,13 @@ impl Scan {
         self.revision
     }
 
+    /// Of a scan with [`Consistency::Local`], after its first key: how stale it can be, as
+    /// [`Local::staleness`]. None: that is not known.
+    #[must_use]
+    pub fn staleness(&self) -> Option<Duration> {
+        self.staleness
+    }
+
     /// Fetches a page.
     async fn fetch(&mut self) -> Result<(), ScanError> {
         if self.waiting.is_none() {
@@ -392,7 +416,10 @@ impl Scan {
         let answer = waiting.await.unwrap_or(Err(Failure::Closed { maybe: false }.into()));
         self.waiting = None;
         match answer {
-            Ok(Reply::Page { page, cursor }) => {
+            Ok(Reply::Page { page, cursor, age }) => {
+                if self.more == More::Begin {
+                    self.staleness = age;
+                }
                 self.revision = Some(page.revision);
                 self.more = match cursor {
                     Some(cursor) if page.more => More::Cursor(cursor),

@@ -24,6 +24,12 @@ impl Node {
         self.inner.shared().placement()
     }
 
+    /// The slot of a key, in `0..`[`SLOTS`](crate::SLOTS): the same on every member and in every language.
+    #[must_use]
+    pub fn slot(&self, key: impl AsRef<[u8]>) -> u32 {
+        u32::from(slot_of(key.as_ref()))
+    }
+
     /// The owner of a key; none when no member is alive that may own one.
     #[must_use]
     pub fn owner(&self, key: impl AsRef<[u8]>) -> Option<MemberId> {

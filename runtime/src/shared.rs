@@ -1,7 +1,8 @@
 //! What the threads of one node share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -18,14 +19,17 @@ use ring_core::wire::message::Refusal;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::mailbox::{Closed, Mailbox, PushError, Taken};
+use crate::metrics::{CallCounts, Measured};
 use crate::net::{Addressed, Counters, Datagrams, Link};
 use crate::node::{Inner, Node};
 use crate::options::Options;
-use crate::request::{Routes, Talk, Trace};
+use crate::request::{AskingTable, Routes, Talk, Trace};
 use crate::ring::Tracking;
-use crate::security::Notices;
+use crate::security::{Notices, Whom};
+use crate::threads::as_own;
 
 /// What the threads of one node share.
 pub(crate) struct Shared {
@@ -43,14 +47,24 @@ pub(crate) struct Shared {
     pub(crate) placement: Mutex<Arc<Placement>>,
     /// What is thought of the other members.
     pub(crate) peers: Mutex<BTreeMap<MemberId, Peer>>,
+    /// Where scrapers are answered, if they are.
+    pub(crate) metrics_address: OnceLock<SocketAddr>,
+    /// Whether a majority is connected.
+    pub(crate) is_ready: AtomicBool,
     /// None: this node does not gossip.
     pub(crate) datagrams: OnceLock<Arc<Datagrams>>,
-    /// For core's thread.
+    /// For core.
     inbox: Mailbox<Item>,
+    /// Core itself: whoever holds it works on the inbox. See [`crate::engine`].
+    pub(crate) seat: Mutex<Option<Box<Engine>>>,
     /// Woken when the inbox was full and is not any more.
     room: Notify,
     calls: Mutex<Calls>,
     pub(crate) routes: Routes,
+    pub(crate) asking: AskingTable,
+    /// Requests that core has: of this node, and that it handles.
+    pub(crate) asked: AtomicUsize,
+    pub(crate) handling: AtomicUsize,
     pub(crate) next_request: AtomicU64,
     pub(crate) trace: Trace,
     /// The node, once it is handed out.
@@ -74,6 +88,8 @@ pub(crate) enum Item {
     Input(Input),
     Call { request: RequestId, call: Call },
     Talk(Talk),
+    Join { addresses: Vec<String>, answer: oneshot::Sender<Result<(), Refused>> },
+    Measure(oneshot::Sender<Measured>),
     Track(Tracking),
     Untrack(TrackId),
 }
@@ -93,8 +109,8 @@ pub(crate) enum Phase {
 /// A call's end.
 pub(crate) type Answer = Result<Reply, Error>;
 
-/// Told how a call ended. Runs on the thread that found out, mostly core's, which it must not hold
-/// up; no lock is held.
+/// Told how a call ended. Runs on the thread that works for core, which it must not hold up; no lock
+/// is held but core's seat, for which only core's thread waits.
 pub(crate) type Completion = Box<dyn FnOnce(RequestId, Answer) + Send>;
 
 #[derive(Default)]
@@ -103,6 +119,9 @@ struct Calls {
     /// In all that wait.
     bytes: usize,
     last: RequestId,
+    /// Ended since the start: with an answer, and with an error.
+    answered: u64,
+    failed: u64,
     /// Set when no more calls are taken.
     ended: Option<Error>,
 }
@@ -128,11 +147,17 @@ impl Shared {
             table: Mutex::new(None),
             placement: Mutex::new(Arc::new(Placement::new([]))),
             peers: Mutex::default(),
+            metrics_address: OnceLock::new(),
+            is_ready: AtomicBool::new(false),
             datagrams: OnceLock::new(),
             inbox: Mailbox::new(),
+            seat: Mutex::new(None),
             room: Notify::new(),
             calls: Mutex::default(),
             routes: Routes::default(),
+            asking: AskingTable::default(),
+            asked: AtomicUsize::new(0),
+            handling: AtomicUsize::new(0),
             next_request: AtomicU64::new(1),
             trace: Trace::default(),
             inner: OnceLock::new(),
@@ -185,12 +210,30 @@ impl Shared {
         self.inbox.push(item, bytes)
     }
 
-    /// As `put`, unless the inbox is full.
-    pub(crate) fn put_if_room(&self, item: Item, bytes: usize) -> Result<(), PushError> {
-        self.inbox.push_if_room(item, bytes, INBOX_BYTES)
+    /// As `put`; if core is idle it works on this very thread. For who has nothing better to do and holds no lock.
+    pub(crate) fn put_here(&self, item: Item, bytes: usize) -> Result<(), Closed> {
+        self.inbox.push_quietly(item, bytes)?;
+        self.work_here();
+        Ok(())
     }
 
-    /// As `put`, but waits while the inbox is full.
+    /// As `put`, unless the inbox is full; with `here` as `put_here`.
+    pub(crate) fn put_if_room(
+        &self,
+        item: Item,
+        bytes: usize,
+        here: bool,
+    ) -> Result<(), PushError> {
+        self.inbox.push_quietly_if_room(item, bytes, INBOX_BYTES)?;
+        if here {
+            self.work_here();
+        } else {
+            self.inbox.wake();
+        }
+        Ok(())
+    }
+
+    /// As `put` or, if it is little and this node has little to do, as `put_here`; but waits while the inbox is full.
     pub(crate) async fn put_when_room(&self, item: Item, bytes: usize) -> Result<(), Closed> {
         loop {
             let room = self.room.notified();
@@ -198,7 +241,8 @@ impl Shared {
             // Before the look: a wake-up in between is not lost.
             room.as_mut().enable();
             if self.inbox.bytes() < INBOX_BYTES {
-                return self.inbox.push(item, bytes);
+                let here = bytes <= HERE_BYTES && self.is_calm();
+                return if here { self.put_here(item, bytes) } else { self.put(item, bytes) };
             }
             room.await;
         }
@@ -209,13 +253,69 @@ impl Shared {
         let _: Result<(), Closed> = self.inbox.push(Item::Input(input), 0);
     }
 
-    /// For core's thread: everything that waits.
+    /// Lets core work off what waits, on this thread if nobody else is at it: who is looks into the inbox once more
+    /// when it has let go of the seat.
+    fn work_here(&self) {
+        for _ in 0..TURNS_MAX {
+            // The other half is in `is_waited_for` and `wait`: of a thread that puts something in and finds the seat
+            // taken, and one that leaves the seat and looks into the inbox, one sees what the other did.
+            fence(Ordering::SeqCst);
+            let Some(mut seat) = self.seat.try_lock() else { return };
+            let Some(engine) = &mut *seat else {
+                return self.inbox.wake();
+            };
+            let wants_thread = as_own(|| engine.work_here());
+            drop(seat);
+            if wants_thread {
+                break;
+            }
+            // An answer that has come meanwhile, mostly: to wake another for it takes longer than to take it.
+            if !self.is_waited_for() {
+                return;
+            }
+        }
+        self.inbox.nudge();
+    }
+
+    /// For who has just let go of the seat: whether something has come meanwhile.
+    fn is_waited_for(&self) -> bool {
+        fence(Ordering::SeqCst);
+        !self.inbox.is_empty()
+    }
+
+    /// For core's thread, which has just let go of the seat: waits for something to do.
+    pub(crate) fn wait(&self, until: Option<std::time::Instant>) {
+        fence(Ordering::SeqCst);
+        self.inbox.wait(until);
+    }
+
+    /// For who has the seat: everything that waits.
+    pub(crate) fn take_now(&self, into: &mut Vec<Item>) -> Taken {
+        self.note_room(self.inbox.take_now(into))
+    }
+
+    /// Everything that waits, or comes until then. Where there is no core.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn take(&self, into: &mut Vec<Item>, until: Option<std::time::Instant>) -> Taken {
-        let taken = self.inbox.take(into, until);
+        self.note_room(self.inbox.take(into, until))
+    }
+
+    fn note_room(&self, taken: Taken) -> Taken {
         if matches!(taken, Taken::Items(bytes) if bytes >= INBOX_BYTES) {
             self.room.notify_waiters();
         }
         taken
+    }
+
+    /// True when nothing waits for core, nor is much to come soon.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_calm() && self.inbox.is_empty()
+    }
+
+    /// True while few requests are under way. With many it is worth while to wait for more to share a turn or a write.
+    fn is_calm(&self) -> bool {
+        let few = |count: &AtomicUsize| count.load(Ordering::Relaxed) <= CALM_MAX;
+        few(&self.asked) && few(&self.handling)
     }
 
     /// Ends the node: core's thread works off what waits and stops.
@@ -276,10 +376,14 @@ impl Shared {
         let guard = deadline + GUARD;
         let answer = Some(answer);
         calls.waiting.insert(request, Waiting { answer, write, bytes, guard });
+        let is_alone = calls.waiting.len() == 1;
         drop(calls);
         let call = Call { deadline, partition: partition.to_owned(), action };
         // When the node has just ended its last act is to answer all calls, this one too.
-        let _: Result<(), Closed> = self.inbox.push(Item::Call { request, call }, 0);
+        let item = Item::Call { request, call };
+        // Who is alone has nobody to share a turn with; others wait for core's thread, and share its turns.
+        let _: Result<(), Closed> =
+            if is_alone { self.put_here(item, 0) } else { self.put(item, 0) };
         Ok(request)
     }
 
@@ -302,6 +406,10 @@ impl Shared {
         for (request, answer) in answers.drain(..) {
             if let Some(waiting) = calls.waiting.remove(&request) {
                 calls.bytes -= waiting.bytes;
+                match &answer {
+                    Ok(_) => calls.answered += 1,
+                    Err(_) => calls.failed += 1,
+                }
                 ready.push((waiting.answer, request, answer));
             }
         }
@@ -313,12 +421,23 @@ impl Shared {
         }
     }
 
+    pub(crate) fn call_counts(&self) -> CallCounts {
+        let calls = self.calls.lock();
+        CallCounts {
+            open: len_u64(calls.waiting.len()),
+            open_bytes: len_u64(calls.bytes),
+            answered: calls.answered,
+            failed: calls.failed,
+        }
+    }
+
     /// Fails the calls that core's thread should have answered long ago: it must be stuck.
     pub(crate) fn give_up_late_calls(&self) {
         let now = self.clock.instant();
         let mut calls = self.calls.lock();
         let late: Vec<(RequestId, Waiting)> =
             calls.waiting.extract_if(|_, waiting| waiting.guard < now).collect();
+        calls.failed += len_u64(late.len());
         for (_, waiting) in &late {
             calls.bytes -= waiting.bytes;
         }
@@ -395,18 +514,39 @@ impl Shared {
                 self.peers.lock().insert(peer.id, (**peer).clone());
             }
             Event::ChangeRefused { reason } => {
-                tracing::warn!(%reason, "refused by the directory");
+                let what = reason.to_string();
+                if self.notices.tell(std::time::Instant::now(), Whom::Member(None), what).is_some()
+                {
+                    tracing::warn!(%reason, "refused by the directory");
+                }
             }
             Event::Left => {
                 tracing::info!("left: nothing is held here any more");
             }
-            Event::PeerConnected { member } => tracing::info!(%member, "peer connected"),
-            Event::PeerDisconnected { member } => tracing::info!(%member, "peer disconnected"),
+            Event::Gathering { found, expect, missing } => {
+                log_gathering(found, *expect, missing.as_deref());
+            }
+            Event::PeerConnected { member, address } => {
+                tracing::info!(%member, ?address, "peer connected");
+            }
+            Event::PeerDisconnected { member, address } => {
+                tracing::info!(%member, ?address, "peer disconnected");
+            }
+            Event::PeerReconnecting { member, address } => {
+                tracing::debug!(%member, address, "peer is dialled again");
+            }
+            Event::PeerFailed { member, address } => {
+                tracing::info!(?member, address, "nobody answers");
+            }
+            Event::Ready => self.set_ready(true),
+            Event::NotReady => self.set_ready(false),
+            Event::Halted { reason } => tracing::error!(%reason, "halted"),
             Event::PeerRefused { member, reason, by_us } => {
-                let reason = explain(reason);
-                tracing::warn!(?member, reason, by_us, "connection refused");
-                if !by_us {
-                    self.advance(Phase::Opening { refused: Some(reason) });
+                // Who refuses this node is told of where its address is known.
+                let (reason, now) = (explain(reason), std::time::Instant::now());
+                if *by_us && self.notices.tell(now, Whom::Member(*member), reason.clone()).is_some()
+                {
+                    tracing::warn!(?member, "it was refused, and told: {reason}");
                 }
             }
             Event::LeaderChanged { group, term, leader } => {
@@ -419,11 +559,20 @@ impl Shared {
         }
     }
 
+    fn set_ready(&self, is_ready: bool) {
+        self.is_ready.store(is_ready, Ordering::Relaxed);
+        if is_ready {
+            tracing::info!("a majority is connected");
+        } else {
+            tracing::warn!("no majority is connected: what needs one waits");
+        }
+    }
+
     /// The node has ended: says so to everyone who waits.
     pub(crate) fn ended(&self, halt: Option<Halt>) {
         match halt {
             Some(halt) => {
-                tracing::error!(%halt, "halted");
+                self.event(Event::Halted { reason: halt.clone() });
                 self.advance(Phase::Halted(halt));
                 self.end_calls(Refused::Halted.into());
             }
@@ -435,6 +584,10 @@ impl Shared {
         }
         self.events.lock().take();
         self.routes.clear();
+        // Of what came since core took the last: who waits for it hears of the end by its drop, with no lock held.
+        let mut left = Vec::new();
+        let _: Taken = self.take_now(&mut left);
+        drop(left);
     }
 
     fn advance(&self, to: Phase) {
@@ -449,6 +602,17 @@ impl Shared {
             }
             moves
         });
+    }
+}
+
+fn log_gathering(found: &[String], expect: u16, missing: Option<&str>) {
+    tracing::info!(?found, expect, "looking for the others that found the cluster");
+    if let Some(name) = missing {
+        tracing::warn!(
+            name,
+            "all have agreed, and only this member knows whether the cluster exists: start it. If its data directory \
+             is lost, empty those of the others, which hold nothing else yet"
+        );
     }
 }
 
@@ -521,7 +685,11 @@ pub fn explain(refusal: &Refusal) -> String {
         Refusal::Full => {
             "it has no room for more clients: try again later, or another member".into()
         }
-        Refusal::Twin => "it has the same name: give each member its own".into(),
+        Refusal::Twin => {
+            "it is this very member, or has a copy of its data directory: correct the address, or give each \
+             member a directory of its own"
+                .into()
+        }
         Refusal::Ring => {
             "it places keys on members by other rules: use a release of the same kind on all members"
                 .into()
@@ -542,6 +710,12 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// Messages that wait for core, in bytes; readers wait at more.
 const INBOX_BYTES: usize = 64 << 20;
+/// As much is worked off by who has read it.
+const HERE_BYTES: usize = 16 << 10;
+/// So many turns are made by who is not core's thread, in case more has come meanwhile.
+const TURNS_MAX: usize = 3;
+/// So many requests are few.
+const CALM_MAX: usize = 4;
 /// Events that wait for a listener; it misses the oldest at more.
 const EVENTS: usize = 1024;
 /// How long after a call's deadline core's thread is taken to be stuck.

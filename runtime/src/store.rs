@@ -84,7 +84,7 @@ fn answer(mut done: Vec<StoreDone>, place: &Path, shared: &Shared) -> bool {
     }
     if !done.is_empty() {
         // The node may have ended meanwhile.
-        let _: Result<(), Closed> = shared.put(Item::Store(done), 0);
+        let _: Result<(), Closed> = shared.put_here(Item::Store(done), 0);
     }
     well
 }

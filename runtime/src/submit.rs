@@ -14,8 +14,8 @@ use crate::shared::Phase;
 impl Node {
     /// Begins a call on a partition and gives its number, which no other call of this node ever
     /// has. `done` is told exactly once how it ended, possibly before this returns; after an error
-    /// it never is. It runs on a thread of the node, which it must not hold up, and no lock is
-    /// held. Writes to a partition keep their order. Without `deadline` the node's own counts.
+    /// it never is. It runs on a thread of the node, or on one that has just begun a call or a request of
+    /// it; it must not hold that up, and no lock is held that another call of the node waits for. Writes to a partition keep their order. Without `deadline` the node's own counts.
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no room or the node has ended: nothing happened.
@@ -68,6 +68,14 @@ impl Node {
                     listener(event);
                 }
             });
+        }
+    }
+
+    /// Runs something on the node's own threads, until the node ends: then it is dropped, as it is here when the node has
+    /// ended.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(executor) = self.inner.own_executor() {
+            executor.spawn(task);
         }
     }
 

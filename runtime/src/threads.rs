@@ -24,6 +24,7 @@ use crate::engine::{Engine, Log};
 use crate::error::OpenError;
 use crate::log::{self, Files, LogTask, Writer};
 use crate::mailbox::Mailbox;
+use crate::metrics;
 use crate::net::{Datagrams, Net};
 use crate::options::{Data, Options};
 use crate::security::Keys;
@@ -83,6 +84,10 @@ pub(crate) fn start(
         config.gossip = sockets.block_on(gossip_address(options, socket));
     }
     let socket = socket.filter(|_| config.gossip.is_some());
+    let scraped = match &options.metrics {
+        Some(address) => Some(sockets.block_on(listen(address.clone(), true))?),
+        None => None,
+    };
     let directory = match &options.data {
         Data::Dir(path) if !options.client => Some(Directory::open(path)?),
         Data::Dir(_) | Data::Memory => None,
@@ -126,6 +131,12 @@ pub(crate) fn start(
     threads.begin("ring-core", Box::new(move || engine.run()))?;
     if let (Some(listener), Some(sockets)) = (listener, &threads.sockets) {
         threads.listening = Some(sockets.spawn(net.listen(listener)).abort_handle());
+    }
+    if let Some(scraped) = scraped {
+        if let Ok(address) = scraped.local_addr() {
+            shared.metrics_address.get_or_init(|| address);
+        }
+        threads.spawn(metrics::serve(scraped, Arc::downgrade(&shared)));
     }
     threads.spawn(watch_core(Arc::downgrade(&shared)));
     let Options { name, data, .. } = &shared.options;
@@ -317,10 +328,15 @@ fn check(options: &Options) -> Result<(), OpenError> {
     if options.client && options.listen.is_some() {
         return wrong("listen", "a client does not listen");
     }
-    let joins = !options.client && !options.join.is_empty() && options.members.is_empty();
+    if options.client && options.expect.is_some() {
+        return wrong("expect", "a client founds nothing");
+    }
+    let told = !options.join.is_empty() || options.expect.is_some();
+    let joins = !options.client && told && options.members.is_empty();
     if joins && options.listen.is_none() {
         return wrong("listen", "missing: a member that joins says where it listens (host:port)");
     }
+    options.check_addresses().map_err(OpenError::Config)?;
     if options.deadline.is_zero() {
         return wrong("deadline", "calls need some time");
     }
@@ -458,6 +474,7 @@ async fn watch_core(shared: Weak<Shared>) {
             return;
         };
         shared.give_up_late_calls();
+        shared.asking.give_up_late(shared.clock.instant());
     }
 }
 
@@ -468,6 +485,14 @@ thread_local! {
 
 fn mark_own() {
     OWN.set(true);
+}
+
+/// For the time of `act` this is a thread of a node: what it calls must not wait for one.
+pub(crate) fn as_own<T>(act: impl FnOnce() -> T) -> T {
+    let before = OWN.replace(true);
+    let done = act();
+    OWN.set(before);
+    done
 }
 
 /// How long a dropped node holds up its dropper at most.

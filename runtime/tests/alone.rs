@@ -35,7 +35,9 @@ async fn every_call_of_a_partition() {
     let first = p.put("a", "1").await.unwrap();
     let found = p.get("a").await.unwrap().unwrap();
     assert_eq!((&*found.value, found.revision), (&b"1"[..], first));
-    assert_eq!(p.get_local("a").await.unwrap(), Some(found));
+    let local = p.get_local("a").await.unwrap();
+    assert_eq!(local.value, Some(found));
+    assert!(local.staleness.is_some_and(|age| age < Duration::from_secs(10)), "{local:?}");
     assert_eq!(value(&node.partition("q"), "a").await, None);
 
     let expect = Expect::Revision(Revision(0));

@@ -117,11 +117,17 @@ async fn half_a_directory_is_no_member() {
 #[tokio::test]
 async fn options_that_cannot_be_meant() {
     let memory = || Options { data: Data::Memory, ..quick() };
+    let listening = || Options { listen: Some("127.0.0.1:0".into()), ..memory() };
     let wrong = [
         ("join", Options { client: true, ..memory() }),
         ("listen", Options { join: free_addresses(1), ..memory() }),
         ("join", Options { join: free_addresses(1), ..members(3, None).remove(0) }),
         ("listen", Options { listen: Some("127.0.0.1:0".into()), ..client(&members(1, None)) }),
+        ("join", Options { join: vec!["nowhere".into()], ..listening() }),
+        ("join", Options { join: vec![String::new()], ..listening() }),
+        ("members", Options { members: vec![("one".into(), "localhost:http".into())], ..memory() }),
+        ("advertise", Options { advertise: Some(":4701".into()), ..listening() }),
+        ("tags", Options { tags: vec![("k".into(), "v".repeat(600))], ..listening() }),
         ("deadline", Options { deadline: Duration::ZERO, ..memory() }),
         ("name", Options { name: "nobody".into(), ..members(3, None).remove(0) }),
         ("cluster", Options { cluster: String::new(), ..memory() }),

@@ -134,8 +134,19 @@ async fn events_tell_of_peers() {
     let lost = nodes.pop().unwrap();
     let id = lost.whoami();
     lost.close().await.unwrap();
-    let told =
-        async { while events.next().await.unwrap() != (Event::PeerDisconnected { member: id }) {} };
+    let address = options[2].members[2].1.clone();
+    let disconnected = Event::PeerDisconnected { member: id, address: Some(address.clone()) };
+    let failed = Event::PeerFailed { member: Some(id), address: address.clone() };
+    let again = Event::PeerReconnecting { member: id, address };
+    let told = async {
+        for expected in [disconnected, again, failed] {
+            while events.next().await.unwrap() != expected {}
+        }
+        // With the second gone, too, there is no majority any more; it comes back with it.
+        let other = nodes.pop().unwrap();
+        other.close().await.unwrap();
+        while events.next().await.unwrap() != Event::NotReady {}
+    };
     tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
     assert_eq!(events.missed(), 0);
     close(nodes).await;

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::keys::Authority;
 use common::{client, members, open_all, quick};
+use libring::security::Role;
 use libring::{
     Broken, Bytes, Data, Error, HandleError, HandlerError, Incoming, Node, Options, Request,
     RequestFailure, Response, STREAM_WINDOW, StreamReader, Waited, Way,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 /// Long enough for anything that does not hang.
@@ -593,6 +595,38 @@ async fn an_abandoned_stream_breaks_at_its_other_end() {
     close(nodes).await;
 }
 
+/// The ends that a handler has of its response's streams may end before the response is on its way.
+#[tokio::test]
+async fn a_responses_streams_that_end_before_it_end_with_it() {
+    let node = alone().await;
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let handler = move |mut incoming: Incoming| {
+        let told = told.clone();
+        async move {
+            incoming.add_writer("finished").unwrap().finish().await?;
+            drop(incoming.add_writer("dropped"));
+            drop(incoming.add_reader("unread"));
+            drop(incoming.add_stream("both", Way::Both));
+            incoming.on_answered(move |is_given| told.send(is_given).unwrap());
+            Ok("done")
+        }
+    };
+    node.handle("early", handler).unwrap();
+    let mut response = node.request("key", Request::new("early")).await.unwrap();
+    assert_eq!(timeout(LIMIT, tells.recv()).await.unwrap(), Some(true));
+    let mut writer = |name| response.writer(name).unwrap();
+    for mut writer in [writer("unread"), writer("both")] {
+        assert_eq!(timeout(LIMIT, writer.broken()).await.unwrap(), Broken::GivenUp);
+    }
+    for (name, end) in
+        [("finished", Ok(None)), ("dropped", Err(Broken::GivenUp)), ("both", Err(Broken::GivenUp))]
+    {
+        let mut reader = response.reader(name).unwrap();
+        assert_eq!(timeout(LIMIT, reader.next()).await.unwrap(), end, "{name}");
+    }
+    node.close().await.unwrap();
+}
+
 /// With streams nothing is tried again: all ends with an error.
 #[tokio::test]
 async fn streams_break_when_their_owner_dies() {
@@ -691,29 +725,68 @@ async fn each_of_many_gets_its_own_answer() {
     close(nodes).await;
 }
 
-/// Stands between the others and a member, and can cut what goes through it.
+/// A caller that is gone, and not just tired of waiting, is told to its handler, and its streams break. Others are
+/// handled as before.
+#[tokio::test]
+async fn a_handler_hears_that_its_caller_is_gone() {
+    let mut nodes = three().await;
+    echo(&nodes);
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let handler = move |mut incoming: Incoming| {
+        let (begun, told) = (begun.clone(), told.clone());
+        async move {
+            let (mut from, mut to) = (incoming.reader("s").unwrap(), incoming.writer("s").unwrap());
+            begun.send(())?;
+            incoming.cancelled().await;
+            told.send((from.next().await, to.write("x").await))?;
+            Ok("")
+        }
+    };
+    nodes[0].handle("wait", handler).unwrap();
+    let request = Request::new("wait").stream("s", Way::Both);
+    let caller = nodes.pop().unwrap();
+    let call = caller.call(key_of(&nodes[0]), request).unwrap();
+    timeout(LIMIT, begins.recv()).await.expect("it is handled").unwrap();
+    drop(caller); // as if its process had been killed
+    let told = timeout(LIMIT, tells.recv()).await.expect("the handler is told").unwrap();
+    assert!(matches!(told, (Err(_), Err(_))), "{told:?}");
+    drop(call);
+    let response = nodes[1].request(key_of(&nodes[0]), Request::new("echo")).await.unwrap();
+    assert_eq!(*by(&response), name_of(&nodes[0]));
+    close(nodes).await;
+}
+
+/// Stands between the others and a member. It can cut what goes through it, and stop to carry anything while all
+/// connections stay open.
 struct Proxy {
     through: Arc<std::sync::Mutex<Vec<tokio::task::AbortHandle>>>,
+    carries: watch::Sender<bool>,
 }
 
 impl Proxy {
     async fn new(at: &str, to: String) -> Self {
         let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         let through = Arc::<std::sync::Mutex<Vec<tokio::task::AbortHandle>>>::default();
+        let (carries, carried) = watch::channel(true);
         let connections = Arc::clone(&through);
         tokio::spawn(async move {
             loop {
-                let (mut here, _) = listener.accept().await.unwrap();
-                let to = to.clone();
+                let (here, _) = listener.accept().await.unwrap();
+                let (to, carried) = (to.clone(), carried.clone());
                 let carry = tokio::spawn(async move {
-                    if let Ok(mut there) = tokio::net::TcpStream::connect(to).await {
-                        let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
-                    }
+                    let Ok(there) = tokio::net::TcpStream::connect(to).await else { return };
+                    let (from_here, to_here) = here.into_split();
+                    let (from_there, to_there) = there.into_split();
+                    tokio::join!(
+                        carry(from_here, to_there, carried.clone()),
+                        carry(from_there, to_here, carried),
+                    );
                 });
                 connections.lock().unwrap().push(carry.abort_handle());
             }
         });
-        Self { through }
+        Self { through, carries }
     }
 
     /// Cuts all connections; new ones pass.
@@ -722,18 +795,39 @@ impl Proxy {
             connection.abort();
         }
     }
+
+    /// Nothing gets through any more, and no end hears of it; or what waits goes on.
+    fn carry(&self, carries: bool) {
+        self.carries.send_replace(carries);
+    }
 }
 
-/// Connections that are cut, young and old, between members that live: no request stays without an answer, during
-/// and after.
-#[tokio::test]
-async fn cut_connections_leave_no_request_unanswered() {
+/// One direction of a connection.
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut carried: watch::Receiver<bool>,
+) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        let carries = carried.wait_for(|carries| *carries).await.is_ok();
+        if !carries || to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Connections that are cut, young and old, and one that falls silent for longer than a link is believed, between members
+/// that live: no request stays without an answer, during and after.
+async fn no_request_stays_unanswered(authority: Option<Authority>) {
     let mut options = members(3, None);
     let mut proxies = Vec::new();
     for (options, real) in options.iter_mut().zip(common::free_addresses(3)) {
         let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
         proxies.push(Proxy::new(&own.1, real.clone()).await);
         options.listen = Some(real);
+        let name = options.name.clone();
+        options.keys = authority.as_ref().map(|authority| authority.keys(Role::Member, &name));
     }
     let nodes = open_all(&options).await;
     linked(&nodes).await;
@@ -768,11 +862,53 @@ async fn cut_connections_leave_no_request_unanswered() {
         }
     }
     linked(&nodes).await;
+    // Datagrams pass: gossip goes on to call the member alive, and only the silence of its links tells.
+    proxies[1].carry(false);
+    sleep(options[0].timers.election_max * 6).await;
+    proxies[1].carry(true);
+    linked(&nodes).await;
     stop.store(true, Ordering::Relaxed);
     let mut asked = 0;
     while let Some(count) = timeout(LIMIT, askers.join_next()).await.expect("all end") {
         asked += count.unwrap();
     }
     assert!(asked > 100, "{asked}");
+    close(nodes).await;
+}
+
+#[tokio::test]
+async fn cut_connections_leave_no_request_unanswered() {
+    no_request_stays_unanswered(None).await;
+}
+
+#[tokio::test]
+async fn cut_connections_with_keys_leave_no_request_unanswered() {
+    no_request_stays_unanswered(Some(Authority::new())).await;
+}
+
+/// Requests and streams over TLS: whole, in order, longer than a window and than many records.
+#[tokio::test]
+async fn bodies_and_streams_go_over_tls() {
+    let authority = Authority::new();
+    let keys = |o: &Options| Some(authority.keys(Role::Member, &o.name));
+    let options = members(3, None).into_iter().map(|o| Options { keys: keys(&o), ..o });
+    let nodes = open_all(&options.collect::<Vec<_>>()).await;
+    linked(&nodes).await;
+    echo(&nodes);
+    shout(&nodes[0]);
+    let key = key_of(&nodes[0]);
+    let body = Bytes::from(bytes(3_000_000));
+    let response = nodes[1].request(key.clone(), Request::new("echo").body(body.clone())).await;
+    assert!(response.unwrap().body == body);
+    let request = Request::new("shout").stream("s", Way::Both);
+    let mut call = nodes[2].call(key, request).unwrap();
+    let (reader, mut writer) = (call.reader("s").unwrap(), call.writer("s").unwrap());
+    let writing = tokio::spawn(async move {
+        writer.write(body).await?;
+        writer.finish().await
+    });
+    assert!(read_all(reader).await.unwrap() == bytes(3_000_000).to_ascii_uppercase());
+    writing.await.unwrap().unwrap();
+    assert_eq!(call.response().await.unwrap().body, "3000000");
     close(nodes).await;
 }

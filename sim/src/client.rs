@@ -185,7 +185,7 @@ impl Keys {
     }
 }
 
-fn partition_name(partition: u64) -> String {
+pub(crate) fn partition_name(partition: u64) -> String {
     format!("p{partition}")
 }
 
@@ -228,6 +228,7 @@ impl Client {
         let machine = self.host();
         let node = Some(len_u64(machine) + 1);
         self.recorder.invoke(self.sim.now(), self.process, node, op.clone());
+        self.sim.oracle(|oracle| oracle.on_writing(op));
         let (partition, action) = action_of(op, self.padding);
         let ended = self.ask(machine, partition, action).await;
         let done = match ended {
@@ -239,6 +240,7 @@ impl Client {
         let now = self.sim.now();
         match done {
             Ok(done) => {
+                self.sim.oracle(|oracle| oracle.on_done_for_watches(op, &done));
                 self.recorder.ok(now, self.process, done.clone());
                 Some(done)
             }
@@ -278,10 +280,10 @@ impl Client {
             Reply::Compared { swapped, revision } => {
                 Done::Compared { swapped, revision: Some(revision.0) }
             }
-            Reply::Value(found) => {
+            Reply::Value(found) | Reply::Local { found, .. } => {
                 Done::Value(found.map(|(value, revision)| (parse(&value), Some(revision.0))))
             }
-            Reply::Page { page, cursor } => self.rest_of_scan(machine, op, page, cursor).await,
+            Reply::Page { page, cursor, .. } => self.rest_of_scan(machine, op, page, cursor).await,
             Reply::Info { .. }
             | Reply::Status(_)
             | Reply::Changes { .. }
@@ -315,7 +317,7 @@ impl Client {
                 limit: u32::try_from(missing).expect("scans are short"),
             };
             match self.ask(machine, partition, next).await {
-                Ended::Answered(Ok(Reply::Page { page, cursor: then })) => {
+                Ended::Answered(Ok(Reply::Page { page, cursor: then, .. })) => {
                     assert_eq!(page.revision, revision, "one scan, one snapshot");
                     items.extend(page.items);
                     more = page.more;
@@ -370,7 +372,7 @@ fn encode(value: &Value, padding: u64) -> Bytes {
     Bytes::from(text)
 }
 
-fn parse(bytes: &[u8]) -> Value {
+pub(crate) fn parse(bytes: &[u8]) -> Value {
     let text = String::from_utf8_lossy(bytes);
     let digits = text.trim_end_matches('.');
     match digits.parse() {
@@ -379,7 +381,7 @@ fn parse(bytes: &[u8]) -> Value {
     }
 }
 
-fn name_of(key: &Key) -> Bytes {
+pub(crate) fn name_of(key: &Key) -> Bytes {
     let name = key.text().split_once('/').map_or("", |(_, name)| name);
     Bytes::copy_from_slice(name.as_bytes())
 }

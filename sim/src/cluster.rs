@@ -108,6 +108,7 @@ impl Cluster {
         sim.net.set_latency(plan.latency);
         if plan.wild {
             sim.net.change_all(|_, _, link| link.wild = true);
+            sim.oracle(|oracle| oracle.expect_losses());
         }
         let handle = Handle::current();
         for (m, machine) in sim.machines.iter().enumerate() {
@@ -279,6 +280,7 @@ impl Cluster {
             sim.lookout(|lookout| lookout.on_death(m, starting, state.founded));
         }
         machine.inbox.close();
+        sim.oracle(|oracle| oracle.on_streams_lost(m, sim.now()));
         lock(&machine.state).starting = false;
         self.handle.kill(*machine.node.get().expect("set when it was made"));
         sim.say(m, String::from(if power { "power cut" } else { "crash" }));

@@ -38,6 +38,7 @@ pub mod shrink;
 pub mod store;
 pub mod swarm;
 pub mod trace;
+mod watch;
 pub mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -31,7 +31,7 @@ use crate::log::{LogAnswer, recover_disk, settle_disk};
 use crate::net;
 use crate::oracle::GoesBy;
 use crate::rare::Rare;
-use crate::requests::{Then, Traffic};
+use crate::requests::{Chore, Traffic};
 use crate::store::SimStore;
 use crate::trace::{Brief, What};
 use crate::world::{Due, Sim, SimWorld, Timed, member_id};
@@ -92,6 +92,7 @@ pub(crate) async fn run(sim: Arc<Sim>, me: usize, seed: u64) {
         state.starting = false;
     }
     sim.machines[me].inbox.close();
+    sim.oracle(|oracle| oracle.on_streams_lost(me, sim.now()));
     if let Some(node) = sim.machines[me].node.get() {
         Handle::current().kill(*node); // whatever else the process had begun
     }
@@ -175,11 +176,14 @@ impl Process {
             });
             sim.lookout(|lookout| lookout.on_started(me, id));
         }
-        let mut traffic = Traffic::new(rng.fork(41));
+        let mut traffic = Traffic::new(rng.fork(41), sim.pace.is_wide());
         let mut world = SimWorld::new(Arc::clone(sim), me, endpoint, rng);
         if sim.pace.requests > 0 {
             node.serve_requests();
-            world.at(sim.now() + traffic.pause(sim.pace.requests), Due::Ask);
+            traffic.begin(sim.pace.requests);
+        }
+        for (wait, chore) in traffic.chores() {
+            world.at(sim.now() + net::nanos(wait), Due::Chore(chore));
         }
         Ok(Self {
             node,
@@ -249,6 +253,9 @@ impl Process {
                 sim.lookout(|lookout| lookout.on_done(done, || sim.net.is_split()));
             }
             let end = self.end_behind_snapshot(&input);
+            if let Input::Message { message, .. } = &input {
+                self.traffic.on_message(&mut self.node, message);
+            }
             self.node.handle(now, input);
             self.watch_end(end);
         }
@@ -272,12 +279,26 @@ impl Process {
     fn on_effects(&mut self, now: ring_core::time::Now) {
         let sim = Arc::clone(&self.world.sim);
         for effect in std::mem::take(&mut self.world.effects) {
-            if let Then::Answer(handle, wait) = self.traffic.on_effect(&sim, self.world.me, effect)
-            {
-                self.world.at(self.world.now + net::nanos(wait), Due::Answer(handle));
-            }
+            self.traffic.on_effect(&sim, self.world.me, &self.node, effect);
         }
-        self.traffic.check(&sim, self.world.me, now.instant);
+        self.plan_chores();
+        // Who halts has said nothing more, and its world ends what was open.
+        if self.world.halted.is_none() {
+            self.traffic.check(&sim, self.world.me, now.instant);
+        }
+    }
+
+    fn plan_chores(&mut self) {
+        for (wait, chore) in self.traffic.chores() {
+            self.world.at(self.world.now + net::nanos(wait), Due::Chore(chore));
+        }
+    }
+
+    fn on_chore(&mut self, chore: Chore) {
+        let sim = Arc::clone(&self.world.sim);
+        let now = lock(&self.machine().clock).now(self.world.now);
+        self.traffic.carry_out(&sim, self.world.me, &mut self.node, now, chore);
+        self.plan_chores();
     }
 
     /// The end of a log that holds the last entry of a snapshot which its store has installed.
@@ -418,17 +439,7 @@ impl Process {
             }
             Due::Delivery(delivery) => self.on_delivery(delivery),
             Due::Pump(conn) => self.world.pump(conn),
-            Due::Ask => {
-                let sim = Arc::clone(&self.world.sim);
-                let now = lock(&self.machine().clock).now(self.world.now);
-                self.traffic.ask(&sim, self.world.me, &mut self.node, now);
-                let pause = self.traffic.pause(sim.pace.requests);
-                self.world.at(self.world.now + pause, Due::Ask);
-            }
-            Due::Answer(handle) => {
-                let sim = Arc::clone(&self.world.sim);
-                self.traffic.answer(&sim, &mut self.node, handle);
-            }
+            Due::Chore(chore) => self.on_chore(chore),
         }
     }
 
@@ -487,7 +498,7 @@ impl Process {
             }
             Delivery::Leave => {
                 self.world.sim.say(self.world.me, String::from("is to leave"));
-                self.node.leave();
+                self.node.leave(false);
             }
             Delivery::Reset { peer } => {
                 for conn in self.world.reset(peer) {

@@ -287,10 +287,12 @@ impl Lookout {
                 reached.add(Rare::ReadNoLeader);
             }
             Message::Answer { .. }
+            | Message::LocalAnswer { .. }
             | Message::Hello(_)
             | Message::Welcome(_)
             | Message::Refuse(_)
             | Message::Founding(_)
+            | Message::Gather(_)
             | Message::Beats(_)
             | Message::BeatAnswers(_)
             | Message::Opened { .. }
@@ -302,7 +304,7 @@ impl Lookout {
             | Message::Table(_)
             | Message::TableVersion(_)
             | Message::Register { .. }
-            | Message::Leave
+            | Message::Leave { .. }
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
             | Message::Sync(_)
@@ -387,6 +389,7 @@ impl Lookout {
                 Record::Birth { .. }
                 | Record::Genesis(_)
                 | Record::Founded
+                | Record::Released
                 | Record::Boot(_)
                 | Record::PeerBoot { .. }
                 | Record::Table(_)
@@ -512,7 +515,9 @@ impl Lookout {
             }
             Event::PeerRefused { .. } => self.reached.add(Rare::PeerRefused),
             Event::PeerFault { .. } => self.reached.add(Rare::PeerFault),
-            Event::PeerConnected { member } if !member.is_client() && me < self.members.len() => {
+            Event::PeerConnected { member, .. }
+                if !member.is_client() && me < self.members.len() =>
+            {
                 if let Some(machine) = self.churn.machine_of(*member) {
                     self.members[machine].alive.known_to.insert(me);
                 }
@@ -520,6 +525,12 @@ impl Lookout {
             Event::ChangeRefused { .. } => self.reached.add(Rare::ChangeRefused),
             Event::Left => self.reached.add(Rare::MemberLeft),
             Event::Up { .. }
+            | Event::Gathering { .. }
+            | Event::PeerReconnecting { .. }
+            | Event::PeerFailed { .. }
+            | Event::Ready
+            | Event::NotReady
+            | Event::Halted { .. }
             | Event::DirectoryChanged { .. }
             | Event::RingChanged { .. }
             | Event::Ring(_)

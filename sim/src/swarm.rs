@@ -26,11 +26,12 @@ use crate::cluster::{Cluster, Stuck};
 use crate::history::{Counts, History, Key, Op, Recorder};
 use crate::lock;
 use crate::net::nanos;
-use crate::oracle::Violation;
+use crate::oracle::{RequestCounts, Violation};
 use crate::panics;
 use crate::plan::Plan;
 use crate::rare::Reached;
 use crate::shrink::{Shrunk, shrink};
+use crate::watch::Watcher;
 use crate::world::Sim;
 
 /// How to run a seed.
@@ -79,6 +80,12 @@ pub struct Report {
     pub reached: Reached,
     /// Messages that members sent.
     pub messages: u64,
+    /// Requests between the nodes.
+    pub requests: RequestCounts,
+    /// Directions of streams, and those read to their end.
+    pub streams: (u64, u64),
+    /// Watches, what they told, and how often changes were forgotten.
+    pub watches: (u64, u64, u64),
     /// Checkers that could not judge the history, and why.
     pub unjudged: Vec<String>,
     /// What the clients saw.
@@ -126,6 +133,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// How long the members may take to see each other alike after that. Who was unwell for long has become as patient as it
 /// can be: nine periods to a probe, and half a minute for a suspect whom nobody else suspects.
 const AGREE_MAX: Duration = Duration::from_secs(150);
+/// Whoever watches knows everything by then: it may have to ask members that are gone, and pauses now and then.
+const WATCHED_MAX: Duration = Duration::from_secs(30);
 /// How long nobody who lives may be taken for dead then, at least.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -236,6 +245,9 @@ fn run_world(plan: &Plan, options: &Options) -> (Report, Weak<Sim>) {
         reached: sim
             .map_or_else(Reached::default, |sim| sim.lookout(|lookout| lookout.reached.clone())),
         messages: sim.map_or(0, |sim| sim.oracle(|oracle| oracle.messages())),
+        requests: sim.map_or_else(Default::default, |sim| sim.oracle(|oracle| oracle.requests())),
+        streams: sim.map_or_else(Default::default, |sim| sim.oracle(|oracle| oracle.streams())),
+        watches: sim.map_or_else(Default::default, |sim| sim.oracle(|oracle| oracle.watches())),
         last_events: match (&failure, sim) {
             (Some(_), Some(sim)) => sim.trace(|trace| trace.last()),
             _ => String::new(),
@@ -295,6 +307,9 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
             crowd.spawn(work)
         })
         .collect();
+    for watcher in watchers(&cluster, &plan) {
+        crowd.spawn(watcher.work());
+    }
     let mut chaos = Chaos::new(&plan);
     let passed = chaos.run(&mut cluster, end).await;
     lock(&remains).faults = (chaos.done, chaos.skipped);
@@ -308,9 +323,15 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
     }
     cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
     cluster.agreed(AGREE_MAX).await.map_err(stuck)?;
-    cluster.sim.oracle(|oracle| oracle.be_quiet());
+    cluster.sim.oracle(|oracle| oracle.be_quiet(cluster.sim.now()));
     read_everything(&mut cluster, &plan, &keys).await?;
+    watched(&cluster).await?;
     cluster.pass(cluster.sim.now() + nanos(QUIET)).await.map_err(broken)?;
+    let now = cluster.sim.now();
+    cluster.sim.oracle(|oracle| {
+        oracle.on_requests_over(now);
+        oracle.on_streams_over(now);
+    });
     cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
     cluster.sim.violation(None).map_or(Ok(()), |violation| Err(broken(violation)))
 }
@@ -323,6 +344,27 @@ fn clients<'a>(cluster: &'a Cluster, plan: &'a Plan) -> impl Iterator<Item = Cli
         let (sim, recorder) = (Arc::clone(&cluster.sim), cluster.recorder.clone());
         Client::new(sim, recorder, rng.fork(len_u64(n)), home, &plan.workload)
     })
+}
+
+fn watchers<'a>(cluster: &'a Cluster, plan: &'a Plan) -> impl Iterator<Item = Watcher> + 'a {
+    let mut rng = Rng::new(plan.seed).fork(52);
+    (0..plan.workload.watchers).map(move |n| {
+        let home = len_usize(rng.below(len_u64(cluster.sim.machines.len())));
+        let sim = Arc::clone(&cluster.sim);
+        Watcher::new(sim, rng.fork(len_u64(n)), home, &plan.workload)
+    })
+}
+
+/// Waits until every watcher has been told of everything.
+async fn watched(cluster: &Cluster) -> Result<(), Failure> {
+    let end = cluster.sim.now() + nanos(WATCHED_MAX);
+    while let Some(problem) = cluster.sim.oracle(|oracle| oracle.watch_behind()) {
+        if cluster.sim.now() > end {
+            return Err(stuck(Stuck(format!("not told within {WATCHED_MAX:?}: {problem}"))));
+        }
+        cluster.pass(cluster.sim.now() + 100_000_000).await.map_err(broken)?;
+    }
+    Ok(())
 }
 
 /// Waits until no operation is open any more.
@@ -477,6 +519,9 @@ impl Report {
             applied: 0,
             reached: Reached::default(),
             messages: 0,
+            requests: RequestCounts::default(),
+            streams: (0, 0),
+            watches: (0, 0, 0),
             unjudged: Vec::new(),
             history: History::default(),
             last_events: String::new(),

@@ -158,6 +158,7 @@ impl Brief {
                 let births = ring_core::ids::len_u64(f.births.len());
                 plain("founding", none, births, u64::from(f.founded))
             }
+            Message::Gather(said) => plain("gather", none, said.holds.map_or(0, |held| held.0), 0),
             Message::Raft(raft) => Self::of_raft(raft),
             Message::Beats(beats) => plain("beats", none, ring_core::ids::len_u64(beats.len()), 0),
             Message::BeatAnswers(beats) => {
@@ -181,6 +182,7 @@ impl Brief {
             Message::Answer { call, result } => {
                 plain("answer", none, *call, u64::from(result.is_ok()))
             }
+            Message::LocalAnswer { call, .. } => plain("local answer", none, *call, 1),
             Message::AskStatus { call, .. } => plain("ask status", none, *call, 0),
             Message::Status { call, .. } => plain("status", none, *call, 0),
             Message::Ping => plain("ping", none, 0, 0),
@@ -188,7 +190,7 @@ impl Brief {
             Message::Table(table) => plain("table", none, table.version, table.moving()),
             Message::TableVersion(version) => plain("table version", none, *version, 0),
             Message::Register { weight, .. } => plain("register", none, u64::from(*weight), 0),
-            Message::Leave => plain("leave", none, 0, 0),
+            Message::Leave { .. } => plain("leave", none, 0, 0),
             Message::Settled { group, order } => plain("settled", *group, *order, 0),
             Message::ChangeRefused(_) => plain("change refused", none, 0, 0),
             Message::Sync(sync) => match sync {

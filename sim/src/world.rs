@@ -15,7 +15,7 @@ use ring_core::World;
 use ring_core::config::Config;
 use ring_core::ids::{ConnId, LogIndex, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, MemberChange, Reply};
-use ring_core::request::{Effect, HandleId};
+use ring_core::request::Effect;
 use ring_core::rng::Rng;
 use ring_core::storage::record::{Batch, Record};
 use ring_core::store::{StoreDone, StoreTask};
@@ -31,6 +31,7 @@ use crate::log::{LogEvent, LogWriter};
 use crate::net::{self, Net, Parcel, Wire};
 use crate::oracle::{Oracle, Violation};
 use crate::rare::{Lookout, Rare};
+use crate::requests::{self, Chore};
 use crate::store::SimStore;
 use crate::trace::{Brief, Trace, What};
 
@@ -124,6 +125,18 @@ pub struct Pace {
     #[serde(default)]
     pub requests: Nanos,
 }
+
+impl Pace {
+    /// True when connections carry large bodies and streams beside everything else.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.queue_bytes >= WIDE_QUEUE && self.window_bytes >= WIDE_WINDOW
+    }
+}
+
+/// Requests have a window of 4 MiB on each connection; a queue of less is closed when it is used.
+const WIDE_QUEUE: usize = 4 << 20;
+/// Less would carry no large body in the time that a caller has.
+const WIDE_WINDOW: usize = 64 << 10;
 
 /// What watches the run.
 struct Watch {
@@ -299,10 +312,8 @@ pub(crate) enum Due {
     Delivery(Delivery),
     /// A connection with a backlog may have room again.
     Pump(ConnId),
-    /// It asks somebody something.
-    Ask,
-    /// It answers what it was asked.
-    Answer(HandleId),
+    /// It does something about its requests.
+    Chore(Chore),
 }
 
 /// Carries out what one node asks for. The process around it is [`crate::member`].
@@ -554,6 +565,9 @@ impl World for SimWorld {
         if matches!(message, Message::Beats(_)) {
             self.beats_at = now;
         }
+        if let Some((number, attempt)) = requests::sent(&message) {
+            self.sim.oracle(|oracle| oracle.on_request_sent(number, attempt));
+        }
         let promise = self.is_member() && self.sim.oracle(|oracle| oracle.on_send(me, &message));
         self.sim.lookout(|lookout| lookout.on_send(me, &message));
         if promise {
@@ -642,10 +656,10 @@ impl World for SimWorld {
             Event::LeaderChanged { group, term, leader: Some(leader) } => {
                 self.sim.oracle(|oracle| oracle.on_leader(*group, *term, *leader))
             }
-            Event::PeerConnected { member } => {
+            Event::PeerConnected { member, .. } => {
                 self.linked.insert(*member);
             }
-            Event::PeerDisconnected { member } => {
+            Event::PeerDisconnected { member, .. } => {
                 self.linked.remove(member);
             }
             Event::Left => {
@@ -664,6 +678,12 @@ impl World for SimWorld {
             }
             Event::Member { .. }
             | Event::LeaderChanged { leader: None, .. }
+            | Event::Gathering { .. }
+            | Event::PeerReconnecting { .. }
+            | Event::PeerFailed { .. }
+            | Event::Ready
+            | Event::NotReady
+            | Event::Halted { .. }
             | Event::DirectoryChanged { .. }
             | Event::RingChanged { .. }
             | Event::Ring(_)

@@ -53,6 +53,24 @@ static void options(void) {
   CHECK_STATUS(ring_node_open(&o.known, NULL, &node, &err), RING_OK);
   ring_node_free(node);
 
+  ring_options_init(&o.known, sizeof o.known);
+  o.known.size = offsetof(ring_options_t, tags); /* a host of a former version: the rest is not its own */
+  o.known.n_tags = SIZE_MAX;
+  o.known.flags = RING_MEMORY;
+  CHECK_STATUS(ring_node_open(&o.known, NULL, &node, &err), RING_OK);
+  ring_node_free(node);
+  node = NULL;
+  o.known.size = sizeof o.known;
+  CHECK_STATUS(ring_node_open(&o.known, NULL, &node, &err), RING_INVALID);
+  ring_pair_t tags[2] = {{ring_text("t"), ring_text("1")}, {ring_text("t"), ring_text("2")}};
+  o.known.tags = tags;
+  o.known.n_tags = 2;
+  CHECK_STATUS(ring_node_open(&o.known, NULL, &node, &err), RING_INVALID); /* a tag twice */
+  o.known.n_tags = 1;
+  tags[0].value = ring_text("\xff");
+  CHECK_STATUS(ring_node_open(&o.known, NULL, &node, &err), RING_INVALID);
+  CHECK(strcmp(err.text, "a tag: not UTF-8") == 0);
+
   o.known.size = 1u << 20;
   CHECK_STATUS(ring_node_open(&o.known, NULL, &node, &err), RING_INVALID);
   CHECK(strstr(err.text, "not plausible"));
@@ -93,6 +111,60 @@ static void options(void) {
   CHECK_STATUS(ring_cq_open(&q, &cq, NULL), RING_INVALID);
 }
 
+/* What is wrong with a request, its answer, its streams. */
+static void requests(ring_node_t *node, ring_cq_t *cq, ring_id_t *id) {
+  ring_op_t op = new_op(RING_OP_REQUEST, 1, "k", ""), bad = op;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_OK); /* core says that the route is empty */
+  CHECK(next_event(cq, NULL, 0).status == RING_INVALID);
+  *id = 0;
+  op.route = ring_text("r");
+  bad = op;
+  bad.flags = RING_TO_MEMBER | RING_TO_LEADER;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  bad = op;
+  bad.code = 1;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  bad = op;
+  bad.n_headers = 1;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  ring_pair_t header = {ring_text("\xff"), ring_text("")};
+  bad.headers = &header;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  bad.n_headers = 65;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  bad = op;
+  bad.n_streams = 1;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  ring_stream_t stream = {ring_text("s"), RING_UP, 1};
+  bad.streams = &stream;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  stream.reserved = stream.ways = 0;
+  CHECK_STATUS(ring_submit(node, cq, &bad, id), RING_INVALID);
+  op = new_op(RING_OP_RESPOND, 1, "", "");
+  CHECK_STATUS(ring_submit(node, cq, &op, id), RING_INVALID); /* to nothing */
+  op.code = 7;
+  CHECK_STATUS(ring_submit(node, cq, &op, id), RING_INVALID);
+  op.flags = RING_ERROR;
+  op.n_headers = 1;
+  op.headers = &header;
+  CHECK_STATUS(ring_submit(node, cq, &op, id), RING_INVALID);
+  op = new_op(RING_OP_HANDLE, 1, "", "");
+  op.flags = RING_REST;
+  op.route = ring_text("r");
+  CHECK_STATUS(ring_submit(node, cq, &op, id), RING_INVALID);
+  ring_event_t ev;
+  op.flags = 0;
+  CHECK_STATUS(ring_call(node, &op, &ev, NULL), RING_INVALID); /* it needs a queue */
+  op.op = RING_OP_TRACK;
+  CHECK_STATUS(ring_call(node, &op, &ev, NULL), RING_INVALID);
+  CHECK_STATUS(ring_stream_write(NULL, 1, none(), 0, NULL), RING_INVALID);
+  CHECK_STATUS(ring_stream_write(node, 1, none(), 0, NULL), RING_INVALID);
+  ring_bytes_t null = {NULL, 1};
+  CHECK_STATUS(ring_stream_write(node, 1, null, 0, NULL), RING_INVALID);
+  CHECK_STATUS(ring_stream_credit(node, 1, 1), RING_INVALID);
+  CHECK_STATUS(ring_stream_reset(node, 1, 0), RING_INVALID);
+}
+
 static void operations(void) {
   ring_node_t *node = new_node();
   ring_cq_t *cq = new_queue();
@@ -126,7 +198,16 @@ static void operations(void) {
   CHECK_STATUS(ring_call(node, &bad, &ev, NULL), RING_INVALID);
   ring_events_release(&ev, 1);
   CHECK_STATUS(ring_call(node, &op, NULL, NULL), RING_INVALID);
+  bad = op;
+  bad.size = offsetof(ring_op_t, route) - 8;
+  CHECK_STATUS(ring_submit(node, cq, &bad, &id), RING_INVALID);
+  requests(node, cq, &id);
   CHECK(id == 0);
+  bad = op;
+  bad.size = offsetof(ring_op_t, route); /* a host of a former version: the rest is not its own */
+  bad.n_headers = SIZE_MAX;
+  CHECK_STATUS(ring_call(node, &bad, &ev, NULL), RING_OK);
+  ring_events_release(&ev, 1);
 
   /* A limit that only the member knows ends the operation. */
   size_t len = 100 << 10;

@@ -14,6 +14,15 @@ SIZE(ring_bytes_t, 16);
 AT(ring_bytes_t, ptr, 0);
 AT(ring_bytes_t, len, 8);
 
+SIZE(ring_pair_t, 32);
+AT(ring_pair_t, name, 0);
+AT(ring_pair_t, value, 16);
+
+SIZE(ring_stream_t, 24);
+AT(ring_stream_t, name, 0);
+AT(ring_stream_t, ways, 16);
+AT(ring_stream_t, reserved, 20);
+
 SIZE(ring_error_t, 256);
 AT(ring_error_t, size, 0);
 AT(ring_error_t, code, 4);
@@ -36,7 +45,7 @@ AT(ring_event_t, b, 32);
 AT(ring_event_t, data, 40);
 AT(ring_event_t, owner, 56);
 
-SIZE(ring_options_t, 176);
+SIZE(ring_options_t, 192);
 AT(ring_options_t, size, 0);
 AT(ring_options_t, flags, 4);
 AT(ring_options_t, name, 8);
@@ -57,6 +66,8 @@ AT(ring_options_t, keys_dir, 136);
 AT(ring_options_t, advertise, 152);
 AT(ring_options_t, weight, 168);
 AT(ring_options_t, reserved2, 172);
+AT(ring_options_t, tags, 176);
+AT(ring_options_t, n_tags, 184);
 
 SIZE(ring_change_t, 40);
 AT(ring_change_t, op, 0);
@@ -64,7 +75,7 @@ AT(ring_change_t, reserved, 4);
 AT(ring_change_t, key, 8);
 AT(ring_change_t, value, 24);
 
-SIZE(ring_op_t, 128);
+SIZE(ring_op_t, 184);
 AT(ring_op_t, size, 0);
 AT(ring_op_t, op, 4);
 AT(ring_op_t, flags, 6);
@@ -79,6 +90,13 @@ AT(ring_op_t, value, 80);
 AT(ring_op_t, compare, 96);
 AT(ring_op_t, changes, 112);
 AT(ring_op_t, n_changes, 120);
+AT(ring_op_t, route, 128);
+AT(ring_op_t, headers, 144);
+AT(ring_op_t, n_headers, 152);
+AT(ring_op_t, streams, 160);
+AT(ring_op_t, n_streams, 168);
+AT(ring_op_t, code, 176);
+AT(ring_op_t, reserved, 180);
 
 SIZE(ring_core_options_t, 96);
 AT(ring_core_options_t, size, 0);

@@ -5,6 +5,7 @@
 
 enum { MEMBERS = 3, CONNS = 8192, WRITES = 120 };
 #define MS 1000000ULL
+#define WATCH (~1ULL)
 
 struct input {
   uint64_t at, order;
@@ -31,6 +32,9 @@ struct world {
   /* The writer's: one write at a time, values that only rise. */
   uint64_t writing, acked, writes_done, unknown, read_from, reads_done;
   int write_open, read_open;
+  /* A watch of what is written, begun again after what it told when it fails. */
+  uint64_t watch_after, watch_told, changes;
+  int watch_open;
 };
 
 static uint64_t draw(struct world *w) { /* splitmix64 */
@@ -94,6 +98,21 @@ static void along(struct world *w, uint64_t conn, int end, uint32_t kind, uint64
 
 static void on_event(struct world *w, int me, const ring_event_t *ev) {
   (void)me;
+  if (ev->tag == WATCH) {
+    if (ev->kind == RING_EV_DONE) {
+      CHECK(ev->status == RING_TIMEOUT || ev->status == RING_COMPACTED);
+      w->watch_after = ev->status == RING_COMPACTED ? 0 : ev->a;
+      w->watch_open = 0;
+    } else if (ev->kind == RING_EV_CHANGED) {
+      CHECK(ev->a == 8 && ev->data.len == 16 && memcmp(ev->data.ptr, "register", 8) == 0);
+      CHECK(ev->b > w->watch_told); /* each once, in order */
+      w->watch_told = ev->b;
+      w->changes++;
+    } else {
+      CHECK(ev->kind == RING_EV_WATCHING);
+    }
+    return;
+  }
   if (ev->kind != RING_EV_DONE) return;
   uint64_t value = 0;
   if (ev->tag & 1) { /* the write */
@@ -217,6 +236,14 @@ static void break_one(struct world *w) {
 }
 
 static void work(struct world *w) {
+  if (!w->watch_open) {
+    ring_op_t op = new_op(RING_OP_WATCH, WATCH, "register", "");
+    if (w->watch_after) op.flags = RING_AFTER;
+    op.expect = w->watch_after;
+    w->watch_open = 1;
+    CHECK_STATUS(ring_core_submit(w->members[0], w->now, &op, NULL), RING_OK);
+    take_effects(w, 0);
+  }
   if (!w->write_open) {
     w->writing++;
     ring_op_t op = new_op(RING_OP_PUT, w->writing << 1 | 1, "register", "");
@@ -266,6 +293,13 @@ static uint64_t run(uint64_t seed) {
     }
     take_effects(w, i);
   }
+  /* It neither asks nor handles, and says so. */
+  static const uint16_t refused[] = {RING_OP_REQUEST, RING_OP_HANDLE, RING_OP_RESPOND, RING_OP_TRACK, RING_OP_REPLICA};
+  for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+    ring_op_t op = new_op(refused[i], 2, "k", "");
+    op.route = ring_text(refused[i] == RING_OP_REQUEST || refused[i] == RING_OP_HANDLE ? "r" : "");
+    CHECK_STATUS(ring_core_submit(w->members[0], w->now, &op, NULL), RING_INVALID);
+  }
   uint64_t next_work = w->now, next_break = w->now + 3000 * MS, end = w->now + 120000 * MS;
   while (w->writes_done < WRITES) {
     CHECK(w->now < end); /* it must finish: a majority always talks in the end */
@@ -301,6 +335,7 @@ static uint64_t run(uint64_t seed) {
     }
   }
   CHECK(w->reads_done > WRITES / 4 && w->acked > WRITES / 2 && w->breaks > 5);
+  CHECK(w->changes > WRITES / 2);
   uint64_t digest = 0;
   for (int i = 0; i < MEMBERS; i++) digest = digest * 31 + ring_core_digest(w->members[i]);
   printf("seed %llu: %llu writes, %llu reads, %llu unknown, %d breaks, %llu s, digest %016llx\n",

@@ -9,6 +9,7 @@
 //! | [`disks`] | disks of their own for members, whose power can be cut |
 //! | [`native`] | what safe Rust cannot do: system calls that fail, power cuts |
 //! | [`load`] | clients that write, and what must be found of it |
+//! | [`askers`] | clients that ask, and must be answered |
 //! | [`one`] | a cluster of one with a tiny log, and a fixed workload |
 //! | [`journal`] | what clients saw, written as a history |
 //! | [`skip`] | tests that this machine cannot run |
@@ -16,6 +17,7 @@
 //! Nothing here sleeps: every wait is for a condition, with a deadline, and says what it waited for
 //! when that passes.
 
+pub mod askers;
 pub mod disks;
 pub mod journal;
 pub mod load;

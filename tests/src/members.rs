@@ -21,6 +21,10 @@ pub struct Members {
     shards: u32,
     /// The first begins alone, and the others join.
     joining: bool,
+    /// So many of the first found the cluster, as soon as they find each other, and the others join.
+    expect: Option<usize>,
+    /// After which time a member that is away is given up, as the command line takes it.
+    replace_after: &'static str,
     /// Where all have keys, if they do.
     keys: Option<PathBuf>,
     /// Where they are, if not on this machine's own network.
@@ -41,6 +45,8 @@ impl Members {
             ports: Ports::reserve(count),
             shards,
             joining: false,
+            expect: None,
+            replace_after: "5s",
             keys: None,
             network: None,
             env: Vec::new(),
@@ -55,6 +61,22 @@ impl Members {
     #[must_use]
     pub fn joining(count: u16, shards: u32) -> Self {
         Self { joining: true, ..Self::new(count, shards) }
+    }
+
+    /// A cluster that so many of the members found together, whichever begins; the others join.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    #[must_use]
+    pub fn expecting(count: u16, expect: usize, shards: u32) -> Self {
+        Self { expect: Some(expect), ..Self::new(count, shards) }
+    }
+
+    /// Members that join are given up when they are away for so long, and not after five seconds.
+    #[must_use]
+    pub fn replaced_after(mut self, time: &'static str) -> Self {
+        self.replace_after = time;
+        self
     }
 
     /// Gives keys to all members and to the client: everything is encrypted, and everyone proves who they are.
@@ -172,8 +194,14 @@ impl Members {
             None if self.network.is_some() => command.arg("--insecure"),
             None => &mut command,
         };
-        if self.joining {
-            command.args(["--listen", &self.address(k), "--replace-after", "5s"]);
+        if let Some(expect) = self.expect {
+            command.args(["--listen", &self.address(k), "--expect", &expect.to_string()]);
+            command.args(["--replace-after", self.replace_after]);
+            for first in 0..expect {
+                command.args(["--join", &self.address(first)]);
+            }
+        } else if self.joining {
+            command.args(["--listen", &self.address(k), "--replace-after", self.replace_after]);
             for other in (0..self.running.len()).filter(|_| k > 0) {
                 command.args(["--join", &self.address(other)]);
             }
@@ -271,10 +299,19 @@ impl Members {
     /// # Panics
     /// When the cluster cannot be reached.
     pub async fn client(&self) -> Node {
+        let all: Vec<usize> = (0..self.running.len()).collect();
+        self.client_through(&all).await
+    }
+
+    /// A client of the cluster, in this process, that is told of these members only.
+    ///
+    /// # Panics
+    /// When none of them can be reached.
+    pub async fn client_through(&self, known: &[usize]) -> Node {
         let options = Options {
             name: String::from("test"),
             client: true,
-            join: (0..self.running.len()).map(|k| self.address(k)).collect(),
+            join: known.iter().map(|&k| self.address(k)).collect(),
             keys: self.client_keys().map(|dir| Keys::read(dir).expect("made by `ring keys`")),
             deadline: Duration::from_secs(20),
             ..Options::default()

@@ -21,7 +21,7 @@ struct Case {
     valgrind: bool,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     Case { name: "arguments", arguments: &[], valgrind: true },
     Case { name: "callback", arguments: &[], valgrind: true },
     Case { name: "cancel", arguments: &[], valgrind: false },
@@ -31,8 +31,11 @@ const CASES: [Case; 11] = [
     Case { name: "kv", arguments: &["DIR"], valgrind: false },
     Case { name: "many", arguments: &["200"], valgrind: false },
     Case { name: "panic", arguments: &[], valgrind: true },
+    Case { name: "requests", arguments: &[], valgrind: true },
     Case { name: "sans", arguments: &["1", "2", "3", "4", "5"], valgrind: false },
     Case { name: "sigpipe", arguments: &["ADDRESS"], valgrind: false },
+    Case { name: "streams", arguments: &["ADDRESS"], valgrind: true },
+    Case { name: "watch", arguments: &["ADDRESS", "SECOND"], valgrind: false },
 ];
 
 #[test]
@@ -148,6 +151,30 @@ fn what_the_documents_show_works() {
     place.type_quick_start(&ports);
 }
 
+/// The example of a request with streams: two processes, texts shorter and much longer than what either may hold.
+#[test]
+fn a_stream_goes_through_two_processes_and_back() {
+    let Some(place) = Place::new("a_stream_goes_through_two_processes_and_back", Library::Plain)
+    else {
+        return;
+    };
+    let upper = place.compile(&root().join("bindings/c/examples/upper.c"), "c99", "upper");
+    let upper = upper.to_string_lossy();
+    let ports = Ports::reserve(1);
+    let texts = [String::new(), String::from("hello\n"), "a line of a long text\n".repeat(400_000)];
+    let count = texts.len().to_string();
+    let server = Program::spawn(place.command(&[&*upper, "serve", &ports.address(0), &count]));
+    drop(server.wait_line("ready"));
+    for text in &texts {
+        let from = place.write("text", text);
+        let from = fs::File::open(from).expect("just written");
+        let call = place.command(&[&*upper, "call", &ports.address(0)]);
+        let exit = Program::spawn_with_input(call, from.into()).wait_exit();
+        assert!(exit.ok() == text.to_uppercase(), "{} bytes came back", exit.ok().len());
+    }
+    assert_eq!(server.wait_exit().code, Some(0), "it closed in good order");
+}
+
 /// A directory for programs, and the library that they are linked with.
 struct Place {
     dir: TempDir,
@@ -225,12 +252,13 @@ impl Place {
     }
 
     fn run(&self, case: &Case, words: &[&str]) {
-        let ports = Ports::reserve(1);
+        let ports = Ports::reserve(2);
         let data = tempfile::tempdir().expect("the temporary directory can be written");
         let mut command = self.command(words);
         command.args(case.arguments.iter().map(|argument| match *argument {
             "DIR" => data.path().join("data").to_string_lossy().into_owned(),
             "ADDRESS" => ports.address(0),
+            "SECOND" => ports.address(1),
             argument => argument.to_owned(),
         }));
         let exit: Exit = Program::spawn(command).wait_exit();

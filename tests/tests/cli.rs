@@ -326,6 +326,45 @@ fn a_shard_without_a_leader_makes_status_fail() {
     assert!(exit.stdout.contains("no answer") && exit.stdout.contains("member-1 cannot be asked"));
 }
 
+/// While one of three is away another is not let go, and the command line says who is missing and what force would
+/// risk. By force it goes; what was written is there. Who is away cannot be told to go.
+#[test]
+fn a_leave_that_would_lose_the_majority_is_refused_and_can_be_forced() {
+    let mut members = Members::joining(3, 4).replaced_after("5m");
+    members.start_all();
+    members.run(&["kv", "put", "k", "v"]).ok();
+    let deadline = Instant::now() + tests::PATIENCE;
+    loop {
+        let status = members.run(&["--json", "status"]).stdout;
+        let said: serde_json::Value = serde_json::from_str(&status).expect("JSON was asked for");
+        // Only then does each shard have three replicas, and any one of them may be lost.
+        let is_whole = said["members"].as_array().is_some_and(|members| members.len() == 3)
+            && said["problems"].as_array().is_some_and(Vec::is_empty)
+            && said["directory"]["moving"] == 0;
+        if is_whole {
+            break;
+        }
+        assert!(Instant::now() < deadline, "three members, and something is missing: {said}");
+    }
+    members.kill(2);
+    let refused = members.run(&["leave", "member-2"]);
+    refused.refused(5, &["\"member-2\" cannot leave", "start member-3", "--force, which gives up"]);
+    let away = members.run(&["leave", "member-3", "--timeout", "1s"]);
+    away.refused(3, &["member-3", "does not answer", "--replace-after"]);
+    members.run(&["kv", "put", "k", "w"]).ok();
+
+    let forced = members.run(&["leave", "member-2", "--force"]);
+    assert!(forced.ok().contains("given up: member-3"), "{forced:?}");
+    assert!(forced.ok().contains("member-2 has left"), "{forced:?}");
+    members.take(1).wait_exit().ok();
+    assert_eq!(members.run(&["kv", "get", "k"]).ok(), "w\n");
+    members.run(&["leave", "member-1"]).refused(5, &["the only member"]);
+
+    members.start(2);
+    members.wait_up(2);
+    assert_eq!(members.run(&["kv", "get", "k"]).ok(), "w\n");
+}
+
 /// The old directory may come back; an empty one in its place may not, as the member's votes would
 /// be forgotten.
 #[test]

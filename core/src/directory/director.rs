@@ -198,8 +198,25 @@ impl Director {
             let is_lost = known.standing == Standing::Lost;
             is_lost || known.address == who.address || now.since(*since) >= name_after
         };
+        let members_max = self.settings.members_max;
         while let Some(change) = self.changes.pop_front() {
-            match next.with(&change, self.settings.members_max, is_gone) {
+            let changed = match &change {
+                Change::Leave { member, force: false } => {
+                    let is_here = |member| presence.get(&member) == Some(&None);
+                    let leaves = next.with(&change, members_max, is_gone);
+                    leaves.and_then(|leaves| refuse_loss(leaves, *member, &placement, is_here))
+                }
+                Change::Leave { force: true, .. } => {
+                    let away = presence.iter().filter(|(_, since)| since.is_some());
+                    let given_up = next.without(away.map(|(&member, _)| member));
+                    given_up.with(&change, members_max, is_gone)
+                }
+                Change::Register(_)
+                | Change::Lose(_)
+                | Change::Return(_)
+                | Change::Settle { .. } => next.with(&change, members_max, is_gone),
+            };
+            match changed {
                 Ok(Some(changed)) => next = changed,
                 Ok(None) => {}
                 Err(reason) => {
@@ -282,6 +299,21 @@ impl Director {
     /// Who asked for what cannot be.
     pub fn take_refused(&mut self) -> Vec<(MemberId, ChangeRefused)> {
         core::mem::take(&mut self.refused)
+    }
+}
+
+/// The table in which a member goes, unless those who would hold its replicas could decide nothing.
+fn refuse_loss<P: Placement>(
+    leaves: Option<Table>,
+    member: MemberId,
+    placement: &impl Fn(&Table) -> P,
+    is_here: impl Fn(MemberId) -> bool,
+) -> Result<Option<Table>, ChangeRefused> {
+    match leaves {
+        Some(table) if table.lacks_majority(member, &placement(&table), is_here) => {
+            Err(ChangeRefused::NoMajority)
+        }
+        leaves => Ok(leaves),
     }
 }
 

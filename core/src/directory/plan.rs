@@ -43,7 +43,12 @@ pub enum Change {
     /// A member asks to be one of the cluster's, or says that its address or weight is another now.
     Register(Registration),
     /// A member asks to go.
-    Leave(MemberId),
+    Leave {
+        /// The member.
+        member: MemberId,
+        /// Also if those who are there could not decide without it and those who are away, who are given up then.
+        force: bool,
+    },
     /// A member has been away for too long.
     Lose(MemberId),
     /// A member that had been away is back, on the directory that is known.
@@ -63,7 +68,7 @@ impl Change {
     pub fn asker(&self) -> Option<MemberId> {
         match self {
             Self::Register(who) => Some(who.id),
-            Self::Leave(member) => Some(*member),
+            Self::Leave { member, .. } => Some(*member),
             Self::Lose(_) | Self::Return(_) | Self::Settle { .. } => None,
         }
     }
@@ -80,6 +85,8 @@ pub enum ChangeRefused {
     Full,
     /// It is the only member that could hold the data.
     LastMember,
+    /// Those who would hold its replicas with it gone could decide nothing: too many of them are away.
+    NoMajority,
 }
 
 impl fmt::Display for ChangeRefused {
@@ -90,6 +97,10 @@ impl fmt::Display for ChangeRefused {
             Self::Full => "the cluster has as many members as it may have",
             Self::LastMember => {
                 "it is the only member that holds the data: close it instead, or let another one join first"
+            }
+            Self::NoMajority => {
+                "members are away, and without this one too there would be no majority for what they hold: \
+                 start them first, or leave by force: then they are given up"
             }
         })
     }
@@ -123,17 +134,14 @@ impl Table {
         let mut next = self.clone();
         match change {
             Change::Register(who) => next.register(who, members_max, is_gone)?,
-            Change::Leave(member) => {
+            Change::Leave { member, force: _ } => {
                 let stays = |(id, weight): &(MemberId, u16)| id != member && *weight > 0;
                 if self.member(*member).is_some() && !self.active().any(|one| stays(&one)) {
                     return Err(ChangeRefused::LastMember);
                 }
                 next.set_standing(*member, |_| Standing::Leaving);
             }
-            Change::Lose(member) => next.set_standing(*member, |standing| match standing {
-                Standing::Active | Standing::Lost => Standing::Lost,
-                Standing::Leaving => Standing::Leaving,
-            }),
+            Change::Lose(member) => next.give_up(*member),
             Change::Return(member) => next.set_standing(*member, |standing| match standing {
                 Standing::Active | Standing::Lost => Standing::Active,
                 Standing::Leaving => Standing::Leaving,
@@ -188,6 +196,38 @@ impl Table {
         self.members.push(Registered { id, name, address, birth, weight, standing });
         self.members.sort_unstable_by_key(|member| member.id);
         Ok(())
+    }
+
+    /// The table in which these are given up.
+    pub(super) fn without(&self, away: impl Iterator<Item = MemberId>) -> Self {
+        let mut next = self.clone();
+        away.for_each(|member| next.give_up(member));
+        next
+    }
+
+    fn give_up(&mut self, member: MemberId) {
+        self.set_standing(member, |standing| match standing {
+            Standing::Active | Standing::Lost => Standing::Lost,
+            Standing::Leaving => Standing::Leaving,
+        });
+    }
+
+    /// True when a member that goes would leave a group that it votes in to members of whom no majority is there:
+    /// nothing could be written to that group, and nobody but those who are away could end that. This is the table in
+    /// which it goes.
+    pub(super) fn lacks_majority(
+        &self,
+        leaving: MemberId,
+        placement: &impl Placement,
+        is_here: impl Fn(MemberId) -> bool,
+    ) -> bool {
+        let votes = |group: &Assignment| group.voters.iter().any(|v| v.member == leaving);
+        let mut groups = self.groups.iter().enumerate().filter(|(_, group)| votes(group));
+        groups.any(|(place, _)| {
+            let voters = self.wanted(place, placement).voters;
+            let here = voters.iter().filter(|&&member| is_here(member)).count();
+            here * 2 <= voters.len()
+        })
     }
 
     fn set_standing(&mut self, id: MemberId, of: impl FnOnce(Standing) -> Standing) {

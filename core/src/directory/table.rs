@@ -211,9 +211,9 @@ impl Table {
     /// others; its founders are those; and it gives away no replica id that they have had.
     #[must_use]
     pub fn is_of(&self, genesis: &Genesis) -> bool {
-        let is_one_of_them = |member: &Registered| {
-            !member.id.is_founder()
-                || genesis.founder(member.id).is_some_and(|founder| founder.birth == member.birth)
+        let is_one_of_them = |member: &Registered| match genesis.founder(member.id) {
+            Some(founder) => founder.birth == member.birth,
+            None => !member.id.is_founder(),
         };
         self.groups.iter().map(|assignment| assignment.group).eq(genesis.all_groups())
             && self.members.iter().all(is_one_of_them)

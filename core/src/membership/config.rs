@@ -56,7 +56,7 @@ pub struct Config {
     pub join_retry_max: Duration,
     /// A departure is spread for this long, at most. Default 5 s.
     pub leave_timeout: Duration,
-    /// Longest datagram, with what authentication adds. 768 to 65,507. Default 1,400.
+    /// Longest datagram, with what authentication adds. 773 to 65,507. Default 1,400.
     pub datagram_bytes: usize,
 }
 

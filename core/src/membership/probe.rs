@@ -97,6 +97,7 @@ impl Membership {
     /// it is alive, whatever became of the datagrams.
     pub fn vouch(&mut self, member: MemberId) {
         self.on_probe_answer(member);
+        self.tell_suspect(member);
     }
 
     /// The target answered, to whomever.
@@ -117,6 +118,7 @@ impl Membership {
         if let Some(accusers) = Accusers::new(&[self.me]) {
             self.learn(t, Claim::Suspect { member, incarnation, accusers }, Via::Own);
         }
+        self.tell_suspect(member);
         if let Some((address, _)) = self.reach(member) {
             let seq = self.send(address, Some(member), Body::Ping { to: member.into() }, &[]);
             self.ask(t, seq, Some(member), Why::Other);

@@ -39,9 +39,22 @@ impl Membership {
     pub fn on_connected(&mut self, now: Instant, member: MemberId) {
         self.clock(now);
         match self.phase {
-            Phase::Running => self.compare_with(member),
+            Phase::Running => {
+                self.compare_with(member);
+                self.tell_suspect(member);
+            }
             Phase::Waiting | Phase::Leaving { .. } | Phase::Gone => {}
         }
+    }
+
+    /// A suspect hears of it over a stream, if there is one (the buddy notice, where datagrams may be what fails), and answers with
+    /// what it says of itself. A comparison would not do: a suspect is present, and the hashes are equal.
+    pub(super) fn tell_suspect(&mut self, member: MemberId) {
+        let entry = self.table.get(member);
+        let Some(entry) = entry.filter(|entry| entry.state() == State::Suspect) else { return };
+        let updates = records(member, entry).map(Claim::to_update).collect();
+        let wanted = u8::try_from(bucket_of(member)).into_iter().collect();
+        self.out.syncs.push((member, SyncMessage::Records { updates, wanted }));
     }
 
     /// A dead member that answers was on the other side of a split. The ping tells it that it is thought dead.

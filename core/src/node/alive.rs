@@ -33,7 +33,7 @@
 //! | crash | the next start begins a greater life; nothing else of the failure detector is needed again |
 //! | a datagram or a comparison lost, late, twice | see [`membership`](crate::membership) |
 //! | links lost, datagrams pass | nothing changes: others are alive as long as they answer |
-//! | datagrams lost, links up | members suspect and bury each other, and return with the next comparison |
+//! | datagrams lost, links up | who answers on its link is vouched for; a suspect hears of it there, and refutes |
 //! | an old table | a member that it lacks does not count yet, one that it still has counts while it is present |
 
 use alloc::boxed::Box;

@@ -15,6 +15,10 @@ use crate::ring::shard_of;
 use crate::shard::command::{Command, Query, Scan, Watch};
 use crate::time::Now;
 use crate::wire::bounded::MEMBERS_MAX;
+use crate::wire::message::Leave;
+
+/// Most members that found a cluster together.
+const EXPECT_MAX: usize = 255;
 
 impl Node {
     /// The only way for the application to act on the node. Accepted calls are answered by one
@@ -78,8 +82,13 @@ impl Node {
                 let query = Query::Info { partition };
                 self.router.query(now, request, deadline, group, query, true);
             }
-            Action::Status { member } => self.router.status(now, request, deadline, member, false),
-            Action::Leave { member } => self.router.status(now, request, deadline, member, true),
+            Action::Status { member } => {
+                self.router.status(now, request, deadline, member, Leave::No);
+            }
+            Action::Leave { member, force } => {
+                let leave = if force { Leave::Forced } else { Leave::Drained };
+                self.router.status(now, request, deadline, member, leave);
+            }
         }
     }
 
@@ -180,6 +189,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return wrong("address", String::from(problem));
         }
     }
+    validate_expect(config)?;
     if !config.members.is_empty() {
         let mut names: alloc::vec::Vec<&str> =
             config.members.iter().map(|member| member.0.as_str()).collect();
@@ -208,6 +218,34 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     }
     if config.replication == 0 || config.replication > 9 {
         return wrong("replication", format!("{}; 1 to 9 are allowed", config.replication));
+    }
+    Ok(())
+}
+
+fn validate_expect(config: &Config) -> Result<(), ConfigError> {
+    let Some(expect) = config.expect else { return Ok(()) };
+    let wrong = |field, problem| Err(ConfigError { field, problem });
+    if !config.members.is_empty() {
+        let problem = "given together with members: the list says how many they are";
+        return wrong("expect", String::from(problem));
+    }
+    if expect == 0 || usize::from(expect) > config.limits.members.min(EXPECT_MAX) {
+        let most = config.limits.members.min(EXPECT_MAX);
+        return wrong("expect", format!("{expect}; 1 to {most} are allowed"));
+    }
+    if config.address.is_empty() {
+        let problem = "missing: say where the others reach this member (host:port)";
+        return wrong("address", String::from(problem));
+    }
+    let mut told: alloc::vec::Vec<&String> = config.join.iter().collect();
+    told.sort_unstable();
+    told.dedup();
+    if told.len() > usize::from(expect) {
+        let problem = format!(
+            "{} addresses, but {expect} members are expected, and who is at these addresses is to be one of them",
+            told.len()
+        );
+        return wrong("join", problem);
     }
     Ok(())
 }

@@ -63,7 +63,11 @@ impl Node {
         let is_listed = |id: MemberId| table.as_ref().is_some_and(|t| t.member(id).is_some());
         self.guests.retain(|&id, _| links.has_conn(id));
         if table.is_some() {
-            self.boots.retain(|&id, _| !id.is_joiner() || links.has_conn(id) || is_listed(id));
+            let genesis = self.genesis.as_ref();
+            let is_founder = |id| genesis.is_some_and(|genesis| genesis.founder(id).is_some());
+            self.boots.retain(|&id, _| {
+                !id.is_joiner() || links.has_conn(id) || is_listed(id) || is_founder(id)
+            });
         }
     }
 
@@ -92,7 +96,8 @@ impl Node {
     /// A step of the director, if this node leads the directory's group. What it asks is asked like any call.
     pub(super) fn drive_director(&mut self, now: Instant) {
         self.directory_due = false;
-        self.director.on_lead(self.directory_term());
+        // Who is there is known before anything is judged by it.
+        self.note_presence(now);
         if !self.director.leads() {
             return;
         }
@@ -177,14 +182,23 @@ impl Node {
             if let Some(registration) = self.registration(from, address, weight) {
                 self.on_change(from, Change::Register(registration));
             }
-        } else if let Message::Leave = message {
-            self.on_change(from, Change::Leave(from));
+        } else if let Message::Leave { force } = message {
+            self.on_change(from, Change::Leave { member: from, force });
         } else if let Message::Settled { group, order } = message {
             self.on_change(from, Change::Settle { group, order });
         } else if let Message::ChangeRefused(reason) = message {
-            // The only answer to a leave. What else is refused was asked for before.
-            if reason == ChangeRefused::LastMember && self.departure == Departure::Leaves {
+            // Answers to a leave; what else is refused was asked for before. One that came to be forced is not refused
+            // for what force is for.
+            let is_answer = match self.departure {
+                Departure::Leaves { force } => {
+                    reason == ChangeRefused::LastMember
+                        || (reason == ChangeRefused::NoMajority && !force)
+                }
+                Departure::Stays | Departure::Left => false,
+            };
+            if is_answer {
                 self.departure = Departure::Stays;
+                self.stays = Some(reason);
             }
             self.event(Event::ChangeRefused { reason });
         }
@@ -262,6 +276,7 @@ impl Node {
         self.director.on_version(table.version);
         self.directory_due = true;
         self.ring_due = true;
+        self.ready_due = true;
         let before = self.table.replace(table);
         self.take_members(now, before.as_ref());
         if !self.config.client {
@@ -279,6 +294,7 @@ impl Node {
             Record::Birth { .. }
             | Record::Genesis(_)
             | Record::Founded
+            | Record::Released
             | Record::Boot(_)
             | Record::PeerBoot { .. }
             | Record::Vote { .. }
@@ -300,7 +316,9 @@ impl Node {
         for member in before.iter().flat_map(|table| &table.members) {
             // Founders are dialled on: they cannot ask to be let in again, or hear that they have left, where the
             // other side dials. What is known of them stands in the genesis.
-            if table.member(member.id).is_none() && !member.id.is_founder() {
+            let genesis = self.genesis.as_ref();
+            let is_founder = genesis.is_some_and(|genesis| genesis.founder(member.id).is_some());
+            if table.member(member.id).is_none() && !is_founder {
                 self.members.remove(&member.id);
                 self.links.readdress(now, member.id, None);
             }
@@ -399,7 +417,7 @@ impl Node {
             .map(|(&id, _)| id)
             .collect();
         for read in asked {
-            let read = self.reads.remove(&read).expect("just listed");
+            let read = self.reads.remove(read).expect("just listed");
             let result = Err(AskError::NotReplica);
             self.send(read.asker, Message::Answer { call: read.call, result });
         }
@@ -441,9 +459,10 @@ impl Node {
     fn note_departure(&mut self) {
         let is_gone = self.table.as_ref().is_some_and(|table| table.member(self.me).is_none());
         let holds = !self.groups.is_empty() || !self.dropping.is_empty();
-        if self.departure == Departure::Leaves && !self.config.client && is_gone && !holds {
+        let leaves = matches!(self.departure, Departure::Leaves { .. });
+        if leaves && !self.config.client && is_gone && !holds {
             self.departure = Departure::Left;
-            self.tell_directory(Message::Leave);
+            self.tell_directory(Message::Leave { force: false });
             self.event(Event::Left);
         }
     }
@@ -459,7 +478,7 @@ impl Node {
 
     /// The groups that this member leads take the next step of their orders.
     fn follow_orders(&mut self, now: Instant) {
-        let span = self.config.timers.election_max;
+        let span = self.config.timers.election_max / 2;
         for group in self.groups.values_mut() {
             group.note_commit(now, span);
         }
@@ -522,16 +541,18 @@ impl Node {
         let listed = self.table.as_ref().and_then(|table| table.member(self.me));
         match self.departure {
             Departure::Stays => {}
-            Departure::Leaves => {
+            Departure::Leaves { force } => {
                 if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
-                    self.tell_directory(Message::Leave);
+                    self.tell_directory(Message::Leave { force });
                 }
                 return self.note_departure();
             }
             Departure::Left => return,
         }
         // Without a table nobody knows yet whom to ask, unless this member is none of the founders.
-        if self.table.is_none() && !self.me.is_joiner() {
+        let genesis = self.genesis.as_ref();
+        let is_founder = genesis.is_some_and(|genesis| genesis.founder(self.me).is_some());
+        if self.table.is_none() && is_founder {
             return;
         }
         let (address, weight) = (self.own_address(), self.config.weight);
@@ -549,12 +570,10 @@ impl Node {
         if !self.config.address.is_empty() {
             return self.config.address.clone();
         }
-        if let Some((_, address)) = self.members.get(&self.me) {
-            return address.clone();
-        }
-        // A founder that was forgotten while it was away.
+        // What it was told at this start counts more than where it was at an earlier one.
         let named = self.config.members.iter().find(|(name, _)| *name == self.config.name);
-        named.map_or_else(String::new, |(_, address)| address.clone())
+        let known = || self.members.get(&self.me).map(|(_, address)| address.clone());
+        named.map(|(_, address)| address.clone()).or_else(known).unwrap_or_default()
     }
 
     /// What a member that asks to be registered said of itself in its handshake. None when that could not stand in
@@ -584,10 +603,13 @@ impl Node {
     }
 
     /// Asks to be let go: what this member holds moves elsewhere, then [`Event::Left`] says that it may be closed for
-    /// good. Until then it serves as before.
-    pub fn leave(&mut self) {
-        if self.departure == Departure::Stays {
-            self.departure = Departure::Leaves;
+    /// good. Until then it serves as before. [`Event::ChangeRefused`] says that it may not go; where that is because
+    /// others are away ([`ChangeRefused::NoMajority`]), `force` gives those up.
+    pub fn leave(&mut self, force: bool) {
+        let forced = self.departure == Departure::Leaves { force: true };
+        if self.departure != Departure::Left {
+            self.departure = Departure::Leaves { force: force || forced };
+            self.stays = None;
         }
     }
 }

@@ -4,7 +4,8 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::mem;
 
-use super::{Node, PendingRead, ReadStage};
+use super::Node;
+use super::reads::{PendingRead, ReadStage};
 use crate::genesis::{Genesis, Layout};
 use crate::group::Group;
 use crate::ids::{CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, ReplicaId, SnapshotId};
@@ -213,7 +214,7 @@ impl Node {
             self.send_raft(to, message);
         }
         for (read, index) in fx.reads {
-            self.on_read_index(ReadId(read), index);
+            self.on_read_index(id, ReadId(read), index);
         }
         for (snapshot, chunk) in fx.loads {
             if self.loads.len() >= SENDING_MAX && !self.loads.contains_key(&snapshot) {
@@ -286,6 +287,7 @@ impl Node {
         }
         if let Some(leader) = leader {
             self.router.on_leader(id, leader);
+            self.on_leader_for_requests(now, id);
         }
         self.event(Event::LeaderChanged { group: id, term, leader });
     }
@@ -311,12 +313,14 @@ impl Node {
             self.outputs.0.push(Output::Store(task));
         }
         for (read, query) in group.take_readable() {
-            if let Some(pending) = self.reads.get_mut(&read) {
+            if let Some(pending) = self.reads.get_mut(read) {
                 pending.stage = ReadStage::Stored;
                 pending.since = now;
             }
             self.outputs.0.push(Output::Store(StoreTask::Read { read, group: id, query }));
         }
+        self.note_freshness(now, id);
+        let group = self.groups.get_mut(&id).expect("driven just now");
         let bytes = group.raft.log().bytes();
         let counted = mem::replace(&mut group.counted_bytes, bytes);
         self.persist.memory_bytes = self.persist.memory_bytes - counted + bytes;
@@ -353,9 +357,10 @@ impl Node {
         query: Query,
         linearizable: bool,
     ) {
+        let is_watch = matches!(query, Query::Watch(_));
         let refuse = if !self.groups.contains_key(&id) {
             Some(AskError::NotReplica)
-        } else if self.reads.len() >= self.config.limits.reads {
+        } else if !self.reads.has_room(is_watch, self.config.limits.reads) {
             Some(AskError::Busy)
         } else {
             None
@@ -376,9 +381,23 @@ impl Node {
             self.cursors.insert(cursor, now + self.config.timers.cursor_ttl);
         }
         let waits = matches!(&query, Query::Watch(watch) if watch.wait);
-        let (group, since, stage) = (id, now, ReadStage::Stored);
-        let mut pending = PendingRead { asker, call, group, since, cursor, waits, stage };
-        if linearizable && !continues {
+        let is_local = !linearizable && matches!(query, Query::Get { .. } | Query::Scan(_));
+        let (group, since, stage, known) = (id, now, ReadStage::Stored, None);
+        let mut pending = PendingRead {
+            asker,
+            call,
+            group,
+            since,
+            cursor,
+            is_watch,
+            waits,
+            is_local,
+            known,
+            stage,
+        };
+        if is_local {
+            self.read_local(now, read, pending, query);
+        } else if linearizable && !continues {
             pending.stage = ReadStage::Asked(query);
             self.reads.insert(read, pending);
             self.with_group(now, id, |group, fx| group.raft.read_index(read.0, fx));
@@ -389,14 +408,17 @@ impl Node {
     }
 
     /// The leader has told which index a read must wait for.
-    fn on_read_index(&mut self, read: ReadId, index: Option<LogIndex>) {
-        let Some(pending) = self.reads.get_mut(&read) else { return };
+    fn on_read_index(&mut self, group: GroupId, read: ReadId, index: Option<LogIndex>) {
+        if self.on_confirmed(group, read, index) {
+            return;
+        }
+        let Some(pending) = self.reads.get_mut(read) else { return };
         // A repeated answer: the read is on its way.
         if !matches!(pending.stage, ReadStage::Asked(_)) {
             return;
         }
         let Some(index) = index else {
-            let pending = self.reads.remove(&read).expect("looked at just now");
+            let pending = self.reads.remove(read).expect("looked at just now");
             let result = Err(AskError::NoLeader);
             self.send(pending.asker, Message::Answer { call: pending.call, result });
             return;
@@ -421,7 +443,7 @@ impl Node {
             .map(|(&id, _)| id)
             .collect();
         for id in old {
-            let read = self.reads.remove(&id).expect("just listed");
+            let read = self.reads.remove(id).expect("just listed");
             if let ReadStage::Waiting(index) = read.stage
                 && let Some(group) = self.groups.get_mut(&read.group)
             {

@@ -6,7 +6,9 @@
 //! | `alive.rs` | who is alive: the failure detector, and what is told of the others |
 //! | `calls.rs` | the application's calls: limits, shards |
 //! | `peers.rs` | connections, handshakes, founding, messages |
+//! | `gather.rs` | members that found a cluster with whom they find |
 //! | `groups.rs` | the replicas: their effects, reads, snapshots, cuts |
+//! | `local.rs` | reads of what a replica has, and how stale they are |
 //! | `ring.rs` | who owns a key |
 //! | `requests.rs` | requests to owners and leaders |
 //! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
@@ -15,8 +17,11 @@
 mod alive;
 mod calls;
 mod directory;
+mod gather;
 mod groups;
+mod local;
 mod peers;
+mod reads;
 mod requests;
 mod ring;
 #[cfg(test)]
@@ -30,14 +35,14 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use self::reads::Reads;
 use crate::config::{Config, ConfigError};
-use crate::directory::{Director, DirectorSettings, Table};
+use crate::directory::{ChangeRefused, Director, DirectorSettings, Table};
 use crate::founding::Founding;
+use crate::gathering::Gathering;
 use crate::genesis::Genesis;
 use crate::group::Group;
-use crate::ids::{
-    Boot, CursorId, GroupId, LogIndex, LogSeq, MemberId, ReadId, RequestId, SnapshotId,
-};
+use crate::ids::{Boot, CursorId, GroupId, LogSeq, MemberId, ReadId, RequestId, SnapshotId};
 use crate::io::{Event, Halt, Input, Output, Wakeup};
 use crate::link::{Links, flap};
 use crate::raft::message::{Beat, BeatAnswer};
@@ -52,7 +57,9 @@ use crate::store::{StoreDone, StoreState};
 use crate::time::{Instant, Now};
 use crate::wire::message::{BeatOf, Message};
 use alive::Alive;
+use gather::Gathered;
 
+pub(crate) use local::Freshness;
 pub use ring::Awaited;
 pub use view::View;
 
@@ -108,6 +115,9 @@ pub struct Node {
     founding: Founding,
     /// The batch that makes the genesis durable.
     genesis_at: Option<LogSeq>,
+    /// While this member looks for others to found a cluster with.
+    gathering: Option<Gathering>,
+    gathered: Gathered,
     genesis: Option<Genesis>,
     log: Log,
     /// Nothing is said before this batch, which holds this start's counter, is durable.
@@ -132,8 +142,10 @@ pub struct Node {
     outputs: Pending,
     next_beat: Instant,
     next_hand_over: Instant,
-    reads: BTreeMap<ReadId, PendingRead>,
+    reads: Reads,
     next_read: ReadId,
+    /// When the replicas ask how fresh they are.
+    next_confirm: Instant,
     /// Which group a snapshot that is being sent belongs to.
     loads: BTreeMap<SnapshotId, GroupId>,
     /// Snapshots that wait for others to be sent.
@@ -164,8 +176,14 @@ pub struct Node {
     /// Those of them for which the log has yet to say so durably, and in which batch it does.
     drops: VecDeque<(LogSeq, GroupId)>,
     departure: Departure,
+    /// Why the directory did not let this member go the last time that it asked.
+    stays: Option<ChangeRefused>,
     /// The application was told that this member, which joined, is up.
     is_up: bool,
+    /// It was told that a majority is connected.
+    is_ready: bool,
+    /// More or fewer members are connected or registered than when that was counted.
+    ready_due: bool,
     requests: Requests,
     ring: RingView,
     /// Other members are alive, or may be, than those of the ring.
@@ -179,7 +197,10 @@ enum Departure {
     /// It is one of the cluster's, or asks to be.
     Stays,
     /// It was told to go.
-    Leaves,
+    Leaves {
+        /// Also where members that are away must be given up for that.
+        force: bool,
+    },
     /// It holds nothing, and has said that it may be closed; it does not ask to be registered again.
     Left,
 }
@@ -187,38 +208,6 @@ enum Departure {
 /// What this turn has produced so far.
 #[derive(Clone, Debug, Default)]
 struct Pending(Vec<Output>);
-
-/// A read asked of this member and not answered.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct PendingRead {
-    asker: MemberId,
-    call: u64,
-    group: GroupId,
-    since: Instant,
-    /// The scan that it begins or continues.
-    cursor: Option<CursorId>,
-    /// Whether the store lets it wait for a change.
-    waits: bool,
-    stage: ReadStage,
-}
-
-impl PendingRead {
-    /// True when it was asked of a group and the store has not been asked yet.
-    fn is_waiting_for(&self, group: GroupId) -> bool {
-        self.group == group && self.stage != ReadStage::Stored
-    }
-}
-
-/// How far a read has come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum ReadStage {
-    /// The leader has yet to tell which index to wait for.
-    Asked(crate::shard::command::Query),
-    /// The index is yet to be handed to the store.
-    Waiting(LogIndex),
-    /// The store has it, and will answer.
-    Stored,
-}
 
 /// When the store is synced, so that the log can be cut.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -252,11 +241,10 @@ impl Node {
         let mut rng = Rng::new(seed);
         let birth = if recovered.birth == 0 { rng.next().max(1) } else { recovered.birth };
         let (me, mut members) = whoami(&config, &recovered, birth, &mut rng);
-        if let Some(table) = &recovered.table {
-            // Where the members were last, whoever they are by now.
-            let listed = table.members.iter().filter(|member| !member.address.is_empty());
-            members.extend(listed.map(|m| (m.id, (m.name.clone(), m.address.clone()))));
-        }
+        let gathering = gather::begin(&config, &recovered, me, birth, &rng);
+        // What is only held while members gather is no cluster yet.
+        let genesis = recovered.genesis.clone().filter(|_| gathering.is_none());
+        members.extend(listed(&recovered, me));
         check_identity(&config, &recovered, me).map_err(StartError::Config)?;
         let clients = if config.client { 0 } else { config.limits.clients };
         let links = Links::new(config.timers.clone(), config.limits.strangers, clients);
@@ -270,9 +258,11 @@ impl Node {
             started: now.instant,
             members,
             boots: recovered.peers.clone(),
-            founding: Founding::new(me, birth, recovered.genesis.clone(), recovered.founded),
+            founding: Founding::new(me, birth, genesis.clone(), recovered.founded),
             genesis_at: None,
-            genesis: recovered.genesis.clone(),
+            gathering,
+            gathered: Gathered::default(),
+            genesis,
             log: Log::new(&recovered.tail, config.limits.segment_bytes),
             awake_at: None,
             links,
@@ -291,9 +281,10 @@ impl Node {
             outputs: Pending::default(),
             next_beat: now.instant,
             next_hand_over: now.instant + config.timers.election_max,
-            reads: BTreeMap::new(),
+            reads: Reads::default(),
             // Drawn: a late answer of the leader to this member's last life must find no read of this one.
             next_read: ReadId(rng.next() >> 2),
+            next_confirm: now.instant,
             loads: BTreeMap::new(),
             loads_waiting: VecDeque::new(),
             cursors: BTreeMap::new(),
@@ -312,7 +303,10 @@ impl Node {
             dropping: BTreeSet::new(),
             drops: VecDeque::new(),
             departure: Departure::Stays,
+            stays: None,
             is_up: recovered.founded,
+            is_ready: false,
+            ready_due: true,
             requests: Requests::new(me, boot, &config.limits, rng.fork(3)),
             ring: RingView::new(me, config.limits.tracks),
             ring_due: false,
@@ -328,11 +322,24 @@ impl Node {
         for address in self.config.join.clone() {
             self.links.add_target(now, None, address);
         }
+        // Founders that were all given other addresses while they were down: nobody is where the directory says.
+        let is_known = |address: &String| self.members.values().any(|(_, known)| known == address);
+        let others = self.config.members.iter().filter(|(name, _)| *name != self.config.name);
+        let moved: Vec<String> =
+            others.map(|(_, at)| at.clone()).filter(|at| !is_known(at)).collect();
+        for address in moved.into_iter().filter(|_| !self.config.client) {
+            self.links.add_target(now, None, address);
+        }
         if self.config.client {
             for (_, address) in self.config.members.clone() {
                 self.links.add_target(now, None, address);
             }
             return Ok(());
+        }
+        if let Some(held) = self.gathering.as_ref().and_then(Gathering::written) {
+            for founder in held.members.clone() {
+                self.introduce(now, founder.address);
+            }
         }
         // The first batch opens a segment and holds this start's counter; nothing is said before it is durable.
         // It tells what the log held so far; what the store knows beyond that follows in records of its own.
@@ -370,7 +377,10 @@ impl Node {
         }
         match input {
             Input::Connected { conn, dial } => self.on_connected(now, conn, dial),
-            Input::ConnectFailed { dial } => self.links.on_connect_failed(now, dial),
+            Input::ConnectFailed { dial } => {
+                let told = self.links.on_connect_failed(now, dial);
+                self.outputs.0.extend(told.map(Output::Event));
+            }
             Input::Message { conn, message } => self.on_message(now, conn, message),
             Input::Disconnected { conn } => self.on_disconnected(now, conn),
             Input::Datagram { from, bytes } => self.on_datagram(now, from, &bytes),
@@ -453,12 +463,18 @@ impl Node {
                 self.on_applied(group, index, outcomes, (digest, stamp));
             }
             StoreDone::Read { read, answer } => {
-                if let Some(read) = self.reads.remove(&read) {
+                if let Some(read) = self.reads.remove(read) {
                     let ends = !matches!(&answer, Answer::Page(page) if page.more);
                     if let Some(cursor) = read.cursor.filter(|_| ends) {
                         self.cursors.remove(&cursor);
                     }
-                    let answer = Message::Answer { call: read.call, result: Ok(answer) };
+                    let call = read.call;
+                    let answer = if read.is_local {
+                        let age = read.known.map(|known| duration_nanos(now.since(known)));
+                        Message::LocalAnswer { call, answer, age }
+                    } else {
+                        Message::Answer { call, result: Ok(answer) }
+                    };
                     self.send(read.asker, answer);
                 }
             }
@@ -497,7 +513,10 @@ impl Node {
         });
         Checkpoint {
             birth: self.birth,
-            genesis: self.founding.genesis().cloned(),
+            genesis: match &self.gathering {
+                Some(gathering) => gathering.written().cloned(),
+                None => self.founding.genesis().cloned(),
+            },
             founded: self.founding.is_founded(),
             boot: self.boot,
             earlier: self.earlier.clone(),
@@ -506,6 +525,10 @@ impl Node {
             groups: groups.collect(),
         }
     }
+}
+
+fn duration_nanos(time: core::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn director(config: &Config) -> Director {
@@ -517,8 +540,19 @@ fn director(config: &Config) -> Director {
     })
 }
 
+/// Where the members were last, whoever they are by now; a founder is where it was told to be now.
+fn listed(
+    recovered: &Recovered,
+    me: MemberId,
+) -> impl Iterator<Item = (MemberId, (String, String))> + '_ {
+    let members = recovered.table.iter().flat_map(|table| &table.members);
+    let listed = members
+        .filter(move |member| !member.address.is_empty() && (member.id != me || me.is_joiner()));
+    listed.map(|member| (member.id, (member.name.clone(), member.address.clone())))
+}
+
 /// This node's id, and the members that it knows of from the start. A founder is known by the birth that stands in the
-/// genesis; whoever has another directory joined later.
+/// genesis; whoever has another directory joined later. Founders that found each other have ids as if they joined.
 fn whoami(
     config: &Config,
     recovered: &Recovered,
@@ -531,11 +565,11 @@ fn whoami(
     let founders = recovered.genesis.as_ref().map(|genesis| &genesis.members);
     let founder = founders.and_then(|all| all.iter().find(|founder| founder.birth == birth));
     let joins = match &recovered.genesis {
-        Some(_) => founder.is_none() && config.members.is_empty(),
-        None => !config.join.is_empty(),
+        Some(_) => founder.is_none_or(|f| f.id.is_joiner()) && config.members.is_empty(),
+        None => !config.join.is_empty() || config.expect.is_some(),
     };
     if joins {
-        let all = founders.into_iter().flatten();
+        let all = founders.into_iter().flatten().filter(|_| recovered.founded);
         let members = all.map(|f| (f.id, (f.name.clone(), f.address.clone()))).collect();
         return (MemberId::joiner(birth), members);
     }
@@ -564,6 +598,10 @@ fn check_identity(config: &Config, recovered: &Recovered, me: MemberId) -> Resul
         return Ok(());
     }
     let mine = genesis.members.iter().find(|founder| founder.birth == recovered.birth);
+    if mine.is_some_and(|founder| founder.name == config.name && founder.id.is_joiner()) {
+        let problem = "the founders of this cluster found each other (expect): give no list";
+        return wrong("members", String::from(problem));
+    }
     if mine.is_none_or(|founder| founder.name != config.name || founder.id != me) {
         let owner = mine.map_or("another", |founder| founder.name.as_str());
         let problem =

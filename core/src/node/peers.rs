@@ -11,14 +11,18 @@ use super::Node;
 use crate::founding::Step;
 use crate::genesis::Genesis;
 use crate::ids::{Boot, ConnId, GroupId, MemberId, ReplicaId, Seq, SessionId};
-use crate::io::{Dial, Event, Halt, Output};
-use crate::link::{Accepted, Handshake, Judge, agreement, common_version};
+use crate::io::{Dial, Event, Halt, Output, Refused};
+use crate::link::{Accepted, Handshake, Judge, agreement, agreement_to_gather, common_version};
 use crate::raft::message::{Body, Replica};
 use crate::storage::record::Record;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
+use crate::wire::bounded::MEMBERS_MAX;
 use crate::wire::message::{
-    AskError, BeatOf, Founding as Said, Identity, MemberStatus, Message, Refusal, Welcome,
+    AskError, BeatOf, Founding as Said, Identity, Leave, MemberStatus, Message, Refusal, Welcome,
 };
+
+/// Most addresses that are dialled: those of all members, and as many more.
+const TARGETS_MAX: usize = 2 * MEMBERS_MAX;
 
 /// No command is longer: with its entry it must fit one message.
 const COMMAND_BYTES_MAX: usize = 14 << 20;
@@ -38,7 +42,12 @@ impl Node {
         if let Some(member) = self.links.drop_conn(now, conn) {
             self.router.on_disconnected(now, member);
             self.alive.note_link();
-            self.event(Event::PeerDisconnected { member });
+            if let Some(gathering) = &mut self.gathering {
+                gathering.on_lost(member);
+            }
+            self.ready_due = true;
+            let address = self.address_of(member);
+            self.event(Event::PeerDisconnected { member, address });
         }
     }
 
@@ -60,6 +69,54 @@ impl Node {
                 }
             }
             None => self.on_handshake(now, conn, &message),
+        }
+    }
+
+    fn address_of(&self, member: MemberId) -> Option<String> {
+        let known = self.members.get(&member).map(|(_, address)| address.clone());
+        known.filter(|address| !address.is_empty())
+    }
+
+    /// Dials these addresses, too, from now on: of members of this node's cluster, or of one that it is to join.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`] for what is no address, [`Refused::Full`] when there are too many; nothing was changed.
+    pub fn join(&mut self, now: Now, addresses: &[String]) -> Result<(), Refused> {
+        if self.halted {
+            return Err(Refused::Halted);
+        }
+        let is_address =
+            |address: &String| !address.is_empty() && super::gather::is_address(address);
+        if !addresses.iter().all(is_address) {
+            return Err(Refused::Invalid { what: "an address that no member can have" });
+        }
+        if self.links.targets() + addresses.len() > TARGETS_MAX {
+            let limit = crate::ids::len_u64(TARGETS_MAX);
+            return Err(Refused::Full { what: "the list of addresses to dial", limit });
+        }
+        for address in addresses {
+            self.links.add_target(now.instant, None, address.clone());
+        }
+        Ok(())
+    }
+
+    /// Tells whether a majority of the registered members is connected, when that has changed.
+    pub(super) fn tell_ready(&mut self) {
+        if !core::mem::take(&mut self.ready_due)
+            || (self.is_up, self.config.client) == (false, false)
+        {
+            return;
+        }
+        let registered: Vec<MemberId> = match (&self.table, &self.genesis) {
+            (Some(table), _) => table.members.iter().map(|member| member.id).collect(),
+            (None, Some(genesis)) => genesis.members.iter().map(|founder| founder.id).collect(),
+            (None, None) => return,
+        };
+        let is_here = |id: &&MemberId| **id == self.me || self.links.conn_of(**id).is_some();
+        let is_ready = registered.iter().filter(is_here).count() * 2 > registered.len();
+        if is_ready != self.is_ready {
+            self.is_ready = is_ready;
+            self.event(if is_ready { Event::Ready } else { Event::NotReady });
         }
     }
 
@@ -96,7 +153,13 @@ impl Node {
                 }
                 // Who has no cluster yet has no use for a link over which it learns of none.
                 let is_unborn = self.me.is_joiner() && self.genesis.is_none();
-                if is_unborn && welcome.as_ref().is_none_or(|welcome| welcome.genesis.is_none()) {
+                let gathers = self.gathering.is_some()
+                    && (who.agreement != 0 || who.cluster.is_some())
+                    && !who.member.is_client();
+                if is_unborn
+                    && !gathers
+                    && welcome.as_ref().is_none_or(|welcome| welcome.genesis.is_none())
+                {
                     self.links.drop_conn(now, conn);
                     self.outputs.0.push(Output::Disconnect { conn });
                     return;
@@ -133,11 +196,12 @@ impl Node {
                     Some(Welcome { version, who: me.clone(), genesis })
                 } else {
                     self.links.identify(conn, who.member);
+                    self.note_found_at(conn, who.member);
                     let genesis = welcome.and_then(|welcome| welcome.genesis);
                     if self.config.client {
                         self.learn_genesis(now, genesis);
                     } else if self.me.is_joiner() {
-                        self.join_cluster(now, genesis);
+                        self.join_cluster(now, who.member, genesis);
                     }
                     None
                 };
@@ -151,7 +215,8 @@ impl Node {
     pub(super) fn open_ready_links(&mut self, now: Instant) {
         for (conn, member, answer) in self.links.ready(self.log.stored()) {
             let surplus = self.links.set_up(self.me, conn, member);
-            if surplus != Some(conn)
+            // Who looks for others learns from it who is at the address that it dialled.
+            if (surplus != Some(conn) || self.gathering.is_some())
                 && let Some(welcome) = answer
             {
                 self.outputs.0.push(Output::Send { conn, message: Message::Welcome(welcome) });
@@ -164,12 +229,15 @@ impl Node {
             if surplus == Some(conn) {
                 continue;
             }
-            self.event(Event::PeerConnected { member });
+            self.ready_due = true;
+            let address = self.address_of(member);
+            self.event(Event::PeerConnected { member, address });
             self.compare_views(now, member);
             self.requests.on_change();
             if self.founding.is_founded() || self.config.client {
                 self.send(member, Message::TableVersion(self.table_version()));
             }
+            self.gather_with(member);
             if member.is_founder() && self.me.is_founder() {
                 let said = self.founding.say();
                 self.send(member, Message::Founding(said));
@@ -189,6 +257,9 @@ impl Node {
         if by_us {
             let message = Message::Refuse(reason.clone());
             self.outputs.0.push(Output::Send { conn, message });
+        }
+        if reason == Refusal::Twin && !by_us {
+            self.note_found_at(conn, self.me);
         }
         // A name may lead to this node now and elsewhere next time: as long as it knows no other address it asks on.
         if reason == Refusal::Twin && !by_us && self.genesis.is_some() {
@@ -231,8 +302,12 @@ impl Node {
     }
 
     /// A member that joins takes the cluster's genesis for its own, durably, before it asks for anything.
-    fn join_cluster(&mut self, now: Instant, genesis: Option<Genesis>) {
+    fn join_cluster(&mut self, now: Instant, from: MemberId, genesis: Option<Genesis>) {
         let Some(genesis) = genesis.filter(|_| self.genesis.is_none()) else { return };
+        if let Some(gathering) = &mut self.gathering {
+            let step = gathering.on_cluster(from, genesis);
+            return self.on_gathering_step(now, step);
+        }
         for founder in &genesis.members {
             let named = (founder.name.clone(), founder.address.clone());
             self.members.insert(founder.id, named);
@@ -245,8 +320,9 @@ impl Node {
     }
 
     /// The genesis, once the cluster exists; with the addresses that this member was configured with.
-    fn known_genesis(&self) -> Option<Genesis> {
-        let mut genesis = self.genesis.clone().filter(|_| self.founding.is_founded())?;
+    pub(super) fn known_genesis(&self) -> Option<Genesis> {
+        let may_tell = self.founding.is_founded() && self.gathered.founded_at.is_none();
+        let mut genesis = self.genesis.clone().filter(|_| may_tell)?;
         for founder in &mut genesis.members {
             if let Some((_, address)) = self.members.get(&founder.id)
                 && !address.is_empty()
@@ -269,8 +345,13 @@ impl Node {
             boot: if client { Boot(0) } else { self.boot },
             earlier: if client { Vec::new() } else { self.earlier.clone() },
             birth: if client { 0 } else { self.birth },
-            agreement: if client || self.me.is_joiner() {
+            agreement: if client {
                 0
+            } else if self.me.is_joiner() {
+                let expect = self.config.expect.filter(|_| self.gathering.is_some());
+                expect.map_or(0, |expect| {
+                    agreement_to_gather(cluster, expect.into(), shards, replication)
+                })
             } else {
                 agreement(cluster, &self.founders(), shards, replication)
             },
@@ -374,9 +455,10 @@ impl Node {
                 | Message::BeatAnswers(_)
                 | Message::Founding(_)
                 | Message::Register { .. }
-                | Message::Leave
+                | Message::Leave { .. }
                 | Message::Settled { .. }
                 | Message::Sync(_)
+                | Message::Gather(_)
         );
         if of_member && (from.is_client() || self.config.client) {
             return Some("a client spoke as a member");
@@ -411,6 +493,7 @@ impl Node {
             | Message::StreamCredit { .. } => {}
             Message::Ping => self.send(from, Message::Pong),
             Message::Founding(said) => self.on_founding(now, from, &said),
+            Message::Gather(said) => self.on_gather(now, from, said),
             Message::Raft(message) if self.is_void(from, message.group, message.from) => {}
             Message::Raft(message) => {
                 self.with_group(now, message.group, |group, fx| {
@@ -447,9 +530,12 @@ impl Node {
                 self.on_ask(now, from, call, group, query, linearizable);
             }
             Message::Answer { call, result } => self.on_answer(now, from, call, result),
+            Message::LocalAnswer { call, answer, age } => {
+                self.router.on_local_answer(now, from, call, answer, age, &mut self.outputs.0);
+            }
             Message::AskStatus { call, leave } => {
-                if leave {
-                    self.leave();
+                if leave != Leave::No {
+                    self.leave(leave == Leave::Forced);
                 }
                 let status = self.status(now);
                 self.send(from, Message::Status { call, status });
@@ -461,7 +547,7 @@ impl Node {
             Message::Table(_)
             | Message::TableVersion(_)
             | Message::Register { .. }
-            | Message::Leave
+            | Message::Leave { .. }
             | Message::Settled { .. }
             | Message::ChangeRefused(_) => self.on_directory_message(now, from, message),
         }
@@ -594,7 +680,9 @@ impl Node {
             clients: crate::ids::len_u64(self.links.clients()),
             log_bytes: self.log.bytes(),
             groups: self.groups.iter().map(|(&id, group)| group.status(id)).collect(),
+            tags: self.config.tags.clone(),
             members: self.alive.peers().map(|peer| (peer.id, peer.state)).collect(),
+            stays: self.stays,
         }
     }
 }

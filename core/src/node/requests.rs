@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Node;
 use super::turn::Reachable;
 use crate::group::Group;
-use crate::ids::{Boot, ConnId, MemberId, RequestId};
+use crate::ids::{Boot, ConnId, GroupId, MemberId, RequestId};
 use crate::io::{Output, Refused};
 use crate::request::message::Fault;
 use crate::request::{Half, HandleId, Reach, Request, Requests, Response, StreamId, Via};
@@ -143,6 +143,12 @@ impl Node {
         None
     }
 
+    /// A group's leader is known: requests to its partitions go there.
+    pub(super) fn on_leader_for_requests(&mut self, now: Instant, group: GroupId) {
+        let shards = self.shards();
+        self.requests.on_leader(now, |partition| shard_of(partition, shards) == group);
+    }
+
     /// Does what is due of requests.
     pub(super) fn drive_requests(&mut self, now: Instant) {
         if self.requests.wants_ring(now) {
@@ -162,8 +168,12 @@ impl Node {
         self.outputs.0.extend(effects.into_iter().map(Output::Request));
     }
 
+    fn shards(&self) -> u32 {
+        self.genesis.as_ref().map_or(self.config.shards, |genesis| genesis.shards)
+    }
+
     fn with_requests<T>(&mut self, act: impl FnOnce(&mut Requests, &Responsible<'_>) -> T) -> T {
-        let shards = self.genesis.as_ref().map_or(self.config.shards, |genesis| genesis.shards);
+        let shards = self.shards();
         let reach = Responsible {
             reach: Reachable {
                 me: self.me,

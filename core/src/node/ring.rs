@@ -61,6 +61,8 @@ impl Node {
     /// The cluster exists and this node is part of it; who hears that can ask for owners at once.
     pub(super) fn come_up(&mut self, genesis: Genesis) {
         self.ring_due = true;
+        self.is_up = true;
+        self.ready_due = true;
         self.tell_ring();
         self.event(Event::Up { genesis });
     }

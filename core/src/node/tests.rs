@@ -10,6 +10,8 @@ use bytes::Bytes;
 
 mod alive;
 mod directory;
+mod gather;
+mod local;
 mod requests;
 mod ring;
 mod watch;
@@ -65,6 +67,8 @@ struct Net {
     dials: BTreeMap<String, u64>,
     /// They reach nobody, and nobody them.
     isolated: BTreeSet<usize>,
+    /// They reach each other, and nobody else.
+    aside: BTreeSet<usize>,
     /// They have no connections; datagrams pass.
     unlinked: BTreeSet<usize>,
     /// Nobody lets datagrams through; connections pass.
@@ -73,7 +77,8 @@ struct Net {
 
 impl Net {
     fn carries(&self, from: usize, to: usize) -> bool {
-        !self.cut && !self.isolated.contains(&from) && !self.isolated.contains(&to)
+        let same_side = self.aside.contains(&from) == self.aside.contains(&to);
+        !self.cut && same_side && !self.isolated.contains(&from) && !self.isolated.contains(&to)
     }
 
     fn links(&self, from: usize, to: usize) -> bool {

@@ -59,6 +59,7 @@ impl Node {
             self.drive_alive(now);
             self.drive_requests(now);
             self.tell_ring();
+            self.tell_ready();
         } else {
             self.router.expire(now, &mut self.outputs.0);
             self.expire_requests(now);
@@ -97,11 +98,13 @@ impl Node {
                 self.with_group(now, id, |group, fx| group.raft.on_beat_due(now, fx));
             }
         }
-        if !self.founding.is_founded() {
+        self.drive_gathering(now);
+        if !self.founding.is_founded() && self.me.is_founder() {
             self.advance_founding(now);
             self.say_founding();
         }
         self.directory_tick(now);
+        self.drive_local_reads(now);
         self.give_up_old_reads(now);
         self.close_idle_cursors(now);
         if now >= self.next_hand_over {
@@ -201,6 +204,7 @@ impl Node {
             self.advance_founding(now);
             self.say_founding();
         }
+        self.on_gathering_stored(upto);
         while let Some(first) = self.held.first_entry() {
             if *first.key() > upto {
                 break;

@@ -167,12 +167,17 @@ impl Raft {
         grants.insert(from);
         let grants = grants.clone();
         // The own vote is among them: without it this replica could vote for another after a crash.
-        if grants.contains(&self.id) && self.membership().has_quorum(|id| grants.contains(&id)) {
-            self.become_leader(now, fx);
+        if !grants.contains(&self.id) || !self.membership().has_quorum(|id| grants.contains(&id)) {
+            return;
+        }
+        // What was installed meanwhile may say that its removal is committed.
+        match self.as_candidate() {
+            Some(this) => self.become_leader(now, this, fx),
+            None => self.become_follower(now, self.term, None, fx),
         }
     }
 
-    fn become_leader(&mut self, now: Instant, fx: &mut Effects) {
+    fn become_leader(&mut self, now: Instant, this: Replica, fx: &mut Effects) {
         self.state = State::Leader(Leader {
             progress: BTreeMap::new(),
             term_start: self.log.last_index().next(),
@@ -182,7 +187,7 @@ impl Raft {
             transfer: None,
         });
         self.receiving = None;
-        self.leader = self.as_candidate();
+        self.leader = Some(this);
         self.heard = None;
         fx.leader_changed = true;
         self.rebuild_progress(now, fx);
@@ -268,7 +273,7 @@ impl Raft {
 
     pub(super) fn on_timeout_now(&mut self, now: Instant, sender: Replica, fx: &mut Effects) {
         let from_leader = self.leader.is_some_and(|leader| leader.id == sender.id);
-        if from_leader && !self.is_leader() && self.as_candidate().is_some() {
+        if from_leader && !self.is_leader() && self.is_voter() {
             self.become_candidate(now, true, fx);
         }
     }

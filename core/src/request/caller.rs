@@ -123,6 +123,21 @@ impl Callers {
         }
     }
 
+    /// What waits for a later try and is for one of these partitions is tried now.
+    pub(super) fn wake_partitions(&mut self, now: Instant, is_one: impl Fn(&[u8]) -> bool) {
+        let later = self.due.range((now, RequestId(u64::MAX))..);
+        let is_woken = |request: &RequestId| match &self.requests[request].request.target {
+            Target::Partition(partition) => is_one(partition),
+            Target::Key(_) | Target::Member(_) => false,
+        };
+        let woken: Vec<(Instant, RequestId)> =
+            later.filter(|(_, request)| is_woken(request)).copied().collect();
+        for (at, request) in woken {
+            self.due.remove(&(at, request));
+            self.put_off(request, now);
+        }
+    }
+
     /// Where a request went; none if it is not on its way or has no streams any more.
     pub(super) fn via(&self, request: RequestId) -> Option<Via> {
         match self.requests.get(&request)?.at {

@@ -524,6 +524,11 @@ impl Requests {
         self.has_changed = true;
     }
 
+    /// These partitions have a leader that is known since now: what waits for one tries again at once.
+    pub(crate) fn on_leader(&mut self, now: Instant, leads: impl Fn(&[u8]) -> bool) {
+        self.callers.wake_partitions(now, leads);
+    }
+
     /// Does what is due, and hands out what there is to send and to tell.
     pub(crate) fn drive(
         &mut self,

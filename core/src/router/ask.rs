@@ -1,13 +1,14 @@
 //! Questions: reads, the pages of a scan, a member's word of itself.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::{At, PAUSE, Reach, Router, choose_replica};
 use crate::ids::{CursorId, GroupId, MemberId, RequestId, Revision};
 use crate::io::{Failure, Output, Reply};
 use crate::shard::command::{Answer, Page, Query, WATCH_WAIT};
 use crate::time::Instant;
-use crate::wire::message::{AskError, MemberStatus, Message};
+use crate::wire::message::{AskError, Leave, MemberStatus, Message};
 
 /// A question under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +17,7 @@ pub(super) struct Ask {
     pub(super) what: What,
     pub(super) turn: usize,
     pub(super) target: Option<MemberId>,
+    pub(super) begun: Instant,
     pub(super) due: Instant,
 }
 
@@ -35,8 +37,8 @@ pub(super) enum What {
     },
     Status {
         member: MemberId,
-        /// It is told to leave, too.
-        leave: bool,
+        /// Whether it is told to leave, too.
+        leave: Leave,
     },
 }
 
@@ -69,7 +71,7 @@ impl Router {
         request: RequestId,
         deadline: Instant,
         member: MemberId,
-        leave: bool,
+        leave: Leave,
     ) {
         self.ask(now, request, deadline, What::Status { member, leave });
     }
@@ -108,7 +110,7 @@ impl Router {
         let id = self.next_ask;
         self.next_ask += 1;
         self.add_call(request, deadline, 64, At::Ask(id));
-        self.asks.insert(id, Ask { request, what, turn: 0, target: None, due: now });
+        self.asks.insert(id, Ask { request, what, turn: 0, target: None, begun: now, due: now });
         self.ask_due.insert((now, id));
     }
 
@@ -204,8 +206,39 @@ impl Router {
             Answer::NoCursor => Err(Failure::Interrupted),
             Answer::Page(page) => {
                 let cursor = self.note_cursor(now, from, &ask.what, &page);
-                Ok(Reply::Page { page, cursor })
+                Ok(Reply::Page { page, cursor, age: None })
             }
+        };
+        self.end_call(ask.request, result, out);
+    }
+
+    /// An answer of a replica that did not ask its leader. It was told how old it was there when it left; the whole time
+    /// since the question is counted as its way.
+    pub(crate) fn on_local_answer(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        id: u64,
+        answer: Answer,
+        age: Option<u64>,
+        out: &mut Vec<Output>,
+    ) {
+        let is_local = |ask: &&Ask| matches!(ask.what, What::Query { linearizable: false, .. });
+        let Some(begun) = self.asks.get(&id).filter(is_local).map(|ask| ask.begun) else { return };
+        let age = age.map(|age| Duration::from_nanos(age).saturating_add(now.since(begun)));
+        let ask = self.asks.remove(&id).expect("looked at just now");
+        self.ask_due.remove(&(ask.due, id));
+        let result = match answer {
+            Answer::Value(found) => Ok(Reply::Local { found, age }),
+            Answer::Page(page) => {
+                let cursor = self.note_cursor(now, from, &ask.what, &page);
+                Ok(Reply::Page { page, cursor, age })
+            }
+            // Nothing else is asked like this.
+            Answer::Info(_)
+            | Answer::Changes { .. }
+            | Answer::Compacted { .. }
+            | Answer::NoCursor => Err(Failure::Malformed),
         };
         self.end_call(ask.request, result, out);
     }

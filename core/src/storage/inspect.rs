@@ -125,6 +125,7 @@ fn kind(record: &Record) -> &'static str {
         Record::Birth { .. } => "birth",
         Record::Genesis(_) => "genesis",
         Record::Founded => "founded",
+        Record::Released => "released",
         Record::Boot(_) => "boot",
         Record::PeerBoot { .. } => "peer boot",
         Record::Vote { .. } => "vote",

@@ -88,6 +88,7 @@ impl Log {
             Record::Birth { .. }
             | Record::Genesis(_)
             | Record::Founded
+            | Record::Released
             | Record::Boot(_)
             | Record::PeerBoot { .. }
             | Record::Table(_)

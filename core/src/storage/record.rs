@@ -83,6 +83,8 @@ pub enum Record {
         /// The group.
         group: GroupId,
     },
+    /// The genesis that was written down last is void: its proposer has given it up before anyone took part.
+    Released,
 }
 
 impl Record {
@@ -98,6 +100,7 @@ impl Record {
             Self::Birth { .. }
             | Self::Genesis(_)
             | Self::Founded
+            | Self::Released
             | Self::Boot(_)
             | Self::PeerBoot { .. }
             | Self::Table(_)

@@ -25,6 +25,7 @@ impl Replay {
             Record::Birth { birth } => self.facts.birth = birth,
             Record::Genesis(genesis) => self.facts.genesis = Some(genesis),
             Record::Founded => self.facts.founded = true,
+            Record::Released => self.facts.genesis = None,
             Record::Boot(boot) => {
                 self.facts.earlier = self.facts.starts();
                 self.facts.boot = boot;

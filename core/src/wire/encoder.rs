@@ -56,6 +56,22 @@ impl Encoder {
         if message.urgent() { self.urgent.push(message) } else { self.bulk.push(message) }
     }
 
+    /// Appends a frame of this one message to `out`, which saves a message that nearly fills a frame
+    /// a copy. False: messages are queued before it, or it does not fit; nothing was done.
+    pub fn frame_alone(&mut self, message: &Message, out: &mut Vec<u8>) -> bool {
+        if !self.is_empty() {
+            return false;
+        }
+        let at = frame::begin(out);
+        let end = out.len() + BODY_BYTES_MAX;
+        if postcard::serialize_with_flavor(message, Tail { bytes: out, end }).is_err() {
+            out.truncate(at);
+            return false;
+        }
+        frame::finish(Kind::Messages, at, out);
+        true
+    }
+
     /// Appends the next frame to `out`; false if nothing is queued. Small messages of one lane
     /// share a frame, so call this when the connection can take bytes, not after each message.
     pub fn frame(&mut self, out: &mut Vec<u8>) -> bool {
@@ -178,6 +194,7 @@ impl Message {
             | Self::Welcome(_)
             | Self::Refuse(_)
             | Self::Founding(_)
+            | Self::Gather(_)
             | Self::Beats(_)
             | Self::BeatAnswers(_)
             | Self::TableVersion(_)
@@ -208,11 +225,12 @@ impl Message {
             | Self::Busy { .. }
             | Self::Ask { .. }
             | Self::Answer { .. }
+            | Self::LocalAnswer { .. }
             | Self::AskStatus { .. }
             | Self::Status { .. }
             | Self::Table(_)
             | Self::Register { .. }
-            | Self::Leave
+            | Self::Leave { .. }
             | Self::Settled { .. }
             | Self::ChangeRefused(_)
             | Self::Sync(_)

@@ -102,6 +102,22 @@ impl Header {
 
 /// Appends a frame whose body is `head` and `rest`.
 pub(super) fn write(kind: Kind, head: &[u8], rest: &[u8], out: &mut Vec<u8>) {
+    out.reserve(HEADER_BYTES + head.len() + rest.len());
+    let at = begin(out);
+    out.extend_from_slice(head);
+    out.extend_from_slice(rest);
+    finish(kind, at, out);
+}
+
+/// Begins a frame at the end of `out`, and says where: its body is to be appended, then comes [`finish`].
+pub(super) fn begin(out: &mut Vec<u8>) -> usize {
+    let at = out.len();
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    at
+}
+
+/// Ends the frame that begins at this place.
+pub(super) fn finish(kind: Kind, at: usize, out: &mut [u8]) {
     let (code, flags) = match kind {
         Kind::Messages => (0, 0),
         Kind::Chunk { lane, last } => {
@@ -109,18 +125,13 @@ pub(super) fn write(kind: Kind, head: &[u8], rest: &[u8], out: &mut Vec<u8>) {
             (1, urgent | if last { FLAG_LAST } else { 0 })
         }
     };
-    let body = head.len() + rest.len();
+    let body = out.len() - at - HEADER_BYTES;
     assert!(body <= BODY_BYTES_MAX, "a frame's body has {body} bytes");
     let len = u32::try_from(body).expect("bounded above");
 
-    let at = out.len();
-    out.reserve(HEADER_BYTES + body);
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&[VERSION, code]);
-    out.extend_from_slice(&flags.to_le_bytes());
-    out.extend_from_slice(head);
-    out.extend_from_slice(rest);
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    out[at + CRC_FROM..at + 10].copy_from_slice(&[VERSION, code]);
+    out[at + 10..at + HEADER_BYTES].copy_from_slice(&u16::to_le_bytes(flags));
     let crc = crc32fast::hash(&out[at + CRC_FROM..]);
     out[at + 4..at + CRC_FROM].copy_from_slice(&crc.to_le_bytes());
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::{ChangeRefused, Table};
 use crate::genesis::Genesis;
 use crate::ids::{Boot, ClusterId, GroupId, LogIndex, MemberId, ReplicaId, Seq, SessionId, Term};
-use crate::membership::{State, SyncMessage};
+use crate::membership::{State, SyncMessage, TAGS_MAX};
 use crate::raft;
 use crate::request::message::{Part, StreamOf};
 use crate::shard::command::{Answer, ItemOutcome, Query};
@@ -97,7 +97,7 @@ pub enum Message {
         group: GroupId,
         /// The question.
         query: Query,
-        /// False: answer from what is applied now, however old.
+        /// False: answer from what is applied now, however old; with `LocalAnswer`, if it is about a value or a range.
         linearizable: bool,
     },
     /// Its answer.
@@ -111,8 +111,8 @@ pub enum Message {
     AskStatus {
         /// The asker's number of the question.
         call: u64,
-        /// Leave the cluster, too: what the member holds moves elsewhere.
-        leave: bool,
+        /// Whether it is told to leave the cluster, too.
+        leave: Leave,
     },
     /// The answer.
     Status {
@@ -138,7 +138,10 @@ pub enum Message {
         weight: u16,
     },
     /// A member asks the directory's leader to be let go.
-    Leave,
+    Leave {
+        /// Also where that needs members to be given up that are away.
+        force: bool,
+    },
     /// A group's leader tells the directory's that the membership of an order is committed.
     Settled {
         /// The group.
@@ -174,6 +177,17 @@ pub enum Message {
         of: StreamOf,
         /// Bytes since the stream's beginning.
         upto: u64,
+    },
+    /// Between members that look for others to found a cluster with; one that belongs to a cluster answers with it.
+    Gather(Gather),
+    /// Answer to an `Ask` that was not linearizable, about a value or a range.
+    LocalAnswer {
+        /// As in `Ask`.
+        call: u64,
+        /// What was found.
+        answer: Answer,
+        /// Nanoseconds: every write that was acknowledged longer ago is in it; none: that is not known.
+        age: Option<u64>,
     },
 }
 
@@ -217,7 +231,8 @@ pub struct Identity {
     pub earlier: Vec<u32>,
     /// The number its directory drew at its making.
     pub birth: u64,
-    /// Hash of what all members must agree on: members, shards, replication. 0 for clients.
+    /// Hash of what all founders must agree on: members, or how many are expected, shards, replication. 0 for clients and
+    /// for members that join.
     pub agreement: u64,
     /// How it places slots and shards: [`crate::ring::parameters`].
     pub ring: u64,
@@ -276,6 +291,29 @@ pub struct Founding {
     pub founded: bool,
 }
 
+/// What a member says while it looks for others to found a cluster with: see `expect` of [`Config`](crate::Config).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Gather {
+    /// Where the sender is reached.
+    pub address: String,
+    /// Whom it found at the addresses that it was told to join...
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
+    pub told: Vec<MemberId>,
+    /// ... and whether that is all of them.
+    pub is_complete: bool,
+    /// Others that it is connected to, and where they are reached; only what it has not said before.
+    #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
+    pub others: Vec<(MemberId, String)>,
+    /// The genesis that it holds, durably.
+    pub holds: Option<ClusterId>,
+    /// The genesis that it proposes to the receiver.
+    pub proposal: Option<Genesis>,
+    /// The genesis that the receiver holds, if the sender will never found that cluster.
+    pub void: Option<ClusterId>,
+    /// The cluster that the sender belongs to.
+    pub cluster: Option<Genesis>,
+}
+
 /// A beat or its answer, addressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BeatOf<T> {
@@ -302,6 +340,18 @@ pub enum AskError {
     Busy,
 }
 
+/// Whether a member is told to leave the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Leave {
+    /// It is not.
+    #[default]
+    No,
+    /// What it holds moves elsewhere, then it may be closed. Refused when too many others are away.
+    Drained,
+    /// Those who are away are given up, if they are in the way of that.
+    Forced,
+}
+
 /// What a member says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct MemberStatus {
@@ -326,6 +376,11 @@ pub struct MemberStatus {
     /// What it thinks of the other registered members.
     #[serde(deserialize_with = "bounded::list::<MEMBERS_MAX, _, _>")]
     pub members: Vec<(MemberId, State)>,
+    /// The application's own data about this one.
+    #[serde(deserialize_with = "bounded::list::<TAGS_MAX, _, _>")]
+    pub tags: Vec<(String, String)>,
+    /// Why the directory did not let it leave the last time that it asked; none: it did not ask, waits, or goes.
+    pub stays: Option<ChangeRefused>,
 }
 
 /// What a member says of one of its replicas.

@@ -78,3 +78,57 @@ fn a_second_drainer_is_refused() {
     assert_eq!(first, Ok(1));
     assert_eq!(second, Some(Err(status::RING_MISUSE)));
 }
+
+/// Tells `text` until `over` is set, and counts how often it was shown.
+#[derive(Default)]
+struct Lazy {
+    over: std::sync::atomic::AtomicBool,
+    shown: AtomicUsize,
+}
+
+impl Source for Lazy {
+    fn fill(&self, event: &mut Event) -> bool {
+        event.data = Bytes::from_static(b"text");
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    fn on_shown(&self) {
+        self.shown.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Also one that was completed, did not fit, and is over before the next drain.
+#[test]
+fn an_event_whose_source_is_over_is_not_seen() {
+    let queue = Queue::new(None).expect("descriptors are left");
+    let lazy = [(); 3].map(|()| Arc::<Lazy>::default());
+    for (tag, lazy) in (0..).zip(&lazy) {
+        let source: Arc<dyn Source> = Arc::<Lazy>::clone(lazy);
+        queue.push(Event { tag, source: Some(source), ..Event::default() });
+    }
+    assert_eq!(tags(&queue, 1), [0]);
+    lazy[1].over.store(true, Ordering::Relaxed);
+    assert_eq!(tags(&queue, 9), [2]);
+    assert_eq!(lazy.map(|lazy| lazy.shown.load(Ordering::Relaxed)), [1, 0, 1]);
+}
+
+#[test]
+fn users_are_told_once_that_a_queue_is_freed() {
+    struct Counter(AtomicUsize);
+    impl User for Counter {
+        fn on_queue_freed(self: Arc<Self>, _queue: &Queue) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let queue = Queue::new(None).expect("descriptors are left");
+    let (stays, goes) =
+        (Arc::new(Counter(AtomicUsize::new(0))), Arc::new(Counter(AtomicUsize::new(0))));
+    for user in [&stays, &goes, &stays] {
+        let weak: Weak<Counter> = Arc::downgrade(user);
+        let weak: Weak<dyn User> = weak;
+        queue.join(&weak);
+    }
+    drop(goes);
+    queue.free();
+    assert_eq!(stays.0.load(Ordering::Relaxed), 1);
+}

@@ -7,7 +7,7 @@ fn page(keys: &[&'static str], cursor: Option<u64>) -> Result<Reply, Error> {
     let item = |key: &&'static str| (Bytes::from(*key), Bytes::from("v"), Revision(7));
     let items = keys.iter().map(item).collect();
     let page = Page { items, more: cursor.is_some(), revision: Revision(9) };
-    Ok(Reply::Page { page, cursor: cursor.map(CursorId) })
+    Ok(Reply::Page { page, cursor: cursor.map(CursorId), age: None })
 }
 
 fn all(limit: Option<u64>, reverse: bool) -> Pages {

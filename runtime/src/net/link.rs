@@ -1,22 +1,32 @@
-//! What core's thread and a connection's tasks share.
+//! What core and a connection's tasks share.
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ring_core::ids::ConnId;
 use ring_core::wire::Message;
+use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::sleep;
 
+use super::End;
+use super::outlet::{Outlet, Sent};
 use super::size::size;
 
-/// A connection's queue, bounded in bytes. Core's thread puts messages in and never waits; the
-/// connection's writer takes them out, encodes and sends them.
+/// A connection's queue, bounded in bytes. Core puts messages in and never waits; the connection's
+/// writer takes them out, encodes and sends them. What little there is on a connection that has
+/// nothing else to send is sent at once, by whoever works for core: that saves a hand-over. The order
+/// stays that of the queue: only who holds the outlet takes from it.
 #[derive(Debug)]
 pub(crate) struct Link {
     conn: ConnId,
     queue: Mutex<Queue>,
+    /// None: the connection has not begun, or has ended.
+    outlet: Mutex<Option<Outlet>>,
     /// Something for the writer to do.
     more: Notify,
     /// The connection is to end.
@@ -35,6 +45,8 @@ pub(crate) struct Link {
 struct Queue {
     messages: Vec<Message>,
     bytes: usize,
+    /// The writer was not told of some of them.
+    is_untold: bool,
     phase: Phase,
 }
 
@@ -60,6 +72,7 @@ impl Link {
         Self {
             conn,
             queue: Mutex::default(),
+            outlet: Mutex::new(None),
             more: Notify::new(),
             over: Notify::new(),
             backlog: AtomicUsize::new(0),
@@ -73,9 +86,17 @@ impl Link {
         self.conn
     }
 
-    /// Queues a message. A queue that overflows is emptied and its connection dies: what is lost in
-    /// the middle of a connection could not be made good.
+    /// Queues a message and tells the writer; as [`Link::put`] and [`Link::flush`].
     pub(crate) fn send(&self, message: Message) -> Result<(), Overflow> {
+        if self.put(message)? {
+            self.flush(false);
+        }
+        Ok(())
+    }
+
+    /// Queues a message. True for the first since [`Link::flush`], which is to be called. A queue that overflows is
+    /// emptied and its connection dies: what is lost in the middle of a connection could not be made good.
+    pub(crate) fn put(&self, message: Message) -> Result<bool, Overflow> {
         if matches!(message, Message::Welcome(_)) {
             self.shake_hands();
         }
@@ -83,7 +104,7 @@ impl Link {
         let most = self.most.load(Ordering::Relaxed);
         let mut queue = self.queue.lock();
         if queue.phase != Phase::Open {
-            return Ok(());
+            return Ok(false);
         }
         if queue.bytes + self.backlog.load(Ordering::Relaxed) + bytes > most {
             drop(queue);
@@ -92,9 +113,65 @@ impl Link {
         }
         queue.bytes += bytes;
         queue.messages.push(message);
+        Ok(!std::mem::replace(&mut queue.is_untold, true))
+    }
+
+    /// Has sent what was put in: here and now if `here`, it is little, and nothing else is on its way.
+    pub(crate) fn flush(&self, here: bool) {
+        let mut queue = self.queue.lock();
+        queue.is_untold = false;
+        let is_little = queue.phase == Phase::Open && queue.bytes <= HERE_BYTES;
         drop(queue);
-        self.more.notify_one();
-        Ok(())
+        if !(here && is_little && self.flush_here()) {
+            self.more.notify_one();
+        }
+    }
+
+    /// Sends what is queued as far as that goes without waiting. False: there is something left for the writer.
+    fn flush_here(&self) -> bool {
+        let Some(mut outlet) = self.outlet.try_lock() else { return false };
+        let Some(outlet) = &mut *outlet else { return false };
+        // The writer waits until the connection takes more; to poll would take its place.
+        if outlet.is_busy() {
+            return false;
+        }
+        match outlet.poll(&mut Context::from_waker(Waker::noop()), self) {
+            Poll::Ready(Ok(Sent::All)) => true,
+            Poll::Ready(Ok(Sent::Some | Sent::Last)) | Poll::Pending => false,
+            Poll::Ready(Err(end)) => {
+                outlet.fail(end);
+                false
+            }
+        }
+    }
+
+    /// From now on what is queued is sent to `to`.
+    pub(super) fn open(&self, to: impl AsyncWrite + Unpin + Send + 'static) {
+        *self.outlet.lock() = Some(Outlet::new(to));
+    }
+
+    /// For the writer: sends a part of what is queued.
+    pub(super) async fn send_some(&self) -> Result<Sent, End> {
+        poll_fn(|cx| match &mut *self.outlet.lock() {
+            Some(outlet) => outlet.poll(cx, self),
+            None => Poll::Ready(Err(End::Dropped)),
+        })
+        .await
+    }
+
+    /// For the writer: says to the other side that nothing follows.
+    pub(super) async fn shut(&self) -> io::Result<()> {
+        poll_fn(|cx| match &mut *self.outlet.lock() {
+            Some(outlet) => outlet.poll_shut(cx),
+            None => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
+    /// The connection has ended: its socket is let go.
+    pub(super) fn end(&self) {
+        let outlet = self.outlet.lock().take();
+        drop(outlet); // with no lock held
     }
 
     /// Ends the connection when everything queued is sent, or after a while.
@@ -123,6 +200,12 @@ impl Link {
         self.backlog.fetch_add(queue.bytes, Ordering::Relaxed);
         queue.bytes = 0;
         queue.phase != Phase::Open
+    }
+
+    /// True when nothing is queued and the connection goes on.
+    pub(super) fn is_empty(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.messages.is_empty() && queue.phase == Phase::Open
     }
 
     pub(super) fn set_backlog(&self, bytes: usize) {
@@ -170,5 +253,7 @@ impl Link {
 const STRANGER_QUEUE_BYTES: usize = 2 << 20;
 const CLIENT_QUEUE_BYTES: usize = 16 << 20;
 const MEMBER_QUEUE_BYTES: usize = 64 << 20;
+/// As much is sent by who works for core: about what costs no more than to wake the writer.
+const HERE_BYTES: usize = 16 << 10;
 /// How long a connection that is closed may still send.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

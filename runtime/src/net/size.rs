@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ring_core::directory::Assignment;
+use ring_core::genesis::Genesis;
 use ring_core::ids::len_usize;
 use ring_core::membership::{SyncMessage, Update};
 use ring_core::raft::message::{Body, Entry, Replica};
@@ -15,11 +16,15 @@ pub(super) fn size(message: &Message) -> usize {
         + match message {
             Message::Hello(hello) => identity(&hello.who),
             Message::Welcome(welcome) => {
-                let members = welcome.genesis.iter().flat_map(|genesis| &genesis.members);
-                identity(&welcome.who)
-                    + members
-                        .map(|m| size_of_val(m) + m.name.len() + m.address.len())
-                        .sum::<usize>()
+                identity(&welcome.who) + welcome.genesis.as_ref().map_or(0, genesis)
+            }
+            Message::Gather(said) => {
+                let others = said.others.iter().map(|other| size_of_val(other) + other.1.len());
+                let known = said.proposal.iter().chain(&said.cluster);
+                said.address.len()
+                    + size_of_val(&*said.told)
+                    + others.sum::<usize>()
+                    + known.map(genesis).sum::<usize>()
             }
             Message::Refuse(Refusal::ClusterName { expected }) => expected.len(),
             Message::Founding(founding) => size_of_val(&*founding.births),
@@ -42,7 +47,8 @@ pub(super) fn size(message: &Message) -> usize {
                 Query::Info { partition } => partition.len(),
                 Query::ScanNext { .. } | Query::ScanClose { .. } => 0,
             },
-            Message::Answer { result: Ok(found), .. } => answer(found),
+            Message::Answer { result: Ok(found), .. }
+            | Message::LocalAnswer { answer: found, .. } => answer(found),
             Message::Table(table) => {
                 let members = table.members.iter();
                 let replicas = |group: &Assignment| size_of::<Replica>() * group.replicas().count();
@@ -61,7 +67,7 @@ pub(super) fn size(message: &Message) -> usize {
             | Message::Answer { result: Err(_), .. }
             | Message::AskStatus { .. }
             | Message::TableVersion(_)
-            | Message::Leave
+            | Message::Leave { .. }
             | Message::Settled { .. }
             | Message::ChangeRefused(_)
             | Message::RequestsTaken { .. }
@@ -89,6 +95,11 @@ fn comparison(sync: &SyncMessage) -> usize {
             wanted.len() + updates.iter().map(|u| size_of_val(u) + held(u)).sum::<usize>()
         }
     }
+}
+
+fn genesis(genesis: &Genesis) -> usize {
+    let members = genesis.members.iter();
+    members.map(|m| size_of_val(m) + m.name.len() + m.address.len()).sum()
 }
 
 fn identity(who: &Identity) -> usize {
@@ -131,7 +142,12 @@ fn answer(answer: &Answer) -> usize {
 }
 
 fn status(status: &MemberStatus) -> usize {
-    status.name.len() + size_of_val(&*status.connected) + size_of_val(&*status.groups)
+    let tags = status.tags.iter().map(|tag| size_of_val(tag) + tag.0.len() + tag.1.len());
+    status.name.len()
+        + size_of_val(&*status.connected)
+        + size_of_val(&*status.groups)
+        + size_of_val(&*status.members)
+        + tags.sum::<usize>()
 }
 
 fn bytes(bytes: &Bytes) -> usize {

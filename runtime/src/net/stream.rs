@@ -7,7 +7,7 @@ use ring_core::wire::Message;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::security::{Fault, Metered, Role, Subject};
+use crate::security::{Fault, Metered, Role, Subject, Whom};
 
 /// A connection, secured or not.
 pub(super) enum Stream {
@@ -29,6 +29,14 @@ impl Peer {
     pub(super) fn new(socket: &TcpStream, address: String, dialled: bool) -> Self {
         let ip = socket.peer_addr().ok().map(|address| address.ip());
         Self { address, ip, dialled, subject: None }
+    }
+
+    /// By what it is known in what is said of it.
+    pub(super) fn whom(&self) -> Whom {
+        match self.dialled {
+            true => Whom::At(self.address.clone()),
+            false => Whom::From(self.ip),
+        }
     }
 
     /// Whether it may say this: an introduction must be of whom the certificate names.

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use ring_core::ids::{Boot, GroupId, MemberId, Seq, SessionId};
+use ring_core::wire::Encoder;
 use ring_core::wire::message::{Hello, Identity, VERSION_MAX, VERSION_MIN, Welcome};
 
 use super::*;

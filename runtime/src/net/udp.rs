@@ -283,7 +283,7 @@ impl Datagrams {
         }
         self.waiting.fetch_add(batch.len(), Ordering::Relaxed);
         let bytes = batch.iter().map(|(_, bytes)| bytes.len()).sum();
-        shared.put(Item::Datagrams(batch), bytes)
+        shared.put_here(Item::Datagrams(batch), bytes)
     }
 
     /// Sends until the node has ended and nothing waits any more; who ends it waits for `alive` to be dropped.

@@ -92,14 +92,18 @@ pub struct Incoming {
 }
 
 /// What a handler and core's thread share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Given {
     /// Nobody waits for the answer any more.
     gone: AtomicBool,
     told: Notify,
     /// Streams that the response is to add.
     added: Mutex<Vec<(String, Way, Ends)>>,
+    on_answered: Mutex<Option<OnAnswered>>,
 }
+
+/// Told whether core got the answer.
+type OnAnswered = Box<dyn FnOnce(bool) + Send>;
 
 impl Incoming {
     pub(super) fn new(
@@ -186,6 +190,12 @@ impl Incoming {
         self.streams.writer(name)
     }
 
+    /// The request's streams, by name, in the order in which the caller opened them.
+    #[must_use]
+    pub fn streams(&self) -> &[(String, Way)] {
+        &self.handle.streams
+    }
+
     /// Adds a stream to the response, from the handler to the caller. What is written to it waits until the handler has
     /// answered: write from another task.
     #[must_use]
@@ -197,6 +207,16 @@ impl Incoming {
     #[must_use]
     pub fn add_reader(&mut self, name: &str) -> Option<StreamReader> {
         self.add(name, Way::Up).reader(name)
+    }
+
+    /// Adds a stream to the response, in any way: its ends here, by what `way` has for the handler.
+    pub fn add_stream(
+        &mut self,
+        name: &str,
+        way: Way,
+    ) -> (Option<StreamReader>, Option<StreamWriter>) {
+        let mut open = self.add(name, way);
+        (open.reader(name), open.writer(name))
     }
 
     fn add(&self, name: &str, way: Way) -> Open {
@@ -221,6 +241,13 @@ impl Incoming {
         self.given.gone.load(Ordering::Acquire)
     }
 
+    /// Has `told` run when this node has the answer, however the handler ends: from then on it is on its way even if the node
+    /// is closed, and the streams that it adds can be written. False: the node has ended before. Takes the place of what was
+    /// given here before. Runs where the handler does, and must not block.
+    pub fn on_answered(&self, told: impl FnOnce(bool) + Send + 'static) {
+        *self.given.on_answered.lock() = Some(Box::new(told));
+    }
+
     /// This node; none when it is being dropped.
     #[must_use]
     pub fn node(&self) -> Option<Node> {
@@ -231,8 +258,14 @@ impl Incoming {
     /// being dropped.
     #[must_use]
     pub fn partition(&self) -> Option<Partition> {
+        self.other_partition(self.partition_name()?)
+    }
+
+    /// The name of the partition that was asked for, if it was by a partition.
+    #[must_use]
+    pub fn partition_name(&self) -> Option<&str> {
         match &self.handle.target {
-            Target::Partition(name) => self.other_partition(std::str::from_utf8(name).ok()?),
+            Target::Partition(name) => std::str::from_utf8(name).ok(),
             Target::Key(_) | Target::Member(_) => None,
         }
     }
@@ -353,7 +386,11 @@ impl Drop for Owed {
             Err(HandlerError { code, text }) => Err(Fault::Handler { code, text }),
         };
         let ends = added.into_iter().map(|(_, _, ends)| ends).collect();
-        self.shared.talk(Talk::Respond { handle: self.handle, result, ends });
+        let put = self.shared.respond(Talk::Respond { handle: self.handle, result, ends });
+        let told = self.given.on_answered.lock().take();
+        if let Some(told) = told {
+            told(put.is_ok());
+        }
     }
 }
 
@@ -382,6 +419,16 @@ impl Routes {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn remove(&self, route: Option<&str>) -> bool {
+        let mut table = self.0.write();
+        let removed = match route {
+            None => table.rest.take(),
+            Some(route) => table.by_route.remove(route),
+        };
+        drop(table); // before the handler: it may hold anything
+        removed.is_some()
     }
 
     pub(super) fn of(&self, route: &str) -> Option<Handler> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use ring_core::Node;
@@ -11,7 +12,6 @@ use ring_core::request::{
     self as core, Broken, Effect, Failure, Gone, Half, HandleId, Side, StreamId, Target, Way,
 };
 use ring_core::time::Now;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::handler::Given;
@@ -45,40 +45,43 @@ pub(crate) enum Talk {
     },
 }
 
-/// A request, and who waits for its answer.
+/// A request. Who waits for its answer stands in the node's [`AskingTable`](super::AskingTable).
 pub(crate) struct Asking {
     pub(super) request: RequestId,
     pub(super) what: core::Request,
-    pub(super) answer: oneshot::Sender<Result<Response, Error>>,
     pub(super) ends: Vec<(StreamId, Ends)>,
 }
 
 /// What core's thread holds of requests.
 #[derive(Default)]
 pub(crate) struct Talks {
-    asked: BTreeMap<RequestId, Asked>,
+    /// What core has, and how many streams each has.
+    asked: BTreeMap<RequestId, u16>,
     handled: BTreeMap<HandleId, Handled>,
     ends: BTreeMap<StreamId, Ends>,
-}
-
-struct Asked {
-    answer: oneshot::Sender<Result<Response, Error>>,
-    streams: u16,
 }
 
 struct Handled {
     given: Arc<Given>,
     running: Option<AbortHandle>,
     streams: u16,
+    /// How streams of the response have ended before it: core hears of it when it knows them.
+    early: Vec<Talk>,
 }
 
 impl Talks {
     /// Tells core what the application says.
-    pub(crate) fn tell(&mut self, node: &mut Node, now: Now, talk: Talk) {
+    pub(crate) fn tell(&mut self, shared: &Shared, node: &mut Node, now: Now, talk: Talk) {
+        let Some(talk) = self.defer(talk) else { return };
         match talk {
-            Talk::Ask(asking) => self.ask(node, now, *asking),
+            Talk::Ask(asking) => self.ask(shared, node, now, *asking),
             Talk::Cancel(request) => node.cancel_request(request),
-            Talk::Respond { handle, result, ends } => self.respond(node, handle, result, ends),
+            Talk::Respond { handle, result, ends } => {
+                for early in self.respond(node, handle, result, ends) {
+                    self.tell(shared, node, now, early);
+                }
+                self.tell_load(shared);
+            }
             Talk::Write { stream, data, last } => {
                 let written = node.stream_write(stream, data, last);
                 written.expect("a writer keeps to its credit");
@@ -94,46 +97,69 @@ impl Talks {
         }
     }
 
-    fn ask(&mut self, node: &mut Node, now: Now, asking: Asking) {
-        let Asking { request, what, answer, ends } = asking;
+    /// Keeps what ends a stream of a response that is still to come; hands back anything else.
+    fn defer(&mut self, talk: Talk) -> Option<Talk> {
+        let (Talk::Write { stream, .. } | Talk::GiveUp { stream, .. }) = &talk else {
+            return Some(talk);
+        };
+        let Side::Handler(handle) = stream.side else { return Some(talk) };
+        match self.handled.get_mut(&handle) {
+            Some(handled) if stream.index >= handled.streams => {
+                handled.early.push(talk);
+                None
+            }
+            Some(_) | None => Some(talk),
+        }
+    }
+
+    /// How much is under way.
+    fn tell_load(&self, shared: &Shared) {
+        shared.asked.store(self.asked.len(), Ordering::Relaxed);
+        shared.handling.store(self.handled.len(), Ordering::Relaxed);
+    }
+
+    fn ask(&mut self, shared: &Shared, node: &mut Node, now: Now, asking: Asking) {
+        let Asking { request, what, ends } = asking;
         if let Err(refused) = node.request(now, request, what) {
             for (_, ends) in ends {
                 ends.break_both(Broken::Request);
             }
-            // Nobody listens if it was given up by now.
-            let _: Result<(), _> = answer.send(Err(Error::Refused(refused)));
+            shared.asking.answer(request, Err(Error::Refused(refused)));
             return;
         }
         let streams = count(ends.len());
         self.ends.extend(ends);
-        self.asked.insert(request, Asked { answer, streams });
+        self.asked.insert(request, streams);
+        self.tell_load(shared);
     }
 
+    /// Answers, and says what was to be said when core knows the streams of the response.
     fn respond(
         &mut self,
         node: &mut Node,
         handle: HandleId,
         result: Result<core::Response, Fault>,
         ends: Vec<Ends>,
-    ) {
+    ) -> Vec<Talk> {
         let handled = self.handled.remove(&handle);
         let is_sent = node.respond(handle, result);
-        let Some(first) = handled.map(|handled| handled.streams).filter(|_| is_sent) else {
+        let Some(handled) = handled.filter(|_| is_sent) else {
             for ends in ends {
                 ends.break_both(Broken::Request);
             }
-            return;
+            return Vec::new();
         };
-        for (index, ends) in (first..).zip(ends) {
+        for (index, ends) in (handled.streams..).zip(ends) {
             self.ends.insert(StreamId { side: Side::Handler(handle), index }, ends);
         }
+        handled.early
     }
 
     /// Carries out what core says.
     pub(crate) fn carry_out(&mut self, shared: &Arc<Shared>, effect: Effect) {
         match effect {
             Effect::Handle(handle) => self.handle(shared, *handle),
-            Effect::Gone { handle, why } => self.gone(handle, why),
+            Effect::Gone { handle, why } => self.gone(shared, handle, why),
             Effect::Answered { request, result } => self.answered(shared, request, result),
             Effect::Data { stream, data, last } => {
                 if let Some(ends) = self.ends.get(&stream) {
@@ -177,10 +203,11 @@ impl Talks {
         let given = Arc::<Given>::default();
         let incoming = Incoming::new(handle, open, Arc::clone(shared), Arc::clone(&given));
         let running = handler.spawn(incoming);
-        self.handled.insert(id, Handled { given, running, streams });
+        self.handled.insert(id, Handled { given, running, streams, early: Vec::new() });
+        self.tell_load(shared);
     }
 
-    fn gone(&mut self, handle: HandleId, why: Gone) {
+    fn gone(&mut self, shared: &Shared, handle: HandleId, why: Gone) {
         match why {
             Gone::Caller => {
                 if let Some(handled) = self.handled.get(&handle) {
@@ -193,6 +220,7 @@ impl Talks {
                 if let Some(running) = handled.running {
                     running.abort();
                 }
+                self.tell_load(shared);
             }
         }
     }
@@ -203,7 +231,8 @@ impl Talks {
         request: RequestId,
         result: Result<core::Response, Failure>,
     ) {
-        let Some(Asked { answer, streams }) = self.asked.remove(&request) else { return };
+        let Some(streams) = self.asked.remove(&request) else { return };
+        self.tell_load(shared);
         let result = result.map(|response| {
             let core::Response { headers, body, streams: added } = response;
             let mut open = Open::default();
@@ -215,8 +244,7 @@ impl Talks {
             Response { headers, body, streams: open }
         });
         let result = result.map_err(Error::Request);
-        // Whoever has given up has told core so.
-        let _: Result<(), _> = answer.send(result);
+        shared.asking.answer(request, result);
     }
 
     fn forget(&mut self, stream: StreamId, half: Half) {
@@ -231,13 +259,14 @@ impl Talks {
     }
 
     /// The node has ended. What core did not end may have been handled.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end(&mut self, shared: &Shared) {
         for (_, ends) in std::mem::take(&mut self.ends) {
             ends.break_both(Broken::Closed);
         }
-        for (_, asked) in std::mem::take(&mut self.asked) {
-            let _: Result<(), _> = asked.answer.send(Err(Failure::Closed { maybe: true }.into()));
+        for (request, _) in std::mem::take(&mut self.asked) {
+            shared.asking.answer(request, Err(Failure::Closed { maybe: true }.into()));
         }
+        shared.asking.clear();
         for (_, handled) in std::mem::take(&mut self.handled) {
             handled.given.tell_gone();
             if let Some(running) = handled.running {

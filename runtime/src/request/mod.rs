@@ -1,5 +1,6 @@
 //! Requests to the owner of a key, to a member, or to the leader of a partition, and the handlers that answer them.
 
+mod asking;
 mod handler;
 mod host;
 mod monitoring;
@@ -7,6 +8,7 @@ mod stream;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use ring_core::io::Refused;
 use ring_core::request::{self as core, Failure, Kind, Side, StreamId, Target, Way};
 use tokio::sync::oneshot;
 
+pub(crate) use self::asking::AskingTable;
 pub use self::handler::{HandleError, HandlerError, Incoming};
 pub(crate) use self::handler::{Handler, Routes};
 use self::host::Asking;
@@ -23,7 +26,7 @@ pub(crate) use self::monitoring::{Trace, add as add_monitoring};
 use self::stream::Open;
 pub use self::stream::{StreamReader, StreamWriter};
 use crate::error::Error;
-use crate::mailbox::PushError;
+use crate::mailbox::{Closed, PushError};
 use crate::node::Node;
 use crate::partition::Partition;
 use crate::shared::{Item, Shared};
@@ -85,6 +88,13 @@ impl Request {
         self
     }
 
+    /// Not answered: see [`Node::fire`].
+    #[must_use]
+    pub fn one_way(mut self) -> Self {
+        self.kind = Kind::OneWay;
+        self
+    }
+
     /// Answered within this time.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -127,6 +137,11 @@ impl Response {
     pub fn writer(&mut self, name: &str) -> Option<StreamWriter> {
         self.streams.writer(name)
     }
+
+    /// All ends that were not taken, by the names of their streams.
+    pub fn ends(&mut self) -> Vec<(String, Option<StreamReader>, Option<StreamWriter>)> {
+        self.streams.drain()
+    }
 }
 
 impl<T: Into<Bytes>> From<T> for Response {
@@ -152,6 +167,12 @@ impl Call {
     /// The writing end; see [`Call::reader`]. It waits until the request is handled.
     pub fn writer(&mut self, name: &str) -> Option<StreamWriter> {
         self.streams.writer(name)
+    }
+
+    /// What gives the request up while somebody else waits for its answer.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        Canceller { request: self.request, shared: Arc::clone(&self.shared) }
     }
 
     /// Waits for the answer. Streams that were not taken go over to the response.
@@ -181,6 +202,27 @@ impl Drop for Call {
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// Gives a request up: see [`Call::canceller`].
+#[derive(Clone)]
+pub struct Canceller {
+    request: RequestId,
+    shared: Arc<Shared>,
+}
+
+impl Canceller {
+    /// The request ends with [`Failure::Cancelled`], which says whether it may have been handled, unless it has ended
+    /// before; then its streams end.
+    pub fn cancel(&self) {
+        self.shared.talk(Talk::Cancel(self.request));
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").field("request", &self.request).finish_non_exhaustive()
     }
 }
 
@@ -233,8 +275,7 @@ impl Node {
     /// # Errors
     /// [`Error::Refused`]: it was not accepted. [`Error::Request`]: it was not sent.
     pub async fn fire(&self, key: impl Into<Bytes>, request: Request) -> Result<(), Error> {
-        let request = Request { kind: Kind::OneWay, ..request };
-        self.call(key, request)?.response().await?;
+        self.call(key, request.one_way())?.response().await?;
         Ok(())
     }
 
@@ -269,6 +310,12 @@ impl Node {
         self.add_handler(None, Handler::new(handler, self.inner.executor()))
     }
 
+    /// Takes the handler of a route away, or with none that of all routes that have none of their own. What it is handling
+    /// goes on. False: there is none.
+    pub fn unhandle(&self, route: Option<&str>) -> bool {
+        self.inner.shared.routes.remove(route)
+    }
+
     fn add_handler(&self, route: Option<&str>, handler: Handler) -> Result<(), HandleError> {
         self.inner.shared.routes.add(route, handler)
     }
@@ -297,9 +344,8 @@ impl Partition {
 impl Shared {
     fn call_handler(self: &Arc<Self>, target: Target, request: Request) -> Result<Call, Error> {
         let Request { route, headers, body, streams, kind, deadline } = request;
-        let number = self.next_request.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         let number = RequestId(number);
-        let (answer, receiver) = oneshot::channel();
         let mut open = Open::default();
         let mut ends = Vec::with_capacity(streams.len());
         for (index, (name, way)) in (0..).zip(&streams) {
@@ -309,17 +355,20 @@ impl Shared {
         let held =
             route.len() + body.len() + headers.iter().map(|h| h.0.len() + h.1.len()).sum::<usize>();
         let deadline = self.clock.instant() + deadline.unwrap_or(self.options.deadline);
+        let (receiver, is_alone) = self.asking.begin(number, deadline);
         let what = core::Request { target, kind, route, headers, body, streams, deadline };
-        let asking = Asking { request: number, what, answer, ends };
+        let asking = Asking { request: number, what, ends };
         let item = Item::Talk(Talk::Ask(Box::new(asking)));
-        match self.put_if_room(item, held + ITEM_BYTES) {
-            Ok(()) => {}
-            Err(PushError::Full { limit }) => {
-                return Err(Refused::Full { what: "the core's inbox", limit }.into());
-            }
-            Err(PushError::Closed) => {
-                return Err(Failure::Closed { maybe: false }.into());
-            }
+        // Who is alone has nobody to share a turn with; others wait for core's thread, and share its turns.
+        let put = self.put_if_room(item, held + ITEM_BYTES, is_alone);
+        if let Err(error) = put {
+            drop(self.asking.end(number));
+            return Err(match error {
+                PushError::Full { limit } => {
+                    Refused::Full { what: "the core's inbox", limit }.into()
+                }
+                PushError::Closed => Failure::Closed { maybe: false }.into(),
+            });
         }
         let shared = Arc::clone(self);
         Ok(Call { request: number, shared, answer: Some(receiver), streams: open })
@@ -327,7 +376,14 @@ impl Shared {
 
     /// Hands core something about requests, unless the node has ended.
     pub(crate) fn talk(&self, talk: Talk) {
-        let _: Result<(), crate::mailbox::Closed> = self.put(Item::Talk(talk), 0);
+        let _: Result<(), Closed> = self.put(Item::Talk(talk), 0);
+    }
+
+    /// Hands core a handler's answer. The only one that runs has nobody to share a turn with.
+    fn respond(&self, talk: Talk) -> Result<(), Closed> {
+        let is_alone = self.handling.load(Ordering::Relaxed) <= 1;
+        let item = Item::Talk(talk);
+        if is_alone { self.put_here(item, 0) } else { self.put(item, 0) }
     }
 }
 

@@ -11,14 +11,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ring_core::ids::{len_u64, len_usize};
-use ring_core::request::{Broken, Half, STREAM_CHUNK_MAX, STREAM_WINDOW, StreamId, Way};
+use ring_core::request::{Broken, Half, STREAM_WINDOW, StreamId, Way};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Talk;
 use crate::shared::Shared;
 
-/// What core's thread knows of a stream's ends on this node.
-#[derive(Clone, Debug, Default)]
+/// What core's thread knows of a stream's ends on this node. Dropped, it breaks those that have not ended: nobody else can.
+#[derive(Debug, Default)]
 pub(crate) struct Ends {
     pub(super) read: Option<Arc<Reading>>,
     pub(super) write: Option<Arc<Writing>>,
@@ -95,6 +95,12 @@ impl Ends {
     }
 }
 
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.break_both(Broken::Closed);
+    }
+}
+
 /// Ends of streams that nobody has taken yet. Dropped, they are given up.
 #[derive(Debug, Default)]
 pub(super) struct Open {
@@ -141,6 +147,23 @@ impl Open {
         Some(self.writers.remove(place).1)
     }
 
+    /// All ends, the two of one stream together.
+    pub(super) fn drain(&mut self) -> Vec<(String, Option<StreamReader>, Option<StreamWriter>)> {
+        let mut ends: Vec<(StreamId, String, Option<StreamReader>, Option<StreamWriter>)> =
+            Vec::new();
+        for (name, reader) in self.readers.drain(..) {
+            ends.push((reader.stream, name, Some(reader), None));
+        }
+        for (name, writer) in self.writers.drain(..) {
+            match ends.iter_mut().find(|(stream, ..)| *stream == writer.stream) {
+                Some(end) => end.3 = Some(writer),
+                None => ends.push((writer.stream, name, None, Some(writer))),
+            }
+        }
+        ends.sort_by_key(|(stream, ..)| *stream);
+        ends.into_iter().map(|(_, name, reader, writer)| (name, reader, writer)).collect()
+    }
+
     pub(super) fn extend(&mut self, other: Self) {
         self.readers.extend(other.readers);
         self.writers.extend(other.writers);
@@ -167,6 +190,19 @@ impl StreamReader {
     /// [`Broken`]: the stream has not come to its end, and never will.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Resolves when the stream is broken, also while there are bytes to read.
+    pub async fn broken(&mut self) -> Broken {
+        poll_fn(|cx| {
+            let mut state = self.state.0.lock();
+            if let Some(Err(why)) = state.end {
+                return Poll::Ready(why);
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
@@ -276,7 +312,7 @@ impl StreamWriter {
             return Poll::Ready(Err(why));
         }
         if state.credit > self.written {
-            let room = (state.credit - self.written).min(len_u64(STREAM_CHUNK_MAX));
+            let room = (state.credit - self.written).min(PART_BYTES);
             return Poll::Ready(Ok(len_usize(room)));
         }
         state.waker = Some(cx.waker().clone());
@@ -353,5 +389,42 @@ fn broken_pipe(why: Broken) -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, why)
 }
 
+/// As much of a stream travels together: what fits in a frame is copied less often.
+const PART_BYTES: u64 = 60 << 10;
 /// Core is told when so much more was read. With what core itself holds back it is less than a window.
 const TELL_EVERY: u64 = STREAM_WINDOW / 8;
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use ring_core::request::message::Fault;
+    use ring_core::request::{HandleId, Side};
+
+    use super::*;
+    use crate::options::Options;
+    use crate::request::Request;
+
+    /// What core has not taken when it ends is not left where it lies: whoever waits for it is told.
+    #[test]
+    fn streams_that_core_never_heard_of_end_with_the_node() {
+        let shared = Arc::new(Shared::new(Options::default()));
+        let request = Request::new("r").stream("s", Way::Both);
+        let target = ring_core::request::Target::Key(Bytes::new());
+        let mut call = shared.call_handler(target, request).unwrap();
+        let handle = HandleId(1);
+        let stream = StreamId { side: Side::Handler(handle), index: 0 };
+        let mut open = Open::default();
+        let ends = vec![open.add(&shared, stream, "s", Way::Both, Way::Down)];
+        shared.talk(Talk::Respond { handle, result: Err(Fault::NoRoute), ends });
+        shared.end();
+        shared.ended(None);
+        let mut cx = Context::from_waker(Waker::noop());
+        for mut reader in [call.reader("s").unwrap(), open.reader("s").unwrap()] {
+            assert_eq!(pin!(reader.next()).poll(&mut cx), Poll::Ready(Err(Broken::Closed)));
+        }
+        for mut writer in [call.writer("s").unwrap(), open.writer("s").unwrap()] {
+            assert_eq!(pin!(writer.broken()).poll(&mut cx), Poll::Ready(Broken::Closed));
+        }
+    }
+}

@@ -46,7 +46,8 @@
 //! # Limits
 //!
 //! All members share a key: it proves that a datagram comes from *a* member of the cluster, and its
-//! sender is believed.
+//! sender is believed. A process that is copied while it runs, as a snapshot of a virtual machine that is
+//! resumed twice, seals with the same counters twice.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -38,5 +38,5 @@ pub use fault::Fault;
 pub use keys::{Keys, KeysError};
 pub use subject::{Role, Subject, SubjectError};
 
-pub(crate) use notices::Notices;
+pub(crate) use notices::{Notices, Whom};
 pub(crate) use tls::Metered;

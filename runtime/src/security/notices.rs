@@ -1,17 +1,30 @@
-//! What is said of connections that could not be secured: the first time, and then not each second.
+//! What is said of connections that do not come about: the first time, and then not each second.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use ring_core::ids::MemberId;
 
 /// Decides what is said. Who is refused comes again every second, and whoever is at the port can
-/// make this node refuse: the same fault of the same address is told once in [`QUIET`], and never
-/// more than [`NOTICES_MAX`] in that time.
+/// make this node refuse: the same of the same is told once in [`QUIET`], and never more than
+/// [`NOTICES_MAX`] in that time.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    said: Mutex<BTreeMap<(Option<IpAddr>, &'static str), Said>>,
+    said: Mutex<BTreeMap<(Whom, Cow<'static, str>), Said>>,
+}
+
+/// Of whom something is said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whom {
+    /// Whoever came from there; none: from nobody knows where.
+    From(Option<IpAddr>),
+    /// Whoever is at an address that was dialled.
+    At(String),
+    /// A member, by what it says of itself; none: this one.
+    Member(Option<MemberId>),
 }
 
 #[derive(Debug)]
@@ -25,11 +38,12 @@ impl Notices {
     pub(crate) fn tell(
         &self,
         now: Instant,
-        from: Option<IpAddr>,
-        what: &'static str,
+        whom: Whom,
+        what: impl Into<Cow<'static, str>>,
     ) -> Option<u64> {
+        let about = (whom, what.into());
         let mut said = self.said.lock();
-        if let Some(said) = said.get_mut(&(from, what)) {
+        if let Some(said) = said.get_mut(&about) {
             if now.duration_since(said.at) < QUIET {
                 said.since += 1;
                 return None;
@@ -43,7 +57,7 @@ impl Notices {
         if said.len() >= NOTICES_MAX {
             return None;
         }
-        said.insert((from, what), Said { at: now, since: 0 });
+        said.insert(about, Said { at: now, since: 0 });
         Some(0)
     }
 }

@@ -103,6 +103,10 @@ fn the_end_answers_every_call_and_refuses_the_next() {
         assert_eq!(read.blocking_recv().unwrap(), Err(Failure::Closed { maybe: false }.into()));
         assert_eq!(between.blocking_recv().unwrap(), Err(Failure::Closed { maybe: false }.into()));
         assert_eq!(shared.call("p", get(), DEADLINE).unwrap_err(), later);
+        if let Some(reason) = &halt {
+            let told = Event::Halted { reason: reason.clone() };
+            assert_eq!(events.blocking_recv(), Ok(told));
+        }
         assert_eq!(events.blocking_recv(), Err(broadcast::error::RecvError::Closed));
         let phase = halt.map_or(Phase::Closed, Phase::Halted);
         assert_eq!(*shared.phase().borrow(), phase);
@@ -118,7 +122,7 @@ fn a_refusal_is_kept_for_whoever_waits_for_the_opening() {
     let reason = Refusal::ClusterName { expected: "other".into() };
     shared.event(Event::PeerRefused { member: None, reason: reason.clone(), by_us: true });
     assert_eq!(*shared.phase().borrow(), Phase::Opening { refused: None });
-    shared.event(Event::PeerRefused { member: None, reason, by_us: false });
+    shared.refused(&explain(&reason));
     let Phase::Opening { refused: Some(why) } = shared.phase().borrow().clone() else {
         panic!("opening")
     };

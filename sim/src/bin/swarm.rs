@@ -141,6 +141,8 @@ struct Total {
     ops: [u64; 3],
     faults: u64,
     entries: u64,
+    /// Requests asked and answered, directions of streams and those that ended well, watches and what they told.
+    asked: [u64; 7],
     unjudged: u64,
     rare: Table,
     failed: Vec<Report>,
@@ -186,6 +188,12 @@ impl Total {
         }
         self.faults += report.faults.0;
         self.entries += report.applied;
+        let (requests, streams, watches) = (report.requests, report.streams, report.watches);
+        let counts = [requests.asked, requests.answered, streams.0, streams.1];
+        let counts = counts.into_iter().chain([watches.0, watches.1, watches.2]);
+        for (sum, count) in self.asked.iter_mut().zip(counts) {
+            *sum += count;
+        }
         self.rare.add(&report.reached);
         self.unjudged += u64::from(!report.unjudged.is_empty());
         if !report.passed() {
@@ -197,9 +205,12 @@ impl Total {
 impl std::fmt::Display for Total {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [ok, fail, info] = self.ops;
+        let [asked, answered, begun, ended, watches, told, forgotten] = self.asked;
         write!(
             f,
-            "{} seeds, {} failed, {} not fully judged; operations: {ok} ok, {fail} failed, {info} unknown; {} faults, {} entries;",
+            "{} seeds, {} failed, {} not fully judged; operations: {ok} ok, {fail} failed, {info} unknown; {} faults, {} entries; requests: {answered} of {asked} \
+             answered; streams: {ended} of {begun} read to their end; {watches} watches told {told} changes, {forgotten} times \
+             that some were forgotten;",
             self.runs,
             self.failed.len(),
             self.unjudged,

@@ -27,13 +27,15 @@ impl Chaos {
                 cluster.boot(*m);
             }
             Change::Leave(who, least) => {
-                let Some(m) = find(cluster, *who).filter(|m| others(cluster, *m) >= *least) else {
+                let may = |m: &usize| others(cluster, *m) >= *least && may_leave(cluster, *m);
+                let Some(m) = find(cluster, *who).filter(may) else {
                     return false;
                 };
                 leave(cluster, m);
             }
             Change::LeaveAndDie(who, long) => {
-                let Some(m) = find(cluster, *who).filter(|m| others(cluster, *m) > 0) else {
+                let may = |m: &usize| others(cluster, *m) > 0 && may_leave(cluster, *m);
+                let Some(m) = find(cluster, *who).filter(may) else {
                     return false;
                 };
                 leave(cluster, m);
@@ -78,7 +80,10 @@ impl Chaos {
     fn may_lose(&self, cluster: &Cluster, machine: Option<usize>) -> Option<usize> {
         let is_member =
             |m: &usize| *m < cluster.sim.members && !cluster.sim.machines[*m].state().lost;
-        let may = |m: &usize| cluster.sim.oracle(|oracle| oracle.may_lose(*m));
+        let may = |m: &usize| {
+            let leaves = |other: usize| cluster.sim.machines[other].state().leaving;
+            cluster.sim.oracle(|oracle| oracle.may_lose(Some(*m), leaves))
+        };
         machine.filter(is_member).filter(may)
     }
 
@@ -101,6 +106,13 @@ impl Chaos {
         let slow = state.slow;
         *state = crate::world::MachineState { slow, ..Default::default() };
     }
+}
+
+/// Whether those who are left decide when this one has gone too. The directory asks that as well, but may not have noticed
+/// yet who was lost a moment ago.
+fn may_leave(cluster: &Cluster, m: usize) -> bool {
+    let leaves = |other: usize| other == m || cluster.sim.machines[other].state().leaving;
+    cluster.sim.oracle(|oracle| oracle.may_lose(None, leaves))
 }
 
 fn leave(cluster: &mut Cluster, m: usize) {

@@ -358,6 +358,7 @@ impl Disk {
                 Record::Birth { .. }
                 | Record::Genesis(_)
                 | Record::Founded
+                | Record::Released
                 | Record::Boot(_)
                 | Record::PeerBoot { .. }
                 | Record::Table(_)

@@ -1,9 +1,90 @@
-//! Majorities, counted anew: core's own count is among what is to be checked.
+//! Memberships, and majorities counted anew: core's own count is among what is to be checked.
 
 use std::collections::BTreeSet;
 
-use ring_core::ids::{ReplicaId, len_u64};
-use ring_core::raft::message::{Membership, Replica};
+use ring_core::ids::{GroupId, LogIndex, ReplicaId, Term, len_u64};
+use ring_core::raft::message::{Entry, EntryBody, Membership, Replica};
+
+use super::{Oracle, name};
+
+impl Oracle {
+    /// A membership stands in a member's log, as of the batch that was appended last.
+    pub fn on_shape(&mut self, member: usize, group: GroupId, entry: &Entry) {
+        let EntryBody::Membership(shape) = &entry.body else {
+            return;
+        };
+        let facts = self.groups.entry(group).or_default();
+        let order = facts.shapes.values().map(|shape| shape.order).max();
+        let known = facts.shapes.insert((entry.index, entry.term), (**shape).clone());
+        if known.is_none() {
+            self.on_ordered(member, group, entry, order.unwrap_or_default());
+        }
+        let facts = &self.groups[&group];
+        let mirror = self.members[member].written.get(&group);
+        // A lost disk is not mirrored; what its own batch replaces again never counted.
+        let Some(mirror) = mirror.filter(|m| m.term_at(entry.index) == Some(entry.term)) else {
+            return;
+        };
+        let at_cut = facts.in_force(mirror.cut);
+        let earlier = facts.shapes.range(..(entry.index, Term(0)));
+        let before = earlier.rev().find(|((at, term), _)| {
+            (*at, *term) == at_cut || (*at > mirror.cut && mirror.term_at(*at) == Some(*term))
+        });
+        if let Some((at, before)) = before
+            && may_part(before, shape)
+        {
+            let problem = format!(
+                "{}: {group} {}: {shape:?} follows {before:?} of {at:?}; either could decide without the other",
+                name(member),
+                entry.index
+            );
+            self.fail("CONFIG", problem);
+        }
+    }
+
+    /// A replica goes by this membership, which it has at `index`; its log ends at `last` and is cut at `cut`. What
+    /// it goes by must be what it wrote.
+    pub fn on_goes_by(
+        &mut self,
+        member: usize,
+        group: GroupId,
+        (cut, index, last): (LogIndex, LogIndex, LogIndex),
+        shape: &Membership,
+    ) {
+        if self.members[member].lost {
+            return;
+        }
+        let mirror = self.members[member].written.get(&group);
+        if let Some(mirror) = mirror
+            && mirror.last() != last
+        {
+            let problem = format!(
+                "{}: {group}: goes by a log that ends at {last}; what it wrote ends at {}",
+                name(member),
+                mirror.last()
+            );
+            return self.fail("MATCH", problem);
+        }
+        let Some(facts) = self.groups.get(&group) else {
+            return;
+        };
+        let at = match mirror.map(|mirror| mirror.term_at(index)) {
+            Some(Some(term)) if index > cut => (index, term),
+            Some(_) | None if index == cut => facts.in_force(cut),
+            Some(_) | None => (index, Term(0)),
+        };
+        if (cut..=last).contains(&index) && facts.shapes.get(&at).is_none_or(|known| known == shape)
+        {
+            return;
+        }
+        let problem = format!(
+            "{}: {group}: goes by {shape:?} of {index}; its log is {cut}..{last}, and there it says {:?}",
+            name(member),
+            facts.shapes.get(&at)
+        );
+        self.fail("CONFIG", problem);
+    }
+}
 
 /// Whether these replicas decide: more than half of the voters and, in a joint configuration, of the outgoing ones.
 pub(super) fn decides(shape: &Membership, holds: impl Fn(ReplicaId) -> bool) -> bool {

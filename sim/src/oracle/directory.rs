@@ -5,7 +5,7 @@
 //! |---|---|
 //! | TABLE | one content a version, whoever holds it; a node's version never falls within a life; a replica id has one owner |
 //! | ORDER | a group's committed memberships never follow an older order than before; the newest table names every replica of a committed membership, and of that of the leader of the highest term; who drops a replica is in no committed membership, who leaves in none but as a learner that was never made; no replica is made twice |
-//! | READY | a voter that an order brings in was a learner, and holds what was applied when it became one, before the voters change |
+//! | READY | a voter that an order brings in was a learner, and holds what was applied when the membership was written that has it as one, before the voters change |
 //! | R22 | a replica promises nothing that its member's log does not have, and none that was dropped ever promises again |
 //!
 //! A table is known from the moment when any node has it, a committed membership from the moment when any replica knows
@@ -35,7 +35,7 @@ pub(super) struct Directory {
     gone: BTreeSet<(GroupId, ReplicaId)>,
     /// The newest membership that any replica knows to be committed, and where.
     committed: BTreeMap<GroupId, (LogIndex, Membership)>,
-    /// What was applied when a replica became a learner in a leader's log.
+    /// What was applied when a leader wrote the last membership that has a replica as a learner.
     learned: BTreeMap<(GroupId, ReplicaId), LogIndex>,
     /// The order of the last membership that was applied.
     orders: BTreeMap<GroupId, u64>,
@@ -306,13 +306,16 @@ impl Oracle {
         }
         let applied = self.applied(group);
         for learner in &shape.learners {
-            self.directory.learned.entry((group, learner.id)).or_insert(applied);
+            self.directory.learned.insert((group, learner.id), applied);
         }
         if !shape.is_joint() || shape.order <= before {
             return;
         }
+        let first = self.genesis.as_ref().map(|genesis| genesis.membership(group));
         let must_hold = |voter: &Replica| {
-            self.directory.learned.get(&(group, voter.id)).copied().unwrap_or(applied)
+            let founding = first.as_ref().is_some_and(|first| first.learners.contains(voter));
+            let learned = self.directory.learned.get(&(group, voter.id)).copied();
+            learned.unwrap_or(if founding { LogIndex(0) } else { applied })
         };
         let new = shape.voters.iter().filter(|voter| !shape.outgoing.contains(voter));
         let late = new.filter(|voter| {
@@ -330,16 +333,19 @@ impl Oracle {
         }
     }
 
-    /// A member says that it may be closed for good. One that did not know that it was registered may be named as a
+    /// A member says that it may be closed for good. One that does not know that it is registered may be named as a
     /// learner that it never made: nothing of that can count, and the cluster takes it for lost.
     pub fn on_left(&mut self, machine: usize) {
         let id = self.id_of(machine);
         let made = &self.directory.made;
+        let table = self.directory.known.get(&machine);
+        let table = table.and_then(|version| self.directory.tables.get(version));
+        let knows = table.is_some_and(|table| table.member(id).is_some());
         let committed = self.directory.committed.iter();
         let mut holds = committed.filter(|(group, (_, shape))| {
             let votes = shape.voters.iter().chain(&shape.outgoing).any(|r| r.member == id);
             let learners = &mut shape.learners.iter();
-            votes || learners.any(|r| r.member == id && made.contains(&(**group, r.id)))
+            votes || learners.any(|r| r.member == id && (knows || made.contains(&(**group, r.id))))
         });
         if let Some((group, (at, shape))) = holds.next() {
             let problem = format!("{id} has left {group}, and is in {shape:?} of {at}");
@@ -350,18 +356,26 @@ impl Oracle {
     /// Whether a machine's disk may be lost: of every membership that is or may come into force in any group the
     /// replicas that are left decide.
     #[must_use]
-    pub fn may_lose(&self, machine: usize) -> bool {
+    pub fn may_lose(&self, machine: Option<usize>, leaves: impl Fn(usize) -> bool) -> bool {
+        let there = |replica: &Replica| self.machine_of(replica.member);
         let intact = |replica: &Replica| {
-            let there = self.machine_of(replica.member);
-            there.is_some_and(|there| there != machine && !self.members[there].lost)
+            there(replica).is_some_and(|m| Some(m) != machine && !self.members[m].lost)
         };
+        let stays = |replica: &&Replica| there(replica).is_none_or(|m| !leaves(m));
         self.groups.iter().all(|(group, facts)| {
             let Some(present) = self.membership(*group) else { return false };
             let from = self.directory.committed.get(group).map_or(LogIndex(0), |(at, _)| *at);
             let logged = facts.shapes.range((from, Term(0))..).map(|(_, shape)| shape);
             logged.chain([&present]).all(|shape| {
-                let voters = || shape.voters.iter().chain(&shape.outgoing);
-                decides(shape, |id| voters().any(|voter| voter.id == id && intact(voter)))
+                let rest = Membership {
+                    voters: shape.voters.iter().filter(stays).copied().collect(),
+                    outgoing: shape.outgoing.iter().filter(stays).copied().collect(),
+                    ..shape.clone()
+                };
+                [shape, &rest].into_iter().filter(|shape| !shape.voters.is_empty()).all(|shape| {
+                    let voters = || shape.voters.iter().chain(&shape.outgoing);
+                    decides(shape, |id| voters().any(|voter| voter.id == id && intact(voter)))
+                })
             })
         })
     }

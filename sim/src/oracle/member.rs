@@ -13,6 +13,7 @@ use ring_core::ids::MemberId;
 use ring_core::membership::{Incarnation, Membership, State};
 
 use super::{Oracle, name};
+use crate::clock::Nanos;
 
 /// What members think of each other, as their processes showed it.
 #[derive(Debug, Default)]
@@ -90,8 +91,15 @@ impl Oracle {
     }
 
     /// Everything is well from now on: nobody has a reason to take somebody who runs for dead.
-    pub fn be_quiet(&mut self) {
+    pub fn be_quiet(&mut self, now: Nanos) {
         self.views.quiet = true;
+        self.be_quiet_about_requests(now);
+    }
+
+    /// True when everything is well.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.views.quiet
     }
 
     /// What is different in what these machines think, all of which run: each must hold exactly these members for

@@ -6,7 +6,7 @@ use ring_core::ids::{GroupId, LogIndex, ReplicaId, Term, len_u64, len_usize};
 use ring_core::storage::RecoveredGroup;
 use ring_core::storage::record::{Batch, Record};
 
-use super::entry_hash;
+use super::state::entry_hash;
 
 /// Term, vote and log of one replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -262,6 +262,7 @@ pub(super) fn facts_of(batch: &Batch) -> Vec<Fact> {
             Record::Birth { .. }
             | Record::Genesis(_)
             | Record::Founded
+            | Record::Released
             | Record::Boot(_)
             | Record::PeerBoot { .. }
             | Record::Table(_) => {}

@@ -1,9 +1,11 @@
 use bytes::Bytes;
 use ring_core::genesis::Founder;
 use ring_core::ids::{ClusterId, SegmentId};
-use ring_core::raft::message::Membership;
-use ring_core::storage::RecoveredGroup;
-use ring_core::storage::record::Record;
+use ring_core::raft::message::{Body, Entry, EntryBody, Membership, Message as RaftMessage};
+use ring_core::storage::record::{Batch, Record};
+use ring_core::storage::{Recovered, RecoveredGroup};
+use ring_core::store::{StoreDone, StoreState, StoreTask};
+use ring_core::wire::Message;
 
 use super::*;
 

@@ -11,7 +11,9 @@ use ring_core::ids::{GroupId, len_u64, len_usize};
 use ring_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, KINDS, Kind, MS, Plan, SECOND, Scheduled, Who, clock, draw, pick};
+use super::faults::{KINDS, Kind, a_group, draw};
+use super::steady::clock;
+use super::{Fault, MS, Plan, SECOND, Scheduled, Who, pick};
 use crate::clock::Nanos;
 
 /// Who is a member changes.
@@ -124,7 +126,7 @@ fn old_tables(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
     }
     let mut at = 4 * SECOND;
     while at < end {
-        let who = Who::Leader(super::a_group(plan, rng));
+        let who = Who::Leader(a_group(plan, rng));
         let fault = match rng.chance(1, 2) {
             true => Fault::Crash(who, 50 * MS + rng.below(SECOND)),
             false => Fault::Pause(who, SECOND + rng.below(SECOND)),
@@ -194,7 +196,7 @@ fn through(plan: &Plan, rng: &mut Rng) -> Vec<usize> {
 fn anyone(plan: &Plan, rng: &mut Rng) -> Who {
     match rng.below(5) {
         0 => Who::Leader(GroupId::DIRECTORY),
-        1 => Who::Leader(super::a_group(plan, rng)),
+        1 => Who::Leader(a_group(plan, rng)),
         _ => Who::Machine(len_usize(rng.below(len_u64(plan.members + plan.spares)))),
     }
 }

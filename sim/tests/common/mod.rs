@@ -8,8 +8,14 @@ pub(crate) fn every_seed_passes(seeds: (&str, u64), options: &Options) {
     let seeds = number(seeds.0, seeds.1);
     let mut failed = Vec::new();
     let mut runs = 0;
+    let (mut asked, mut answered) = (0, 0);
+    let (mut ended, mut told) = (0, 0);
     run_many(first..first + seeds, 2, options, |report| {
         runs += 1;
+        asked += report.requests.asked;
+        answered += report.requests.answered;
+        ended += report.streams.1;
+        told += report.watches.1;
         if !report.passed() {
             failed.push(report);
         }
@@ -18,7 +24,13 @@ pub(crate) fn every_seed_passes(seeds: (&str, u64), options: &Options) {
     let reports: Vec<String> = failed.iter().map(ToString::to_string).collect();
     assert!(failed.is_empty(), "{} of {runs} seeds:\n{}", failed.len(), reports.join("\n\n"));
     assert_eq!(runs, seeds);
+    // Safety alone would hold in a world in which nothing is ever answered.
+    assert!(answered * 100 >= asked * ANSWERED_MIN, "{answered} of {asked} requests answered");
+    assert!(ended > 0 && told > 0, "{ended} streams ended well, {told} changes told");
 }
+
+/// Of 100 requests whose handlers are prompt so many are answered at least, faults or not.
+const ANSWERED_MIN: u64 = 70;
 
 fn number(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {

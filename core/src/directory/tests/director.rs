@@ -34,6 +34,10 @@ pub(super) fn registration(id: u64, weight: u16) -> Change {
     })
 }
 
+fn leave(member: u64) -> Change {
+    Change::Leave { member: MemberId(member), force: false }
+}
+
 fn with(table: &Table, changes: &[Change]) -> Table {
     let apply = |table: Table, change: &Change| {
         table.with(change, EVERYONE, |_, _| false).expect("not refused").unwrap_or(table)
@@ -117,7 +121,7 @@ fn a_new_director_takes_nobody_for_returned() {
 #[test]
 fn who_stays_can_decide_without_who_is_away() {
     let lost = with(&Table::of_genesis(&genesis(3, 2)), &[Change::Lose(MemberId(3))]);
-    let leaving = with(&lost, &[Change::Leave(MemberId(1))]);
+    let leaving = with(&lost, &[leave(1)]);
     let next = leaving.advanced(&|_| ids(&[2]), 100, &NOBODY).unwrap();
     assert_eq!(voters(&next, 1), ids(&[2]));
     // The same when a member is drained by its weight.
@@ -127,12 +131,7 @@ fn who_stays_can_decide_without_who_is_away() {
 
     // Two of the directory's five are away when two more go.
     let five = Table::of_genesis(&genesis(5, 1));
-    let changes = [
-        Change::Lose(MemberId(4)),
-        Change::Lose(MemberId(5)),
-        Change::Leave(MemberId(1)),
-        Change::Leave(MemberId(2)),
-    ];
+    let changes = [Change::Lose(MemberId(4)), Change::Lose(MemberId(5)), leave(1), leave(2)];
     let next = with(&five, &changes).advanced(&|_| ids(&[3]), 100, &NOBODY).unwrap();
     assert_eq!(voters(&next, 0), ids(&[3]));
 }
@@ -150,8 +149,52 @@ fn a_group_that_nobody_could_hold_stays() {
 #[test]
 fn the_last_member_with_a_weight_stays() {
     let table = with(&Table::of_genesis(&genesis(2, 2)), &[registration(2, 0)]);
-    let refused = table.with(&Change::Leave(MemberId(1)), EVERYONE, |_, _| false);
+    let refused = table.with(&leave(1), EVERYONE, |_, _| false);
     assert_eq!(refused, Err(ChangeRefused::LastMember));
+}
+
+/// What becomes of a leave of the first of three members, of whom these are there: the next table, or the refusal.
+fn leave_of_the_first(here: &[u64], force: bool) -> Result<Table, ChangeRefused> {
+    let mut director = director();
+    director.on_lead(Some(Term(1)));
+    assert_eq!(director.take_ask(), Some(Ask::Read));
+    director.on_read(Some((Table::of_genesis(&genesis(3, 2)), Revision(7))));
+    for member in 1..=3 {
+        director.on_presence(Instant(1), MemberId(member), here.contains(&member));
+    }
+    director.ask(Change::Leave { member: MemberId(1), force });
+    director.drive(Instant(1), |table| {
+        let everywhere = everywhere(table);
+        move |_: GroupId| everywhere.clone()
+    });
+    if let Some((asker, reason)) = director.take_refused().pop() {
+        assert_eq!(asker, MemberId(1));
+        return Err(reason);
+    }
+    let Some(Ask::Write { value, .. }) = director.take_ask() else { panic!("a new table") };
+    Ok(Table::decode(&value).unwrap())
+}
+
+/// With one member away for a moment another may not go: the two that stay could decide nothing, and the membership
+/// that they are to have would never come into force. With all of them there it may.
+#[test]
+fn a_leave_that_would_lose_the_majority_is_refused() {
+    assert_eq!(leave_of_the_first(&[1, 2], false), Err(ChangeRefused::NoMajority));
+    assert_eq!(leave_of_the_first(&[1, 3], false), Err(ChangeRefused::NoMajority));
+    let table = leave_of_the_first(&[1, 2, 3], false).unwrap();
+    assert_eq!(table.member(MemberId(1)).unwrap().standing, Standing::Leaving);
+    assert_eq!(voters(&table, 1), ids(&[2, 3]));
+}
+
+/// By force it may: who is away is given up, so that who stays can decide alone. Not even so if nobody stays.
+#[test]
+fn a_forced_leave_gives_up_who_is_away() {
+    let table = leave_of_the_first(&[1, 2], true).unwrap();
+    assert_eq!(table.member(MemberId(3)).unwrap().standing, Standing::Lost);
+    for group in 0..=2 {
+        assert_eq!(voters(&table, group), ids(&[2]), "g{group}");
+    }
+    assert_eq!(leave_of_the_first(&[1], true), Err(ChangeRefused::LastMember));
 }
 
 /// Orders that wait for somebody who is away do not keep other groups from moving.
@@ -166,7 +209,7 @@ fn orders_that_wait_for_the_lost_hold_up_nobody() {
     table = with(&table, &[Change::Settle { group: GroupId(0), order: table.version }]);
     table = table.advanced(&|_| ids(&[1, 3, 4]), 1, &NOBODY).unwrap();
     assert!(!table.group(GroupId(1)).unwrap().settled);
-    table = with(&table, &[Change::Lose(MemberId(4)), Change::Leave(MemberId(2))]);
+    table = with(&table, &[Change::Lose(MemberId(4)), leave(2)]);
     for _ in 0..10 {
         let moving = table.groups.iter().filter(|group| !group.settled);
         let can_settle: Vec<Change> = moving

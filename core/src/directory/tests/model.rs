@@ -43,6 +43,7 @@ enum Event {
     Leave {
         director: usize,
         member: u64,
+        force: bool,
     },
     /// A leader of a group, with whatever table, takes the next step.
     Step {
@@ -260,8 +261,9 @@ impl Cluster {
             Event::Register { director, member, weight } => {
                 self.directors[director % 2].ask(registration(member, weight));
             }
-            Event::Leave { director, member } => {
-                self.directors[director % 2].ask(Change::Leave(MemberId(member)));
+            Event::Leave { director, member, force } => {
+                let member = MemberId(member);
+                self.directors[director % 2].ask(Change::Leave { member, force });
             }
             Event::Step { group, table, is_ready } => {
                 self.step(group, table % self.tables.len(), is_ready);
@@ -341,8 +343,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .prop_map(|(director, member, is_here)| Event::See { director, member, is_here }),
         2 => (director.clone(), member.clone(), 0..3_u16)
             .prop_map(|(director, member, weight)| Event::Register { director, member, weight }),
-        1 => (director.clone(), member.clone())
-            .prop_map(|(director, member)| Event::Leave { director, member }),
+        1 => (director.clone(), member.clone(), any::<bool>())
+            .prop_map(|(director, member, force)| Event::Leave { director, member, force }),
         6 => (group.clone(), table.clone(), any::<bool>())
             .prop_map(|(group, table, is_ready)| Event::Step { group, table, is_ready }),
         6 => (group.clone(), prop::bool::weighted(0.8))

@@ -181,7 +181,7 @@ fn who_joins_and_leaves_is_told() {
     assert_eq!(cluster.alive(place), cluster.alive(0));
     assert_eq!(cluster.told(0, id), [MemberChange::Joined]);
 
-    cluster.members[place].node.leave();
+    cluster.members[place].node.leave(false);
     cluster.run(SECOND * 20);
     assert!(cluster.members[place].events.contains(&Event::Left));
     for member in 0..3 {
@@ -304,6 +304,15 @@ fn links_vouch_where_datagrams_do_not_pass() {
             assert_eq!(cluster.told(member, other), []);
         }
     }
+    // Away for a moment: it hears of the suspicion when it is back, and refutes.
+    cluster.net.isolated.insert(2);
+    cluster.run(SECOND * 4);
+    cluster.net.isolated.clear();
+    cluster.run(SECOND * 60);
+    let told = cluster.told(0, MemberId(3));
+    assert_eq!(told, [MemberChange::Suspect, MemberChange::Recovered]);
+    assert!(!cluster.told(1, MemberId(3)).contains(&MemberChange::Failed));
+
     cluster.net.isolated.insert(2);
     cluster.run(SECOND * 40);
     assert_eq!(cluster.alive(0), ALL[..2]);

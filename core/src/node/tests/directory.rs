@@ -166,7 +166,7 @@ fn a_member_leaves() {
     cluster.run(Duration::from_secs(30));
     cluster.call(1, put("k", "v")).unwrap();
     let gone = cluster.id(2);
-    cluster.members[2].node.leave();
+    cluster.members[2].node.leave(false);
     cluster.run(Duration::from_secs(30));
     assert!(cluster.members[2].events.contains(&Event::Left));
     assert_eq!(cluster.members[2].node.view().groups().count(), 0);
@@ -180,7 +180,7 @@ fn a_member_leaves() {
 #[test]
 fn the_last_member_stays() {
     let mut cluster = Cluster::alone();
-    cluster.members[0].node.leave();
+    cluster.members[0].node.leave(false);
     cluster.run(Duration::from_secs(5));
     let refused = Event::ChangeRefused { reason: ChangeRefused::LastMember };
     assert!(cluster.members[0].events.contains(&refused));
@@ -293,7 +293,7 @@ fn a_member_that_was_never_registered_leaves() {
     cluster.run(Duration::from_secs(2));
     let has_left = |cluster: &Cluster| cluster.members[twin].events.contains(&Event::Left);
     assert!(!has_left(&cluster));
-    cluster.members[twin].node.leave();
+    cluster.members[twin].node.leave(false);
     cluster.run(Duration::from_millis(200));
     assert!(has_left(&cluster));
 
@@ -324,7 +324,7 @@ fn a_request_to_be_registered_is_taken_back() {
         cluster.members[member].disk_stalls = true;
     }
     cluster.run(Duration::from_millis(150));
-    cluster.members[last].node.leave();
+    cluster.members[last].node.leave(false);
     cluster.run(Duration::from_millis(150));
     assert!(cluster.members[last].events.contains(&Event::Left));
     for member in 0..3 {
@@ -351,7 +351,7 @@ fn a_member_leaves_while_another_is_away() {
     cluster.call(1, put("k", "v")).unwrap();
     cluster.net.isolated.insert(1);
     cluster.run(Duration::from_secs(60));
-    cluster.members[2].node.leave();
+    cluster.members[2].node.leave(false);
     cluster.run(Duration::from_secs(60));
     assert!(cluster.members[2].events.contains(&Event::Left));
     cluster.net.isolated.insert(2);
@@ -363,6 +363,75 @@ fn a_member_leaves_while_another_is_away() {
     assert!(cluster.is_at_rest());
     for group in &GROUPS[1..] {
         assert_eq!(cluster.voters(*group), cluster.ids(&[0, 1]), "{group}");
+    }
+}
+
+/// While a member is away no other may go whose vote the two that stay would need: it is told so, and stays. By force
+/// it may: who is away is given up, and comes back as any other that was.
+#[test]
+fn a_leave_that_would_lose_the_majority_is_refused() {
+    let mut cluster = Cluster::alone();
+    cluster.join("m1");
+    cluster.join("m2");
+    cluster.run(Duration::from_secs(30));
+    cluster.net.isolated.insert(1);
+    cluster.run(Duration::from_secs(5));
+    cluster.members[2].node.leave(false);
+    cluster.run(Duration::from_secs(1));
+    let refused = Event::ChangeRefused { reason: ChangeRefused::NoMajority };
+    assert!(cluster.members[2].events.contains(&refused));
+    let status = cluster.members[2].node.view().status(cluster.now.instant);
+    assert_eq!(status.stays, Some(ChangeRefused::NoMajority));
+    cluster.call(2, put("k", "v")).unwrap();
+    cluster.assert_voters(&[0, 1, 2]);
+
+    cluster.members[2].node.leave(true);
+    cluster.run(Duration::from_secs(5));
+    assert!(cluster.members[2].events.contains(&Event::Left));
+    cluster.net.isolated.insert(2);
+    cluster.assert_reads(0, "v");
+    cluster.call(0, put("k", "w")).unwrap();
+
+    cluster.net.isolated.remove(&1);
+    cluster.run(Duration::from_secs(30));
+    assert!(cluster.is_at_rest());
+    for group in &GROUPS[1..] {
+        assert_eq!(cluster.voters(*group), cluster.ids(&[0, 1]), "{group}");
+    }
+    cluster.assert_reads(1, "w");
+}
+
+/// A member that joins while the cluster is split is registered at once by the side that can decide, and by the other
+/// one not before the split is over. It never makes another cluster.
+#[test]
+fn a_member_joins_during_a_split() {
+    for aside in [BTreeSet::from([0, 3]), BTreeSet::from([2])] {
+        let mut cluster = Cluster::alone();
+        cluster.join("m1");
+        cluster.join("m2");
+        cluster.run(Duration::from_secs(30));
+        cluster.net.aside = aside.clone();
+        cluster.run(Duration::from_secs(6));
+        cluster.call(1, put("k", "v")).unwrap();
+
+        let last = cluster.join("m3"); // through the first one
+        let id = cluster.id(last);
+        cluster.run(Duration::from_secs(10));
+        let can_decide = !aside.contains(&last);
+        assert_eq!(cluster.table(1).member(id).is_some(), can_decide);
+        let smaller = *aside.first().unwrap();
+        assert_eq!(cluster.table(smaller).member(id), None);
+
+        cluster.net.aside.clear();
+        cluster.run(Duration::from_secs(60));
+        assert!(cluster.is_at_rest());
+        for member in 0..4 {
+            assert!(cluster.table(member).member(id).is_some(), "m{member}");
+            assert_eq!(cluster.members[member].halt, None);
+            let genesis = cluster.members[member].node.view().genesis();
+            assert_eq!(genesis, cluster.members[0].node.view().genesis());
+        }
+        cluster.assert_reads(last, "v");
     }
 }
 
@@ -396,7 +465,7 @@ fn a_founder_that_left_hears_of_it_later() {
     for gone in [0, 3] {
         let mut cluster = Cluster::start(4);
         cluster.run(Duration::from_secs(30));
-        cluster.members[gone].node.leave();
+        cluster.members[gone].node.leave(false);
         let has_left = |cluster: &Cluster| cluster.members[gone].events.contains(&Event::Left);
         let (id, other) = (cluster.id(gone), (gone + 1) % 4);
         // Cut off when the last order is given that takes something from it.
@@ -429,7 +498,7 @@ fn an_answer_belongs_to_its_question() {
         cluster.members[other].disk_stalls = true;
     }
     let leaves = |cluster: &mut Cluster, who: usize| {
-        let change = Change::Leave(cluster.id(who));
+        let change = Change::Leave { member: cluster.id(who), force: false };
         let node = &mut cluster.members[leader].node;
         node.director.ask(change);
         node.directory_due = true;
@@ -584,7 +653,7 @@ fn who_asks_the_wrong_one_hears_of_the_version() {
     let (asked, asks) = ((leader + 1) % 3, (leader + 2) % 3);
     let (now, from) = (cluster.now, cluster.id(asks));
     let node = &mut cluster.members[asked].node;
-    node.on_peer_message(now.instant, from, Message::Leave);
+    node.on_peer_message(now.instant, from, Message::Leave { force: false });
     let mut out = Outbox::new();
     node.flush(now, &mut out);
     let (conn, version) = (node.links.conn_of(from).unwrap(), node.table_version());
@@ -714,7 +783,7 @@ fn a_removed_replica_is_not_listened_to() {
     });
     let group = group.expect("two of four members share one of four groups");
     let was = cluster.membership(group).on_member(cluster.id(1)).unwrap();
-    cluster.members[1].node.leave();
+    cluster.members[1].node.leave(false);
     cluster.run(Duration::from_secs(30));
     assert!(cluster.members[1].events.contains(&Event::Left));
 

@@ -123,6 +123,34 @@ fn a_partitions_leader_answers() {
     }
 }
 
+/// A request to a partition that nobody leads yet reaches its leader in the turn in which its caller hears of one, however
+/// long its next try is off.
+#[test]
+fn a_request_to_a_partition_goes_to_a_new_leader_at_once() {
+    let (partition, group) = (Bytes::from("p"), shard_of(b"p", 4));
+    let mut cluster = Cluster::start(3);
+    for member in &mut cluster.members {
+        member.node.serve_requests();
+    }
+    let step = |cluster: &mut Cluster, until: &dyn Fn(&Member) -> bool| {
+        let steps = (0..10_000).take_while(|_| {
+            let is_done = cluster.members.iter().all(until);
+            cluster.run(Duration::from_millis(u64::from(!is_done)));
+            !is_done
+        });
+        assert!(steps.count() < 10_000, "it comes to that");
+    };
+    step(&mut cluster, &|member| member.events.iter().any(|e| matches!(e, Event::Up { .. })));
+    for caller in 0..3 {
+        ask(&mut cluster, caller, Target::Partition(partition.clone()), Kind::Once);
+    }
+    assert_eq!(cluster.leaders(group), []);
+    let is_led = |event: &Event| matches!(event, Event::LeaderChanged { group: of, leader: Some(_), .. } if *of == group);
+    step(&mut cluster, &|member| member.events.iter().any(is_led));
+    let leader = cluster.leaders(group)[0];
+    assert_eq!(handles(&mut cluster, leader).len(), 3, "nobody waits for the next try");
+}
+
 #[test]
 fn a_request_to_a_member_waits_for_it() {
     let mut cluster = start();

@@ -68,6 +68,30 @@ fn a_request_to_a_partition_is_handled_by_its_leader_alone() {
     assert_eq!(one.handle().target, target);
 }
 
+/// While nobody leads it waits for its next try, and goes as soon as somebody does.
+#[test]
+fn a_request_to_a_partition_follows_its_new_leader_at_once() {
+    let mut one = One::new(&[A, B]);
+    for (number, name) in [(1, "p"), (2, "q")] {
+        let target = Target::Partition(Bytes::from(name));
+        one.ask(number, Request { target, ..request(Kind::Once) });
+        assert_eq!(one.asked().0, A);
+        one.comes(A, fault(number, Fault::NotOwner { hint: None })).unwrap();
+        assert_eq!(one.asked().0, B);
+        one.comes(B, fault(number, Fault::NotOwner { hint: None })).unwrap();
+        assert_eq!(one.sent(), [], "everybody was asked");
+    }
+    let pause = one.machine.deadline();
+
+    one.around.leader = Some(B);
+    one.machine.on_leader(one.now, |partition| partition == b"p");
+    assert_eq!(one.machine.deadline(), Some(one.now));
+    one.drive();
+    let (to, sent) = one.asked();
+    assert_eq!((to, sent.number, sent.attempt), (B, 1, 3));
+    assert!(one.machine.deadline() >= pause, "the other waits on");
+}
+
 #[test]
 fn a_member_handles_no_request_that_is_for_another() {
     let mut one = One::new(&[ME, A]);

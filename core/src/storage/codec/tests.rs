@@ -92,6 +92,7 @@ fn golden() -> Vec<(Record, &'static str)> {
         (Record::Birth { birth: 300 }, "00ac02"),
         (Record::Genesis(genesis()), "0107026162010101780379 3a31ac024003"),
         (Record::Founded, "02"),
+        (Record::Released, "0c"),
         (Record::Boot(Boot(5)), "0305"),
         (Record::PeerBoot { member: MemberId(2), boot: Boot(9) }, "040209"),
         (Record::Vote { group, replica, term: Term(3), vote: Some(ReplicaId(4)) }, "05010203 0104"),

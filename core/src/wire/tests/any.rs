@@ -10,6 +10,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use crate::directory::ChangeRefused;
 use crate::genesis::{Founder, Genesis};
 use crate::ids::{
     Boot, ClusterId, CursorId, GroupId, LogIndex, MemberId, ReplicaId, Revision, Seq, SessionId,
@@ -24,8 +25,8 @@ use crate::shard::command::{
     Answer, Changed, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan, Watch,
 };
 use crate::wire::message::{
-    AskError, BeatOf, Founding, GroupStatus, Hello, Identity, MemberStatus, Message, Refusal, Role,
-    Welcome,
+    AskError, BeatOf, Founding, Gather, GroupStatus, Hello, Identity, Leave, MemberStatus, Message,
+    Refusal, Role, Welcome,
 };
 
 /// Numbers of every length on the wire.
@@ -128,7 +129,25 @@ fn handshake() -> impl Strategy<Value = Message> {
         ),
         Just(Message::Ping),
         Just(Message::Pong),
+        gather().prop_map(Message::Gather),
     ]
+}
+
+fn gather() -> impl Strategy<Value = Gather> {
+    let told = (vec(member(), 0..4), any::<bool>());
+    let known = (option::of(cluster()), option::of(genesis()), option::of(cluster()));
+    (text(), told, vec((member(), text()), 0..4), known, option::of(genesis())).prop_map(
+        |(address, (told, is_complete), others, (holds, proposal, void), cluster)| Gather {
+            address,
+            told,
+            is_complete,
+            others,
+            holds,
+            proposal,
+            void,
+            cluster,
+        },
+    )
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
@@ -343,29 +362,47 @@ fn questions() -> impl Strategy<Value = Message> {
     let status = (
         (member(), text(), boot(), number()),
         (vec(member(), 0..4), number(), number()),
-        (vec(group_status(), 0..4), vec((member(), state()), 0..4)),
+        (vec(group_status(), 0..4), vec((member(), state()), 0..4), vec((text(), text()), 0..4)),
+        option::of(refused()),
     )
-        .prop_map(|((member, name, boot, uptime), (connected, clients, log_bytes), rest)| {
-            let (groups, members) = rest;
-            MemberStatus {
-                member,
-                name,
-                boot,
-                uptime,
-                connected,
-                clients,
-                log_bytes,
-                groups,
-                members,
-            }
-        });
+        .prop_map(
+            |((member, name, boot, uptime), (connected, clients, log_bytes), rest, stays)| {
+                let (groups, members, tags) = rest;
+                MemberStatus {
+                    member,
+                    name,
+                    boot,
+                    uptime,
+                    connected,
+                    clients,
+                    log_bytes,
+                    groups,
+                    members,
+                    tags,
+                    stays,
+                }
+            },
+        );
+    let leave = prop_oneof![Just(Leave::No), Just(Leave::Drained), Just(Leave::Forced)];
     prop_oneof![
+        (number(), answer(), option::of(number()))
+            .prop_map(|(call, answer, age)| Message::LocalAnswer { call, answer, age }),
         (number(), group(), query(), any::<bool>()).prop_map(
             |(call, group, query, linearizable)| Message::Ask { call, group, query, linearizable }
         ),
         (number(), result).prop_map(|(call, result)| Message::Answer { call, result }),
-        (number(), any::<bool>()).prop_map(|(call, leave)| Message::AskStatus { call, leave }),
+        (number(), leave).prop_map(|(call, leave)| Message::AskStatus { call, leave }),
         (number(), status).prop_map(|(call, status)| Message::Status { call, status }),
+    ]
+}
+
+fn refused() -> impl Strategy<Value = ChangeRefused> {
+    prop_oneof![
+        Just(ChangeRefused::NameTaken),
+        Just(ChangeRefused::IdTaken),
+        Just(ChangeRefused::Full),
+        Just(ChangeRefused::LastMember),
+        Just(ChangeRefused::NoMajority),
     ]
 }
 

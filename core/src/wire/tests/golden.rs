@@ -25,8 +25,8 @@ use crate::shard::command::{
     Answer, Changed, ItemOutcome, Outcome, Page, PartitionInfo, Query, Scan, Watch,
 };
 use crate::wire::message::{
-    AskError, BeatOf, Founding, GroupStatus, Hello, Identity, MemberStatus, Message, Refusal, Role,
-    Welcome,
+    AskError, BeatOf, Founding, Gather, GroupStatus, Hello, Identity, Leave, MemberStatus, Message,
+    Refusal, Role, Welcome,
 };
 
 type Golden = (&'static str, Message, &'static str);
@@ -160,6 +160,8 @@ fn status() -> MemberStatus {
         log_bytes: 70_000,
         groups: roles.map(group).to_vec(),
         members: vec![(MemberId(1), State::Suspect), (MemberId(3), State::Left)],
+        tags: vec![(text("k"), text("v"))],
+        stays: Some(ChangeRefused::NoMajority),
     }
 }
 
@@ -411,12 +413,13 @@ fn answers() -> Vec<Golden> {
             "0ec8010101",
         ),
         ("answer busy", Message::Answer { call: 200, result: Err(AskError::Busy) }, "0ec8010102"),
-        ("ask status", Message::AskStatus { call: 200, leave: true }, "0fc80101"),
+        ("ask status", Message::AskStatus { call: 200, leave: Leave::Drained }, "0fc80101"),
+        ("tell to leave", Message::AskStatus { call: 200, leave: Leave::Forced }, "0fc80102"),
         (
             "status",
             Message::Status { call: 200, status: status() },
             "10c801020374776f07e80702010304f0a20405030a020001011e140a030a020101011e140a030a02\
-             0201011e140a030a020301011e140a030a020401011e140a0201010303",
+             0201011e140a030a020301011e140a030a020401011e140a020101030301016b01760104",
         ),
         ("ping", Message::Ping, "11"),
         ("pong", Message::Pong, "12"),
@@ -453,7 +456,7 @@ fn directory() -> Vec<Golden> {
         ),
         ("table version", Message::TableVersion(300), "14ac02"),
         ("register", Message::Register { address: text("h:2"), weight: 1 }, "1503683a3201"),
-        ("leave", Message::Leave, "16"),
+        ("leave", Message::Leave { force: true }, "1601"),
         ("settled", Message::Settled { group: GroupId(3), order: 200 }, "1703c801"),
         ("change refused", Message::ChangeRefused(ChangeRefused::NameTaken), "1800"),
     ]
@@ -488,8 +491,37 @@ fn comparisons() -> Vec<Golden> {
     ]
 }
 
+fn gathering_and_local_reads() -> Vec<Golden> {
+    vec![
+        (
+            "gather",
+            Message::Gather(Gather {
+                address: text("a1"),
+                told: vec![MemberId(1)],
+                is_complete: true,
+                others: vec![(MemberId(2), text("b"))],
+                holds: Some(ClusterId(5)),
+                proposal: None,
+                void: Some(ClusterId(6)),
+                cluster: None,
+            }),
+            "1e02613101010101020162010500010600",
+        ),
+        (
+            "local answer",
+            Message::LocalAnswer {
+                call: 200,
+                answer: Answer::Value(Some((b(b"v"), Revision(9)))),
+                age: Some(300),
+            },
+            "1fc801000101760901ac02",
+        ),
+    ]
+}
+
 fn all() -> Vec<Golden> {
-    let others = [answers(), directory(), comparisons(), requests::requests()];
+    let others =
+        [answers(), directory(), comparisons(), requests::requests(), gathering_and_local_reads()];
     [handshakes(), raft_logs(), raft_rest(), sessions(), questions()]
         .concat()
         .into_iter()
@@ -520,8 +552,8 @@ fn every_variant_has_golden_bytes() {
         }
     }
     tags.dedup();
-    assert_eq!(tags, (0..=29).collect::<Vec<u8>>());
-    assert_eq!(postcard::from_bytes::<Message>(&[30]), unknown);
+    assert_eq!(tags, (0..=31).collect::<Vec<u8>>());
+    assert_eq!(postcard::from_bytes::<Message>(&[32]), unknown);
     assert_eq!(raft_tags, (0..=13).collect::<Vec<u8>>());
     assert_eq!(postcard::from_bytes::<Message>(&[4, 1, 1, 1, 1, 14]), unknown);
 }

@@ -26,6 +26,22 @@ fn an_urgent_message_goes_between_two_chunks() {
     assert_eq!(back, [Message::Ping, bulk(1, 3 * FRAME_BYTES_MAX)]);
 }
 
+/// A message that is framed alone makes the same bytes, and overtakes nothing.
+#[test]
+fn a_message_is_framed_alone_if_nothing_waits_and_it_fits() {
+    let (fits, other) = (bulk(1, 40_000), bulk(2, 10));
+    let (mut encoder, mut out) = (Encoder::new(), vec![7]);
+    assert!(encoder.frame_alone(&fits, &mut out));
+    assert_eq!(out[1..], frames_of(core::slice::from_ref(&fits)).concat());
+
+    assert!(!encoder.frame_alone(&bulk(1, FRAME_BYTES_MAX), &mut out), "too long");
+    encoder.push(&other).unwrap();
+    assert!(!encoder.frame_alone(&fits, &mut out), "something waits");
+    encoder.push(&fits).unwrap();
+    while encoder.frame(&mut out) {}
+    assert_eq!(decode(trusting(), &out[1..]).unwrap(), [fits.clone(), other, fits]);
+}
+
 #[test]
 fn a_small_bulk_message_waits_for_the_large_one_before_it() {
     let messages = [bulk(1, 2 * FRAME_BYTES_MAX), bulk(2, 10), bulk(3, 2 * FRAME_BYTES_MAX)];

@@ -323,15 +323,24 @@ fn recover_sees_a_state_that_is_forgotten_before_the_log_says_so() {
 #[test]
 fn disks_may_be_lost_as_long_as_every_membership_keeps_a_majority() {
     let mut oracle = cluster();
-    assert!((0..3).all(|machine| oracle.may_lose(machine)));
+    assert!((0..3).all(|machine| oracle.may_lose(Some(machine), |_| false)));
     oracle.on_renewed(2);
     oracle.on_started(2, MemberId(77));
-    assert!(!oracle.may_lose(0) && !oracle.may_lose(1), "two of three would be gone");
-    assert!(oracle.may_lose(2) && oracle.may_lose(3), "they hold nothing");
+    for (machine, holds_nothing) in [(0, false), (1, false), (2, true), (3, true)] {
+        assert_eq!(
+            oracle.may_lose(Some(machine), |_| false),
+            holds_nothing,
+            "two of three would be gone"
+        );
+    }
+    assert!(!oracle.may_lose(None, |machine| machine == 0), "one of two would be left");
 
     oracle.on_table(0, &ordered(2, false));
     goes_by(&mut oracle, 0, 5, &shape(&new_voters(), &[], 2));
-    assert!(!oracle.may_lose(0), "the directory's own group has three replicas, one of them lost");
+    assert!(
+        !oracle.may_lose(Some(0), |_| false),
+        "the directory's own group has three replicas, one of them lost"
+    );
     let mut shape = genesis().membership(GroupId::DIRECTORY);
     shape.voters.retain(|voter| voter.member != member_id(2));
     shape.voters.push(Replica { id: ReplicaId(150), member: member_id(3) });
@@ -344,5 +353,5 @@ fn disks_may_be_lost_as_long_as_every_membership_keeps_a_majority() {
     let group = GroupId::DIRECTORY;
     oracle.on_replica(0, GoesBy { group, leads: None, present, committed });
     assert_eq!(oracle.violation(), None);
-    assert!(oracle.may_lose(0));
+    assert!(oracle.may_lose(Some(0), |_| false));
 }

@@ -179,7 +179,11 @@ impl Model {
             Record::Dropped { group } => {
                 self.groups.remove(group);
             }
-            Record::Birth { .. } | Record::Table(_) | Record::Genesis(_) | Record::Founded => {
+            Record::Birth { .. }
+            | Record::Table(_)
+            | Record::Genesis(_)
+            | Record::Founded
+            | Record::Released => {
                 panic!("{record:?} is not drawn")
             }
         }

@@ -1,0 +1,376 @@
+//! Members that join through bad lists, that move, and that are mistaken for each other, over real sockets.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use common::keys::{Authority, subject};
+use common::{client, free_addresses, members, open_all, quick};
+use libring::security::{Role, Subject};
+use libring::{Data, Event, GroupId, Halt, Keys, Node, OpenError, Options, Refusal};
+use ring_core::ids::{Boot, MemberId};
+use ring_core::wire::message::{Identity, VERSION_MAX, Welcome};
+use ring_core::wire::{Encoder, Message};
+use tokio::time::timeout;
+
+/// Long enough for anything that does not hang.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Gives each its keys, if there are any to be had.
+fn keyed(options: Vec<Options>, authority: Option<&Authority>) -> Vec<Options> {
+    let keys = |o: &Options| authority.map(|authority| authority.keys(Role::Member, &o.name));
+    options.into_iter().map(|o| Options { keys: keys(&o), ..o }).collect()
+}
+
+/// The first of them begins alone; the others join through all.
+fn joining(addresses: &[String], dir: &Path) -> Vec<Options> {
+    let options = |(n, address): (usize, &String)| {
+        let name = format!("n{}", n + 1);
+        Options {
+            data: Data::Dir(dir.join(&name)),
+            name,
+            listen: Some(address.clone()),
+            join: if n == 0 { Vec::new() } else { addresses.to_vec() },
+            ..quick()
+        }
+    };
+    addresses.iter().enumerate().map(options).collect()
+}
+
+/// The same members elsewhere.
+fn moved(options: &[Options], addresses: &[String]) -> Vec<Options> {
+    let elsewhere = |(options, address): (&Options, &String)| {
+        let mut options = options.clone();
+        for ((_, member), address) in options.members.iter_mut().zip(addresses) {
+            member.clone_from(address);
+        }
+        options.listen = options.listen.map(|_| address.clone());
+        options.join = options.join.iter().zip(addresses).map(|(_, new)| new.clone()).collect();
+        options
+    };
+    options.iter().zip(addresses).map(elsewhere).collect()
+}
+
+/// Waits until a node was told of a directory in which these members are, at these addresses, and every group has
+/// its voters on three of them.
+async fn knows(node: &Node, addresses: &[String]) {
+    let mut events = node.events();
+    let told = async {
+        loop {
+            let table = node.directory();
+            let is_there = table.is_some_and(|table| {
+                let mut listed: Vec<_> = table.members.iter().map(|m| m.address.clone()).collect();
+                let mut wanted = addresses.to_vec();
+                listed.sort();
+                wanted.sort();
+                let shards = table.groups.iter().filter(|g| g.group != GroupId::DIRECTORY);
+                let whole = { shards }.all(|g| g.voters.len() == addresses.len().min(3));
+                listed == wanted && whole && table.moving() == 0
+            });
+            if is_there {
+                return;
+            }
+            events.next().await.unwrap();
+        }
+    };
+    let told = timeout(LIMIT, told).await;
+    assert!(told.is_ok(), "{:?}: {addresses:?}, not {:#?}", node.whoami(), node.directory());
+}
+
+async fn get(node: &Node, key: &str) -> Option<String> {
+    let found = node.partition("p").get(key.to_owned()).await.unwrap()?;
+    Some(String::from_utf8(found.value.to_vec()).unwrap())
+}
+
+async fn close(nodes: Vec<Node>) {
+    for node in nodes {
+        node.close().await.unwrap();
+    }
+}
+
+/// Listens, and says this to everyone who comes, whatever they say, as long as the test lives.
+fn speaker(says: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for caller in listener.incoming() {
+            let (mut caller, says) = (caller.unwrap(), says.clone());
+            std::thread::spawn(move || {
+                let _ = caller.write_all(&says);
+                // Until the other side has had enough.
+                let _ = caller.read_to_end(&mut Vec::new());
+            });
+        }
+    });
+    address
+}
+
+fn frames(message: &Message) -> Vec<u8> {
+    let (mut encoder, mut bytes) = (Encoder::new(), Vec::new());
+    encoder.push(message).unwrap();
+    while encoder.frame(&mut bytes) {}
+    bytes
+}
+
+/// A member of another version: it welcomes whoever comes in words of its own.
+fn welcome_of_the_future() -> Message {
+    let who = Identity {
+        cluster_name: "ring".into(),
+        cluster: None,
+        member: MemberId(1),
+        name: "future".into(),
+        boot: Boot(1),
+        earlier: Vec::new(),
+        birth: 1,
+        agreement: 0,
+        ring: ring_core::ring::parameters(),
+    };
+    Message::Welcome(Welcome { version: VERSION_MAX + 1, who, genesis: None })
+}
+
+/// A member of another cluster, with keys of the same authority if there is one.
+async fn stranger(authority: Option<&Authority>) -> Node {
+    let cluster = String::from("other");
+    let keys = authority.map(|authority| {
+        let until = SystemTime::now() + Duration::from_secs(3600);
+        let who = Subject { cluster: cluster.clone(), ..subject(Role::Member, "n1") };
+        let pair = authority.issue(&who, until);
+        let datagram = libring::security::datagram::new_file().unwrap();
+        let (certificate, key) = (pair.certificate.as_bytes(), pair.key.as_bytes());
+        Keys::from_pem(authority.pem().as_bytes(), certificate, key, Some(&*datagram)).unwrap()
+    });
+    let listen = Some(free_addresses(1).remove(0));
+    let options =
+        Options { name: "n1".into(), cluster, listen, data: Data::Memory, keys, ..quick() };
+    Node::open(options).await.unwrap()
+}
+
+/// A list with nobody's address, another cluster's, a peer's of another version, those of programs that say something
+/// else or nothing, the own one, and one that no name leads to; and one that is right, where the member comes up only
+/// later. The member joins all the same, and nobody is hurt.
+async fn a_bad_list_is_no_obstacle(authority: Option<Authority>) {
+    let dir = tempfile::tempdir().unwrap();
+    let other = stranger(authority.as_ref()).await;
+    let mut told = other.events();
+    let addresses = free_addresses(2);
+    let mut options = keyed(joining(&addresses, dir.path()), authority.as_ref());
+    let refusal = Message::Refuse(Refusal::Version { min: VERSION_MAX + 1, max: VERSION_MAX + 9 });
+    options[1].join = vec![
+        free_addresses(1).remove(0),
+        other.address().unwrap().to_string(),
+        speaker(frames(&welcome_of_the_future())),
+        speaker(frames(&refusal)),
+        speaker(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        speaker(vec![0xff; 4096]),
+        speaker(Vec::new()),
+        addresses[1].clone(),
+        String::from("256.0.0.1:1"),
+        addresses[0].clone(),
+    ];
+    let late = tokio::spawn(Node::open(options[1].clone()));
+    let refused = async {
+        loop {
+            let event = told.next().await.unwrap();
+            if let Event::PeerRefused { reason, by_us: true, .. } = &event {
+                let expected = Refusal::ClusterName { expected: "other".into() };
+                return assert_eq!(*reason, expected);
+            }
+            // With keys it does not come so far.
+            if authority.is_some() && matches!(event, Event::PeerFault { .. }) {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, refused).await.expect("the other cluster's member is dialled, and refuses");
+    assert!(!late.is_finished(), "it creates no cluster of its own");
+
+    let first = Node::open(options[0].clone()).await.unwrap();
+    let late = timeout(LIMIT, late).await.expect("it joins").unwrap().unwrap();
+    let nodes = vec![first, late];
+    for node in &nodes {
+        knows(node, &addresses).await;
+        node.partition("p").put(node.whoami().to_string(), "v").await.unwrap();
+    }
+    assert_eq!(other.members().len(), 1, "the other cluster has no new member");
+    other.close().await.unwrap();
+    close(nodes).await;
+}
+
+#[tokio::test]
+async fn a_bad_join_list_is_no_obstacle() {
+    a_bad_list_is_no_obstacle(None).await;
+}
+
+#[tokio::test]
+async fn a_bad_join_list_is_no_obstacle_with_keys() {
+    a_bad_list_is_no_obstacle(Some(Authority::new())).await;
+}
+
+/// Opens the first one, then the others, and waits until they are one cluster.
+async fn grown(options: &[Options], addresses: &[String]) -> Vec<Node> {
+    let mut nodes = vec![Node::open(options[0].clone()).await.unwrap()];
+    for options in &options[1..] {
+        nodes.push(timeout(LIMIT, Node::open(options.clone())).await.unwrap().unwrap());
+    }
+    for node in &nodes {
+        knows(node, addresses).await;
+    }
+    nodes
+}
+
+fn addresses_of(options: &[Options]) -> Vec<String> {
+    options[0].members.iter().map(|(_, address)| address.clone()).collect()
+}
+
+/// All members are stopped and started at new addresses. They find each other by the lists that they are given now, tell
+/// the directory, and a client that knows one of the new ones reaches all.
+async fn all_move(founders: bool, authority: Option<Authority>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (options, nodes) = if founders {
+        let options = keyed(members(3, Some(dir.path())), authority.as_ref());
+        let nodes = open_all(&options).await;
+        for node in &nodes {
+            // With the old addresses, and durable.
+            knows(node, &addresses_of(&options)).await;
+        }
+        (options, nodes)
+    } else {
+        let addresses = free_addresses(3);
+        let options = keyed(joining(&addresses, dir.path()), authority.as_ref());
+        (options.clone(), grown(&options, &addresses).await)
+    };
+    nodes[1].partition("p").put("k", "v").await.unwrap();
+    close(nodes).await;
+
+    let addresses = free_addresses(3);
+    let nodes = open_all(&moved(&options, &addresses)).await;
+    for node in &nodes {
+        knows(node, &addresses).await;
+        assert_eq!(get(node, "k").await.as_deref(), Some("v"));
+    }
+    let keys = authority.map(|authority| authority.keys(Role::Client, "client"));
+    let caller = Options { join: vec![addresses[2].clone()], keys, ..client(&members(3, None)) };
+    let caller = Node::open(caller).await.unwrap();
+    for node in &nodes {
+        let status = timeout(LIMIT, caller.status(node.whoami())).await.unwrap();
+        assert_eq!(status.unwrap().member, node.whoami());
+    }
+    caller.close().await.unwrap();
+    close(nodes).await;
+}
+
+#[tokio::test]
+async fn founders_that_all_moved_find_each_other() {
+    all_move(true, None).await;
+}
+
+#[tokio::test]
+async fn founders_with_keys_that_all_moved_find_each_other() {
+    all_move(true, Some(Authority::new())).await;
+}
+
+#[tokio::test]
+async fn members_that_all_moved_find_each_other() {
+    all_move(false, None).await;
+}
+
+#[tokio::test]
+async fn members_with_keys_that_all_moved_find_each_other() {
+    all_move(false, Some(Authority::new())).await;
+}
+
+/// One member comes back at another address, and nobody else is told but by itself.
+#[tokio::test]
+async fn a_member_that_moved_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = members(3, Some(dir.path()));
+    let mut nodes = open_all(&options).await;
+    nodes.pop().unwrap().close().await.unwrap();
+    nodes[0].partition("p").put("k", "v").await.unwrap();
+
+    let mut addresses = addresses_of(&options);
+    addresses[2] = free_addresses(1).remove(0);
+    let mut there = options[2].clone();
+    there.members[2].1.clone_from(&addresses[2]);
+    nodes.push(Node::open(there).await.unwrap());
+    for node in &nodes {
+        knows(node, &addresses).await;
+    }
+    assert_eq!(get(&nodes[2], "k").await.as_deref(), Some("v"));
+
+    // By a list that has its old place another one finds it too, as it knows the directory.
+    nodes.remove(0).close().await.unwrap();
+    nodes.push(Node::open(options[0].clone()).await.unwrap());
+    for node in &nodes {
+        knows(node, &addresses).await;
+        assert_eq!(get(node, "k").await.as_deref(), Some("v"));
+    }
+    close(nodes).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let there = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &there);
+        } else {
+            fs::copy(entry.path(), there).unwrap();
+        }
+    }
+}
+
+/// One member's directory was copied, and both are started: the cluster goes on with one of them, and the other one
+/// halts and says why. Whose directory lacks the last start that the others have seen is the one that halts.
+async fn of_two_with_one_id_one_halts(copied_while_it_runs: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = members(3, Some(dir.path()));
+    let mut nodes = open_all(&options).await;
+    nodes[0].partition("p").put("k", "v").await.unwrap();
+    let (original, twin) = (dir.path().join("n3"), dir.path().join("twin"));
+    if copied_while_it_runs {
+        copy(&original, &twin);
+    } else {
+        nodes.pop().unwrap().close().await.unwrap();
+        copy(&original, &twin);
+        nodes.push(Node::open(options[2].clone()).await.unwrap());
+        assert_eq!(get(&nodes[2], "k").await.as_deref(), Some("v"), "it is back");
+    }
+    let listen = Some(free_addresses(1).remove(0));
+    let twin = Options { data: Data::Dir(twin), listen, ..options[2].clone() };
+    let twin = timeout(LIMIT, Node::open(twin)).await.unwrap();
+
+    let halt = match twin {
+        // It may hear of it before it is up, or after.
+        Err(OpenError::Halted(halt)) if !copied_while_it_runs => halt,
+        Err(error) => panic!("{error}"),
+        Ok(mut halts) => {
+            if copied_while_it_runs {
+                std::mem::swap(&mut halts, &mut nodes[2]);
+            }
+            timeout(LIMIT, halts.halted()).await.expect("one of the two halts")
+        }
+    };
+    assert!(matches!(halt, Halt::RolledBack { .. }), "{halt}");
+    for (n, node) in nodes.iter().enumerate() {
+        node.partition("p").put(n.to_string(), "w").await.unwrap();
+        assert_eq!(get(node, "k").await.as_deref(), Some("v"));
+    }
+    close(nodes).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_member_that_was_started_since_halts() {
+    of_two_with_one_id_one_halts(false).await;
+}
+
+#[tokio::test]
+async fn a_member_whose_copy_was_started_halts() {
+    of_two_with_one_id_one_halts(true).await;
+}
