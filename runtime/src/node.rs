@@ -151,7 +151,7 @@ impl Node {
     /// refused by the other, and goes on.
     ///
     /// # Errors
-    /// [`Refused::Invalid`] for what is no address, [`Refused::Full`] when there are too many: nothing was changed.
+    /// [`crate::Refused::Invalid`] for what is no address, [`crate::Refused::Full`] when there are too many: nothing was changed.
     /// [`Failure::Closed`] when the node has ended.
     pub async fn join(
         &self,
