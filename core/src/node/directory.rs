@@ -238,8 +238,12 @@ impl Node {
     /// True when others believe what this node says of the directory.
     fn may_tell(&self) -> bool {
         let is_listed = self.table.as_ref().is_some_and(|table| table.member(self.me).is_some());
-        let genesis = self.genesis.as_ref();
-        is_listed || genesis.is_some_and(|genesis| genesis.founder(self.me).is_some())
+        is_listed || self.has_founded(self.me)
+    }
+
+    /// True for those whom the cluster's genesis names.
+    fn has_founded(&self, id: MemberId) -> bool {
+        self.genesis.as_ref().is_some_and(|genesis| genesis.founder(id).is_some())
     }
 
     /// A peer's word of which table it has. Clients, and members that are not registered, only ask.
@@ -316,9 +320,7 @@ impl Node {
         for member in before.iter().flat_map(|table| &table.members) {
             // Founders are dialled on: they cannot ask to be let in again, or hear that they have left, where the
             // other side dials. What is known of them stands in the genesis.
-            let genesis = self.genesis.as_ref();
-            let is_founder = genesis.is_some_and(|genesis| genesis.founder(member.id).is_some());
-            if table.member(member.id).is_none() && !is_founder {
+            if table.member(member.id).is_none() && !self.has_founded(member.id) {
                 self.members.remove(&member.id);
                 self.links.readdress(now, member.id, None);
             }
@@ -550,9 +552,7 @@ impl Node {
             Departure::Left => return,
         }
         // Without a table nobody knows yet whom to ask, unless this member is none of the founders.
-        let genesis = self.genesis.as_ref();
-        let is_founder = genesis.is_some_and(|genesis| genesis.founder(self.me).is_some());
-        if self.table.is_none() && is_founder {
+        if self.table.is_none() && self.has_founded(self.me) {
             return;
         }
         let (address, weight) = (self.own_address(), self.config.weight);

@@ -38,7 +38,7 @@ impl Cluster {
     }
 
     /// What the log of a member says to its next start.
-    fn log_of(&self, member: usize) -> Recovered {
+    pub(super) fn log_of(&self, member: usize) -> Recovered {
         let node = &self.members[member].node;
         Recovered {
             birth: node.birth,

@@ -340,6 +340,24 @@ fn a_request_to_be_registered_is_taken_back() {
     assert!(cluster.is_at_rest());
 }
 
+impl Cluster {
+    /// The third has left while the second was away: the first goes on alone with what was written, and the two are
+    /// whole again when the second is back.
+    fn assert_the_third_has_left(&mut self) {
+        assert!(self.members[2].events.contains(&Event::Left));
+        self.net.isolated.insert(2);
+        self.assert_reads(0, "v");
+        self.call(0, put("k", "w")).unwrap();
+
+        self.net.isolated.remove(&1);
+        self.run(Duration::from_secs(30));
+        assert!(self.is_at_rest());
+        for group in &GROUPS[1..] {
+            assert_eq!(self.voters(*group), self.ids(&[0, 1]), "{group}");
+        }
+    }
+}
+
 /// With one member away for good another may still go: what is left must be able to decide without the one that is
 /// away.
 #[test]
@@ -353,17 +371,7 @@ fn a_member_leaves_while_another_is_away() {
     cluster.run(Duration::from_secs(60));
     cluster.members[2].node.leave(false);
     cluster.run(Duration::from_secs(60));
-    assert!(cluster.members[2].events.contains(&Event::Left));
-    cluster.net.isolated.insert(2);
-    cluster.assert_reads(0, "v");
-    cluster.call(0, put("k", "w")).unwrap();
-
-    cluster.net.isolated.remove(&1);
-    cluster.run(Duration::from_secs(30));
-    assert!(cluster.is_at_rest());
-    for group in &GROUPS[1..] {
-        assert_eq!(cluster.voters(*group), cluster.ids(&[0, 1]), "{group}");
-    }
+    cluster.assert_the_third_has_left();
 }
 
 /// While a member is away no other may go whose vote the two that stay would need: it is told so, and stays. By force
@@ -387,17 +395,7 @@ fn a_leave_that_would_lose_the_majority_is_refused() {
 
     cluster.members[2].node.leave(true);
     cluster.run(Duration::from_secs(5));
-    assert!(cluster.members[2].events.contains(&Event::Left));
-    cluster.net.isolated.insert(2);
-    cluster.assert_reads(0, "v");
-    cluster.call(0, put("k", "w")).unwrap();
-
-    cluster.net.isolated.remove(&1);
-    cluster.run(Duration::from_secs(30));
-    assert!(cluster.is_at_rest());
-    for group in &GROUPS[1..] {
-        assert_eq!(cluster.voters(*group), cluster.ids(&[0, 1]), "{group}");
-    }
+    cluster.assert_the_third_has_left();
     cluster.assert_reads(1, "w");
 }
 

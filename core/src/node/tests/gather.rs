@@ -146,15 +146,7 @@ fn founders_start_again() {
     let mut cluster = expecting(3, &[0, 1, 2]);
     cluster.run(SECOND * 5);
     let before = cluster.members[1].node.view().me();
-    let node = &cluster.members[1].node;
-    let log = Recovered {
-        birth: node.birth,
-        genesis: node.genesis.clone(),
-        founded: true,
-        boot: node.boot,
-        earlier: node.earlier.clone(),
-        ..Recovered::default()
-    };
+    let log = cluster.log_of(1);
     cluster.expects_again(1, &[], log.clone());
     cluster.run(SECOND * 5);
     assert_eq!(cluster.members[1].node.view().me(), before);
