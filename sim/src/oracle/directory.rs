@@ -353,8 +353,8 @@ impl Oracle {
         }
     }
 
-    /// Whether a machine's disk may be lost: of every membership that is or may come into force in any group the
-    /// replicas that are left decide.
+    /// Whether a machine's disk may be lost: of every membership that is, or is ordered and so may come, into force in
+    /// any group the replicas that are left decide. Who leads may put in force what is ordered before it can know of the loss.
     #[must_use]
     pub fn may_lose(&self, machine: Option<usize>, leaves: impl Fn(usize) -> bool) -> bool {
         let there = |replica: &Replica| self.machine_of(replica.member);
@@ -366,7 +366,13 @@ impl Oracle {
             let Some(present) = self.membership(*group) else { return false };
             let from = self.directory.committed.get(group).map_or(LogIndex(0), |(at, _)| *at);
             let logged = facts.shapes.range((from, Term(0))..).map(|(_, shape)| shape);
-            logged.chain([&present]).all(|shape| {
+            let ordered = self.newest_table().and_then(|table| table.group(*group));
+            let ordered = ordered.map(|assignment| Membership {
+                voters: assignment.voters.clone(),
+                outgoing: present.voters.clone(),
+                ..present.clone()
+            });
+            logged.chain([&present]).chain(&ordered).all(|shape| {
                 let rest = Membership {
                     voters: shape.voters.iter().filter(stays).copied().collect(),
                     outgoing: shape.outgoing.iter().filter(stays).copied().collect(),

@@ -61,8 +61,10 @@ pub(super) fn plan(seed: u64) -> Plan {
         faults: Vec::new(),
     };
     plan.workload.rate = plan.workload.rate.min(keeps_up(&plan));
-    if plan.limits.calls < WATCHED_CALLS {
-        // A watch is a call that waits: a few would take the place of all others.
+    let Limits { calls, reads, .. } = plan.limits;
+    if calls.min(reads) < WATCHED_CALLS || tells(&plan) < 4 * plan.workload.rate {
+        // A watch is a call that waits: a few would take the place of all others. And who is told less in a second than
+        // happens in one is never told all.
         plan.workload.watchers = 0;
     }
     plan.faults = faults(&plan, theme, &mut root.fork(5));
@@ -80,7 +82,16 @@ fn keeps_up(plan: &Plan) -> u64 {
     (in_flight.saturating_mul(second) / round_trip / 4).max(5)
 }
 
-/// A caller that may have fewer calls under way watches nothing.
+/// So many changes a second a watch is told of that fetches page after page.
+fn tells(plan: &Plan) -> u64 {
+    let Limits { scan_keys, scan_bytes, .. } = plan.limits;
+    let page =
+        scan_keys.min((scan_bytes / (ENTRY_BYTES + len_usize(plan.workload.padding))).max(1));
+    let round_trip = 2 * crate::net::nanos(plan.latency.1);
+    len_u64(page).saturating_mul(1_000_000_000) / round_trip
+}
+
+/// A caller that may have fewer calls under way, or a member that holds fewer of them, has nobody watch.
 const WATCHED_CALLS: usize = 16;
 /// What an entry of a small command takes.
 const ENTRY_BYTES: usize = 64;
