@@ -14,8 +14,11 @@
  * thread at a time. No handle may be used during or after its own _free, but for calls that wait:
  * those end. A sans-IO member (ring_core_t) belongs to one thread at a time. The library calls the
  * host only through `wake`, which must return quickly and may call nothing here but
- * ring_cq_wakeup() and ring_events_release(); anything else answers RING_MISUSE there. The
- * library's threads are named, block all signals, and end with their node. After fork() the child
+ * ring_cq_wakeup() and ring_events_release(); anything else answers RING_MISUSE there. An operation ends on
+ * whichever thread works for the node at that moment: one of the library's, or one of the host's that has just begun
+ * another call on the node and works for it meanwhile. So inside a call the events of any operation may be queued, of
+ * that call itself too, before it returns, and `wake` may be called, of any queue: hold no lock over a call that
+ * `wake` takes. The library's threads are named, block all signals, and end with their node. After fork() the child
  * answers RING_FORKED for everything that its parent made; it may open its own.
  *
  * OWNERSHIP. What the host passes is copied before the call returns. What the library hands out is
@@ -57,7 +60,7 @@
  * and RING_OP_REPLICA when a key leaves or reaches this member. They end with the node.
  *
  * A sans-IO member (ring_core_t) makes all operations on partitions, watches too. It neither asks nor
- * handles: ring_core_submit() refuses those operations with RING_INVALID, and a node that asks such a member is
+ * handles: ring_core_submit() refuses those operations with RING_UNSUPPORTED, and a node that asks such a member is
  * answered at once, RING_NO_HANDLER: certainly not handled.
  *
  * @code
@@ -141,7 +144,8 @@
 #define RING_EV_ITEM 2
 
 /**
- * A connection to another member stands (`b` is 1) or is lost (`b` is 0); `a` is the member.
+ * A connection to another member stands (`b` is 1) or is lost (`b` is 0); `a` is the member, `data` its address, if that
+ * is known.
  */
 #define RING_EV_MEMBER 3
 
@@ -180,7 +184,8 @@
 
 /**
  * A request came to a handler: `id` names it, until it is answered with RING_OP_RESPOND, exactly once; `tag` is the
- * handler's. `b` is 1 for its first attempt; a later one may follow one that was handled, here or by another member.
+ * handler's. `b` is how often it was sent, this time included: 1 says that it was not handled before. More does not say that it was:
+ * members that are not the one, or have no room, count too.
  * `data` is fields (RING_FIELD_ROUTE and its like), and from byte `a` on the body.
  */
 #define RING_EV_REQUEST 10
@@ -225,6 +230,63 @@
  * A key that is tracked with RING_NEXT: member `a` is now the next in line for it, after `b` (0: nobody).
  */
 #define RING_EV_NEXT 17
+
+/**
+ * The node has halted: RING_HALTED, it met something that it must not go on with; RING_PANICKED, a defect of the library.
+ * `data` says what, and what to do. Its operations end, nothing is accepted or written any more; it is still to be freed.
+ */
+#define RING_EV_HALTED 18
+
+/**
+ * A scan with RING_LOCAL, before its first key: every write that was acknowledged longer than `a` nanoseconds before is seen.
+ * UINT64_MAX: the replica does not know, because it has not reached its leader since it was started. It comes again when the
+ * scan, of which no key was told yet, begins again.
+ */
+#define RING_EV_STALENESS 19
+
+/**
+ * More than half of the registered members are connected to this one, itself counted (`b` is 1): what needs a majority can be
+ * done. Or they are not any more (`b` is 0): it waits.
+ */
+#define RING_EV_READY 20
+
+/**
+ * Member `a`, whose connection is lost, is dialled again, for the first time since; `data` is where.
+ */
+#define RING_EV_RECONNECTING 21
+
+/**
+ * Nobody answers at the address `data`, where member `a` is expected (0: that is not known). It is dialled on; only the
+ * first failure of a row is told.
+ */
+#define RING_EV_UNREACHABLE 22
+
+/**
+ * This node refused a connection, of member `a` (0: it did not get to say who it is), as of a wrong cluster or version. `data` is
+ * its address, of `b` bytes (0: not known), and then why and what to do.
+ */
+#define RING_EV_REFUSED 23
+
+/**
+ * Another, as with RING_EV_REFUSED, refused this node.
+ */
+#define RING_EV_REFUSED_BY 24
+
+/**
+ * Member `a` (0: not known) sent something that it should not have; `data` says what. It was dropped.
+ */
+#define RING_EV_FAULT 25
+
+/**
+ * This member was to leave, or to be registered otherwise, and the directory refuses: `data` says why. It goes on as before.
+ */
+#define RING_EV_STAYS 26
+
+/**
+ * While ring_node_open() waits for the others that found the cluster (`expect`): `a` of `b` are here, this one included; `data` is
+ * their names, a JSON array.
+ */
+#define RING_EV_GATHERING 27
 
 /**
  * RING_HANDLER_ERROR: the response was larger than its node allows.
@@ -334,7 +396,10 @@
 #define RING_NO_GOSSIP 8
 
 /**
- * The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one.
+ * The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one. With RING_LOCAL `b` says how
+ * stale that can be, also of a key that was not found: every write that was acknowledged longer than so many
+ * nanoseconds before is seen. UINT64_MAX: the replica does not know, because it has not reached its leader since it was
+ * started.
  */
 #define RING_OP_GET 1
 
@@ -382,13 +447,16 @@
 
 /**
  * Who is registered, and what is thought of them. DONE: `data` is a JSON array of objects (id, name, address, weight,
- * standing, state, tags), `b` their number. Ends as RING_OP_OWNERS does.
+ * standing, state, tags), `b` their number, `a` this node's own id. Ends as RING_OP_OWNERS does.
  */
 #define RING_OP_MEMBERS 9
 
 /**
  * Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
- * RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT.
+ * RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT, or RING_EV_STAYS: the only
+ * member that could hold the data stays, as does one without which no majority would be left, since others are away.
+ * With RING_FORCE the latter goes all the same: those who are away are given up, and what they held too is left to fewer
+ * members than it should have, to a single one at worst.
  */
 #define RING_OP_LEAVE 10
 
@@ -435,6 +503,25 @@
  * Waits until this member becomes the owner of `key`. RING_CONFLICT: it owns it already.
  */
 #define RING_OP_REPLICA 16
+
+/**
+ * Numbers about `partition`; its keys are counted, which takes a while on a large one. DONE: `a` is the revision of its shard,
+ * `b` the number of keys, `data` a JSON object: shard, replicas, leader, keys, bytes, revision, applied, applied_term.
+ */
+#define RING_OP_INFO 17
+
+/**
+ * Numbers about this node. DONE: `data` is text as Prometheus reads it (version 0.0.4 of its format). See `metrics` of
+ * ring_options_t.
+ */
+#define RING_OP_METRICS 18
+
+/**
+ * From now on dials `value`, too, "host:port", again and again until somebody answers: one more way to the members of this
+ * node's cluster, or to the one that it is to join. DONE when it is known: RING_INVALID for what is no address, RING_AGAIN
+ * when there are too many.
+ */
+#define RING_OP_JOIN 19
 
 /**
  * RING_OP_SCAN, RING_OP_WATCH: the keys that begin with `key`.
@@ -501,6 +588,11 @@
  * RING_OP_TRACK: also who is the next in line.
  */
 #define RING_NEXT 4096
+
+/**
+ * RING_OP_LEAVE: also where so many others are away that no majority would be left.
+ */
+#define RING_FORCE 16384
 
 /**
  * RING_OP_REQUEST: takes the streams that the response adds. Without, they are given up.
@@ -612,6 +704,20 @@ typedef struct ring_node_t ring_node_t;
 typedef int32_t ring_status_t;
 
 /**
+ * Bytes that belong to someone else. `ptr` may be NULL when `len` is 0: that is an empty view.
+ */
+typedef struct {
+  /**
+   * The first byte.
+   */
+  const uint8_t *ptr;
+  /**
+   * How many there are.
+   */
+  size_t len;
+} ring_bytes_t;
+
+/**
  * How a completion queue is made. NULL in its place means all defaults.
  */
 typedef struct {
@@ -661,20 +767,6 @@ typedef struct {
  * none.
  */
 typedef uint64_t ring_id_t;
-
-/**
- * Bytes that belong to someone else. `ptr` may be NULL when `len` is 0: that is an empty view.
- */
-typedef struct {
-  /**
-   * The first byte.
-   */
-  const uint8_t *ptr;
-  /**
-   * How many there are.
-   */
-  size_t len;
-} ring_bytes_t;
 
 /**
  * Something that happened. Filled by ring_cq_drain(); `data` is lent until ring_events_release().
@@ -749,7 +841,7 @@ typedef struct {
    */
   ring_bytes_t cluster;
   /**
-   * Where to listen, "host:port"; empty: at the own address of `members`.
+   * Where to listen, "host:port" or "unix:/path"; empty: at the own address of `members`.
    */
   ring_bytes_t listen;
   /**
@@ -758,7 +850,7 @@ typedef struct {
    */
   ring_bytes_t data_dir;
   /**
-   * Every member as "name=host:port", the same list on all; none: a cluster of one.
+   * Every member as "name=host:port" or "name=unix:/path", the same list on all; none: a cluster of one.
    */
   const ring_bytes_t *members;
   /**
@@ -825,6 +917,46 @@ typedef struct {
    * How many tags there are.
    */
   size_t n_tags;
+  /**
+   * How many members found the cluster, where no list of `members` says it: those who were told to `join` each other find
+   * each other and create it once, together, when so many are there; whoever comes later joins it. The same number and
+   * the same addresses on all. 0: with `join` this member only joins.
+   */
+  uint32_t expect;
+  /**
+   * 0.
+   */
+  uint32_t reserved3;
+  /**
+   * Where to tell metrics to scrapers of Prometheus, "host:port": `GET /metrics` over HTTP, not encrypted. Empty: nowhere;
+   * RING_OP_METRICS tells the same.
+   */
+  ring_bytes_t metrics;
+  /**
+   * What a member holds is moved elsewhere when it has been away for this long; 0: 5 min.
+   */
+  int64_t replace_after_ns;
+  /**
+   * Gossip: each member probes one other so often, 10 ms to an hour; 0: 1 s. Members may differ in all of these.
+   */
+  int64_t probe_interval_ns;
+  /**
+   * Gossip: a probe that has no answer after this long makes its target a suspect, at most `probe_interval_ns`; 0: three
+   * quarters of it.
+   */
+  int64_t probe_timeout_ns;
+  /**
+   * Gossip: two members compare all that they know of the others this often, `probe_interval_ns` to a day; 0: 30 s.
+   */
+  int64_t sync_interval_ns;
+  /**
+   * Gossip: so many probe intervals a suspect has to refute when others suspect it too, 1 to 100; 0: 5.
+   */
+  uint32_t suspicion_min;
+  /**
+   * Gossip: this times as long if nobody else does, 1 to 100; 0: 6.
+   */
+  uint32_t suspicion_max;
 } ring_options_t;
 
 /**
@@ -915,7 +1047,7 @@ typedef struct {
    */
   ring_bytes_t key;
   /**
-   * The value; of a scan or a watch its end (exclusive), where empty is the end of the partition. The body of a request
+   * The value; of RING_OP_JOIN the address; of a scan or a watch its end (exclusive), where empty is the end of the partition. The body of a request
    * or of a response; of an error its text, UTF-8.
    */
   ring_bytes_t value;
@@ -1114,8 +1246,10 @@ typedef struct {
 #define RING_NOT_LEADER -7
 
 /**
- * Something else was found: by a compare-and-set, where the event's `a` is the revision; a route that has a handler; a
- * tracked key that is another's.
+ * What was asked for does not fit what is there, and nothing was changed. RING_OP_CAS, in its DONE: the key is not as
+ * expected; the event's `a` is its revision, 0 when it does not exist. RING_OP_HANDLE, from ring_submit(): the route has
+ * a handler on this node. RING_OP_TRACK, in its DONE: this member does not own the key. RING_OP_REPLICA, in its DONE: it owns
+ * the key already.
  */
 #define RING_CONFLICT -8
 
@@ -1179,6 +1313,12 @@ typedef struct {
  */
 #define RING_RESET -20
 
+/**
+ * This kind of member does not do that, whatever its state: a sans-IO member (ring_core_t) neither asks nor handles, tracks
+ * no keys and has no metrics. Nothing happened.
+ */
+#define RING_UNSUPPORTED -21
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1206,6 +1346,15 @@ RING_API const char *ring_version(void);
  * Always succeeds: "RING_UNKNOWN_STATUS" for a code that it does not know.
  */
 RING_API const char *ring_status_name(ring_status_t s);
+
+/**
+ * The slot of a key, 0 to 65,535: those of RING_EV_MOVE and RING_EV_STEAL. The same on every member, in every language.
+ * Owns nothing.
+ * Any thread, also in callbacks; never blocks.
+ * The slot; that of the empty key for a view that cannot be read: NULL with a length.
+ */
+RING_API
+uint32_t ring_slot(ring_bytes_t key);
 
 /**
  * Makes a completion queue; `o` may be NULL.
@@ -1295,14 +1444,21 @@ ring_status_t ring_node_open(const ring_options_t *o,
                              ring_error_t *err);
 
 /**
- * Begins to close a node: nothing more is accepted, what is under way ends, waiting at most
- * `timeout_ns` (negative: as long as it takes; every operation has its deadline); scans are
- * cancelled. Then everything is written and RING_EV_CLOSED comes to `cq` with `tag`, the last.
- * Owns nothing: ring_node_free() is still to be called.
- * Any thread but a callback's; does not block.
+ * Begins to close a node: nothing more is accepted. Scans, watches, handlers and tracks are cancelled; requests that
+ * were handed out are answered for the host, RING_CODE_DROPPED; what else is under way ends by itself, or at
+ * `timeout_ns` with the node (negative: as long as it takes; every operation has its deadline). Then streams break,
+ * everything is written, and RING_EV_CLOSED comes to `cq` with `tag`: the last event of the node, in any queue. Nobody
+ * is told to leave: a member that is closed is away, and comes back when it is opened again.
+ * Owns nothing: ring_node_free() is still to be called, then, or before to hurry.
+ * Any thread but a callback's, also while others are in calls on the node; does not block. Calls that come later
+ * answer RING_CLOSED, ring_call() on other threads ends as its operation does.
  * RING_OK, RING_CLOSED (it was closed before), RING_INVALID, RING_IO, RING_FORKED, RING_MISUSE.
  */
-RING_API ring_status_t ring_node_close(ring_node_t *n, ring_cq_t *cq, uint64_t tag, int64_t timeout_ns);
+RING_API
+ring_status_t ring_node_close(ring_node_t *n,
+                              ring_cq_t *cq,
+                              uint64_t tag,
+                              int64_t timeout_ns);
 
 /**
  * Ends a node: stops it at once, as if the process had been killed, unless it was closed; nothing
@@ -1317,10 +1473,15 @@ RING_API void ring_node_free(ring_node_t *n);
  * Begins an operation; its events come to `cq`.
  * `op` and all it points to are copied. *id names it; NULL if nobody wants to know.
  * Any thread but a callback's; does not block.
- * RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN (too many),
- * RING_CLOSED, RING_INVALID, RING_HALTED, RING_FORKED, RING_MISUSE, RING_PANICKED.
+ * RING_OK: exactly one RING_EV_DONE follows; it may be in the queue before this returns. Else nothing happened:
+ * RING_AGAIN (too many), RING_CLOSED, RING_INVALID, RING_CONFLICT (RING_OP_HANDLE), RING_HALTED, RING_FORKED,
+ * RING_MISUSE, RING_PANICKED.
  */
-RING_API ring_status_t ring_submit(ring_node_t *n, ring_cq_t *cq, const ring_op_t *op, ring_id_t *id);
+RING_API
+ring_status_t ring_submit(ring_node_t *n,
+                          ring_cq_t *cq,
+                          const ring_op_t *op,
+                          ring_id_t *id);
 
 /**
  * Ends an operation early: its DONE says RING_CANCELLED, or of a write that may have happened
@@ -1332,20 +1493,29 @@ RING_API ring_status_t ring_submit(ring_node_t *n, ring_cq_t *cq, const ring_op_
 RING_API ring_status_t ring_cancel(ring_node_t *n, ring_id_t id);
 
 /**
- * Makes an operation, not a scan, and waits for its end, which *out tells as RING_EV_DONE would.
+ * Makes an operation that one event tells, and waits for its end, which *out tells as RING_EV_DONE would. Those that
+ * are told by more need a queue: RING_OP_SCAN, RING_OP_WATCH, RING_OP_HANDLE, RING_OP_TRACK, RING_OP_REPLICA,
+ * and requests and responses with streams or RING_STREAMS are RING_INVALID here.
  * *out is to be given to ring_events_release() unless no operation began; then it is empty.
- * Any thread but a callback's; blocks, at most until the operation's deadline.
- * What the operation came to: also RING_NOT_FOUND, RING_CONFLICT, RING_TIMEOUT,
+ * Any thread but a callback's, many at a time; blocks, at most until the operation's deadline, and nobody else. While it
+ * waits the thread does nothing for the host's queues: one that also drains a queue must not wait here for what only
+ * that drain brings about, as for a request that its own handler is to answer. ring_cancel() cannot name it;
+ * ring_node_free() on another thread ends it.
+ * What the operation came to: also RING_NOT_FOUND, RING_CONFLICT, RING_TIMEOUT, RING_HANDLER_ERROR, RING_NO_HANDLER,
  * RING_OUTCOME_UNKNOWN; and as ring_submit().
  */
-RING_API ring_status_t ring_call(ring_node_t *n, const ring_op_t *op, ring_event_t *out, ring_error_t *err);
+RING_API
+ring_status_t ring_call(ring_node_t *n,
+                        const ring_op_t *op,
+                        ring_event_t *out,
+                        ring_error_t *err);
 
 /**
  * Writes to a stream what there is room for; with `fin` 1 ends it well when that was all of `chunk`.
  * What was taken is copied; *taken says how much; NULL if nobody wants to know.
  * Any thread but a callback's, one at a time for a stream that is to keep its order; does not block.
  * RING_OK: all of it. RING_AGAIN: not all; RING_EV_WRITABLE follows. RING_RESET: the stream is broken. RING_CLOSED: it
- * has ended. RING_INVALID (no such stream, or it does not go from here), RING_FORKED, RING_MISUSE.
+ * has ended. RING_INVALID (an id that was never a stream's here, or it does not go from here), RING_FORKED, RING_MISUSE.
  */
 RING_API
 ring_status_t ring_stream_write(ring_node_t *n,
@@ -1358,8 +1528,8 @@ ring_status_t ring_stream_write(ring_node_t *n,
  * Allows so many bytes more of a stream to come as RING_EV_BODY. Without, none do.
  * Owns nothing.
  * Any thread but a callback's; does not block.
- * RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (no such stream, or it does not come here), RING_FORKED,
- * RING_MISUSE.
+ * RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (an id that was never a stream's here, or it does not come
+ * here), RING_FORKED, RING_MISUSE.
  */
 RING_API
 ring_status_t ring_stream_credit(ring_node_t *n,
@@ -1370,7 +1540,8 @@ ring_status_t ring_stream_credit(ring_node_t *n,
  * Gives a stream up, in RING_UP, RING_DOWN or both `ways`; the other end is told. To end it well is ring_stream_write().
  * Nothing more is told of these ways but what is in the queue already.
  * Any thread but a callback's; does not block.
- * RING_OK, RING_CLOSED (the stream has ended), RING_INVALID, RING_FORKED, RING_MISUSE.
+ * RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (an id that was never a stream's here, or ways that it does not
+ * have), RING_FORKED, RING_MISUSE.
  */
 RING_API
 ring_status_t ring_stream_reset(ring_node_t *n,
@@ -1398,10 +1569,15 @@ RING_API ring_status_t ring_core_input(ring_core_t *c, uint64_t now_ns, const ri
  * know.
  * `op` and all it points to are copied.
  * One thread at a time; does not block.
- * RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN, RING_INVALID,
+ * RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN, RING_INVALID, RING_UNSUPPORTED
+ * (RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_HANDLE, RING_OP_TRACK, RING_OP_REPLICA, RING_OP_METRICS),
  * RING_HALTED, RING_MISUSE, RING_PANICKED.
  */
-RING_API ring_status_t ring_core_submit(ring_core_t *c, uint64_t now_ns, const ring_op_t *op, ring_id_t *id);
+RING_API
+ring_status_t ring_core_submit(ring_core_t *c,
+                               uint64_t now_ns,
+                               const ring_op_t *op,
+                               ring_id_t *id);
 
 /**
  * When RING_IN_WAKEUP is due, on the clock of `now_ns`. Ask when no effect is left.

@@ -84,6 +84,9 @@ enum What {
         /// MiB that move to the member that joins.
         #[arg(long)]
         mib: Option<u64>,
+        /// Leaders that are killed then.
+        #[arg(long)]
+        kills: Option<usize>,
     },
     /// Print what an earlier run wrote with `--json`.
     Report {
@@ -296,11 +299,11 @@ impl Common {
                 rounds: self.pick(3, 1),
                 data,
             })?,
-            What::Move { mib } => moving::run(&moving::Plan {
+            What::Move { mib, kills } => moving::run(&moving::Plan {
                 moved_bytes: mib.unwrap_or(self.pick(1024, 128)) << 20,
                 callers: 64,
                 window: seconds(self.pick(10.0, 5.0)),
-                kills: self.pick(10, 3),
+                kills: kills.unwrap_or(self.pick(10, 3)),
                 data,
             })?,
             What::All

@@ -4,7 +4,9 @@
 //! process write small values to all partitions, one call after another each. Then a fourth member joins: a quarter
 //! of all replicas moves to it, while the load goes on. It is done when the directory says that nothing moves and the
 //! new member has applied, in each group that it holds, what was committed when that was first so. The bytes that moved are
-//! those of the filled values in the shards that it holds.
+//! those of the filled values in the shards that it holds. The load is watched once more when that is over: four members
+//! on the same cores are what the time of the move is to be compared with, beside three. Beside each rate stands the
+//! processor time that it took, of the three members, of the new one, and of the load's own process.
 //!
 //! Then, again and again, the member that leads most is killed (SIGKILL), and in each of the partitions that it led one
 //! write begins at once: how long after the kill it ends. The member is started again and has caught up before the
@@ -28,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::cluster::{self, Servers};
-use crate::process::{Directory, Server, free_ports};
+use crate::process::{Directory, Server, free_ports, own_cpu};
 use crate::report::{Columns, Section, float, median, range, show};
 
 /// How it is measured.
@@ -68,6 +70,7 @@ struct Moved {
     replicas: usize,
     before: Rates,
     meanwhile: Rates,
+    after: Rates,
 }
 
 /// What the load did in some time.
@@ -79,6 +82,45 @@ struct Rates {
     p50_micros: f64,
     p99_micros: f64,
     errors: u64,
+    /// Well ended ones of each whole second.
+    seconds: Vec<f64>,
+    /// Cores that were busy with it.
+    cores: Cores,
+}
+
+/// Processor time of the processes, first in all, then as a share of the time that has passed.
+#[derive(Clone, Copy, Debug)]
+struct Cores {
+    /// The three members.
+    three: f64,
+    /// The fourth.
+    new: f64,
+    /// This process, with the load.
+    load: f64,
+}
+
+impl Cores {
+    fn used(servers: &Servers) -> Self {
+        let cpu = |server: &Server| server.cpu().as_secs_f64();
+        let three = servers.servers.iter().take(3).map(cpu).sum();
+        let new = servers.servers.get(3).map_or(0.0, cpu);
+        Self { three, new, load: own_cpu().as_secs_f64() }
+    }
+
+    fn since(self, before: Self, seconds: f64) -> Self {
+        Self {
+            three: (self.three - before.three) / seconds,
+            new: (self.new - before.new) / seconds,
+            load: (self.load - before.load) / seconds,
+        }
+    }
+}
+
+/// A moment, and what was used until then.
+type Mark = (Instant, Cores);
+
+fn mark(servers: &Servers) -> Mark {
+    (Instant::now(), Cores::used(servers))
 }
 
 /// Writes of the load that ended: when, after how long, and whether well.
@@ -118,7 +160,7 @@ impl Load {
     }
 
     /// What ended in this time.
-    fn rates(&self, from: Instant, to: Instant) -> Result<Rates, String> {
+    fn rates(&self, (from, used_before): Mark, (to, used): Mark) -> Result<Rates, String> {
         let ended = self.ended.lock();
         let within = ended.iter().filter(|(at, _, _)| (from..to).contains(at));
         let mut micros = Vec::new();
@@ -139,9 +181,13 @@ impl Load {
         };
         let place = |permille: usize| micros[(micros.len() * permille / 1000).min(last)];
         let count = float(u64::try_from(micros.len()).unwrap_or(u64::MAX));
+        let seconds: Vec<f64> = seconds.into_values().map(float).collect();
+        let passed = (to - from).as_secs_f64();
         Ok(Rates {
-            per_second: count / (to - from).as_secs_f64(),
-            least: range(seconds.values().map(|&count| float(count))).0,
+            per_second: count / passed,
+            least: range(seconds.iter().copied()).0,
+            seconds,
+            cores: used.since(used_before, passed),
             p50_micros: place(500),
             p99_micros: place(990),
             errors,
@@ -220,9 +266,9 @@ async fn join(
 ) -> Result<Moved, String> {
     let load = Load::start(client, plan.callers);
     sleep(plan.window / 4).await;
-    let before = Instant::now();
+    let before = mark(servers);
     sleep(plan.window).await;
-    let joined = Instant::now();
+    let joined = mark(servers);
     let address = format!("127.0.0.1:{}", free_ports(1)?[0]);
     let data = dir.join(NEW).display().to_string();
     let first = servers.addresses[0].clone();
@@ -246,13 +292,18 @@ async fn join(
         sleep(PAUSE).await;
     };
     caught_up(client, member).await?;
-    let done = Instant::now();
+    let done = mark(servers);
+    sleep(plan.window / 4).await;
+    let settled = mark(servers);
+    sleep(plan.window).await;
+    let after = mark(servers);
     let moved = Moved {
-        seconds: (done - joined).as_secs_f64(),
+        seconds: (done.0 - joined.0).as_secs_f64(),
         bytes: shards.iter().filter_map(|shard| held.get(shard)).sum(),
         replicas: shards.len(),
         before: load.rates(before, joined)?,
         meanwhile: load.rates(joined, done)?,
+        after: load.rates(settled, after)?,
     };
     load.stop().await;
     Ok(moved)
@@ -385,7 +436,7 @@ fn restart(ring: &Path, dir: &Path, place: usize, addresses: &[String]) -> Resul
 }
 
 fn section(plan: &Plan, moved: &Moved, outages: &[f64]) -> Section {
-    let Moved { seconds, bytes, replicas, before, meanwhile } = moved;
+    let Moved { seconds, bytes, replicas, before, meanwhile, after } = moved;
     let mib = float(bytes >> 20);
     let mut load = Columns::new(&[
         "load",
@@ -394,13 +445,20 @@ fn section(plan: &Plan, moved: &Moved, outages: &[f64]) -> Section {
         "p50 µs",
         "p99 µs",
         "errors",
-        "writes/s of before",
+        "of before",
+        "of after",
+        "cores: three",
+        "new",
+        "load",
     ]);
-    for (name, rates) in [("before", before), ("while replicas move", meanwhile)] {
+    let phases = [("before", before), ("while replicas move", meanwhile), ("after", after)];
+    for (name, rates) in phases {
         let mut row = vec![String::from(name)];
-        let Rates { per_second, least, p50_micros, p99_micros, errors } = rates;
+        let Rates { per_second, least, p50_micros, p99_micros, errors, cores, .. } = rates;
         row.extend([*per_second, *least, *p50_micros, *p99_micros].map(show));
-        row.extend([errors.to_string(), show(per_second / before.per_second)]);
+        row.push(errors.to_string());
+        row.extend([before, after].map(|other| show(per_second / other.per_second)));
+        row.extend([cores.three, cores.new, cores.load].map(show));
         load.rows.push(row);
     }
     let mut join = Columns::new(&["replicas", "MiB", "seconds", "MiB/s"]);
@@ -423,7 +481,8 @@ fn section(plan: &Plan, moved: &Moved, outages: &[f64]) -> Section {
     ]);
     let rates = |rates: &Rates| {
         json!({ "per_second": rates.per_second, "slowest_second": rates.least, "errors": rates.errors,
-            "p50_micros": rates.p50_micros, "p99_micros": rates.p99_micros })
+            "p50_micros": rates.p50_micros, "p99_micros": rates.p99_micros, "seconds": rates.seconds,
+            "cores": { "three": rates.cores.three, "new": rates.cores.new, "load": rates.cores.load } })
     };
     Section {
         name: String::from("move"),
@@ -441,9 +500,9 @@ fn section(plan: &Plan, moved: &Moved, outages: &[f64]) -> Section {
         tables: vec![load, join, killed],
         notes: Vec::new(),
         figures: json!({
-            "before": rates(before), "meanwhile": rates(meanwhile), "seconds": seconds, "bytes": bytes,
-            "replicas": replicas, "outages": outages,
-        }),
+        "before": rates(before), "meanwhile": rates(meanwhile), "after": rates(after), "seconds": seconds, "bytes": bytes,
+                "replicas": replicas, "outages": outages,
+            }),
     }
 }
 

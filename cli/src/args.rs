@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Leave(Leave),
     /// Read and write a partition
     Kv(Kv),
+    /// Show who owns a key, where requests for it run
+    Owner(Owner),
     /// Ask a handler: of the owner of a key, of a member, or of a partition's leader
     Request(Request),
     /// Measure a cluster
@@ -152,6 +154,8 @@ pub(crate) struct Serve {
     /// What a member holds moves elsewhere when it has been away for this long [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) replace_after: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) detector: DetectorArgs,
     /// Address to listen on [default: the own one of the members]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
@@ -182,6 +186,28 @@ pub(crate) struct Serve {
     pub(crate) replication: Option<u32>,
     #[command(flatten)]
     pub(crate) log: Log,
+}
+
+/// How fast gossip finds out who is alive.
+#[derive(Debug, Args)]
+pub(crate) struct DetectorArgs {
+    /// Gossip: probe one other member so often [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) probe_interval: Option<Duration>,
+    /// Gossip: who does not answer a probe for this long is a suspect [default: three quarters of
+    /// the probe interval]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) probe_timeout: Option<Duration>,
+    /// Gossip: so many probe intervals a suspect has to answer when others suspect it too [default:
+    /// 5]
+    #[arg(long, value_name = "N")]
+    pub(crate) suspicion_min: Option<u32>,
+    /// Gossip: this times as long if nobody else does [default: 6]
+    #[arg(long, value_name = "N")]
+    pub(crate) suspicion_max: Option<u32>,
+    /// Gossip: compare all that is known of the members with another one so often [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) sync_interval: Option<Duration>,
 }
 
 /// `ring leave`.
@@ -240,6 +266,8 @@ pub(crate) enum KvVerb {
         /// The key
         key: OsString,
     },
+    /// Set and remove several keys, all of them or none
+    Batch(KvBatch),
     /// Print keys and values in order
     Scan(KvScan),
     /// Print changes as they are committed, until interrupted
@@ -278,6 +306,21 @@ pub(crate) struct KvScan {
     /// Without values
     #[arg(long)]
     pub(crate) keys_only: bool,
+    /// Do not wait for a majority; what is shown may be stale
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+/// `ring kv batch`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct KvBatch {
+    /// Set a key; may be given several times
+    #[arg(long, num_args = 2, value_names = ["KEY", "VALUE"], action = clap::ArgAction::Append, allow_negative_numbers = true)]
+    pub(crate) put: Vec<OsString>,
+    /// Remove a key; may be given several times
+    #[arg(long, value_name = "KEY")]
+    pub(crate) del: Vec<OsString>,
 }
 
 /// `ring kv watch`.
@@ -330,6 +373,16 @@ pub(crate) struct KvExpect {
     pub(crate) absent: bool,
 }
 
+/// `ring owner`.
+#[derive(Debug, Args)]
+pub(crate) struct Owner {
+    /// The key
+    pub(crate) key: OsString,
+    /// Show so many: the owner, and who would be next
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: u16,
+}
+
 /// `ring request`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("whom").required(true).args(["key", "member", "partition"]))]
@@ -351,6 +404,12 @@ pub(crate) struct Request {
     /// A header; may be given several times
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     pub(crate) headers: Vec<(String, String)>,
+    /// Print the answer's headers before its body
+    #[arg(long)]
+    pub(crate) show_headers: bool,
+    /// Send a stream with the request: `NAME=@FILE`, or `NAME=-` for stdin
+    #[arg(long, value_name = "NAME=@FILE", value_parser = parse_upload)]
+    pub(crate) upload: Option<(String, PathBuf)>,
     /// Print this stream of the answer, too (`keys` of `monitoring/trace`)
     #[arg(long, value_name = "NAME")]
     pub(crate) stream: Option<String>,
@@ -358,7 +417,7 @@ pub(crate) struct Request {
     #[arg(long)]
     pub(crate) once: bool,
     /// Do not wait for an answer
-    #[arg(long, conflicts_with_all = ["stream", "member", "partition"])]
+    #[arg(long, conflicts_with_all = ["stream", "upload", "member", "partition"])]
     pub(crate) fire: bool,
 }
 
@@ -522,6 +581,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A stream's name and the file with its bytes; `-` is stdin.
+fn parse_upload(text: &str) -> Result<(String, PathBuf), String> {
+    let wanted = "NAME=@FILE or NAME=- is wanted";
+    let (name, from) = text.split_once('=').ok_or(wanted)?;
+    let path = if from == "-" { from } else { from.strip_prefix('@').ok_or(wanted)? };
+    Ok((name.to_owned(), path.into()))
 }
 
 fn parse_member(text: &str) -> Result<(String, String), String> {

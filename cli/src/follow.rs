@@ -132,10 +132,7 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         Event::PeerDisconnected { member, .. } if !member.is_client() => {
             Some(format!("{who} has lost {}", names.name(*member)))
         }
-        Event::Gathering { found, expect, missing: None } => Some(format!(
-            "{who} looks for {expect} members to found the cluster with; found: {}",
-            found.join(", ")
-        )),
+        Event::Gathering { found, expect, missing: None } => Some(gathering(who, found, *expect)),
         Event::Gathering { missing: Some(missing), .. } => Some(format!(
             "{who} waits for {missing}, which alone knows whether the cluster exists: start it"
         )),
@@ -152,12 +149,14 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         | Event::LeaderChanged { .. }
         | Event::RingChanged { .. }
         | Event::Ring(_) => None,
-        Event::PeerRefused { member, reason, by_us } => {
-            let (from, to) = if *by_us {
-                (String::from(who), peer(member))
-            } else {
-                (peer(member), String::from(who))
+        Event::PeerRefused { member, address, reason, by_us } => {
+            let other = match (member, address) {
+                (None, Some(address)) => format!("whoever is at {address}"),
+                (Some(_), Some(address)) => format!("{} at {address}", peer(member)),
+                (_, None) => peer(member),
             };
+            let (from, to) =
+                if *by_us { (String::from(who), other) } else { (other, String::from(who)) };
             Some(format!("{from} refused {to}: {}", libring::explain(reason)))
         }
         Event::PeerFault { member, what } => {
@@ -194,6 +193,21 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         )),
         Event::ChangeRefused { reason } => Some(format!("{who} is refused: {reason}")),
         Event::Left => Some(format!("{who} has left: it holds nothing any more")),
+    }
+}
+
+/// Who is there to found the cluster with.
+fn gathering(who: &str, found: &[String], expect: u16) -> String {
+    let (here, expect) = (found.join(", "), usize::from(expect));
+    match expect.saturating_sub(found.len()) {
+        0 => format!(
+            "{who} founds the cluster: all {} are here: {here}",
+            out::count(expect, "member")
+        ),
+        missing => format!(
+            "{who} waits to found the cluster: {missing} of {} missing; here: {here}",
+            out::count(expect, "member")
+        ),
     }
 }
 
@@ -280,6 +294,41 @@ mod tests {
             repeats.is_news(late, &refusal, &n.to_string());
         }
         assert_eq!(repeats.0.len(), REPEATS_MAX);
+    }
+
+    #[test]
+    fn who_waits_says_who_is_here_and_how_many_are_missing() {
+        let event = |found: &[&str]| Event::Gathering {
+            found: found.iter().map(|&name| name.into()).collect(),
+            expect: 3,
+            missing: None,
+        };
+        let told = |found| describe("a", &event(found), &names()).expect("it is told");
+        assert_eq!(
+            told(&["a", "c"]),
+            "a waits to found the cluster: 1 of 3 members missing; here: a, c"
+        );
+        assert_eq!(told(&["a", "b", "c"]), "a founds the cluster: all 3 members are here: a, b, c");
+    }
+
+    #[test]
+    fn who_refuses_is_named_with_the_address() {
+        let reason = libring::Refusal::Stranger;
+        let refused = |member, address: Option<&str>, by_us| Event::PeerRefused {
+            member,
+            address: address.map(String::from),
+            reason: reason.clone(),
+            by_us,
+        };
+        let why = libring::explain(&reason);
+        for (event, line) in [
+            (refused(None, Some("h:1"), false), "whoever is at h:1 refused a"),
+            (refused(Some(MemberId(2)), Some("h:1"), false), "b at h:1 refused a"),
+            (refused(Some(MemberId(2)), None, true), "a refused b"),
+            (refused(None, None, true), "a refused somebody"),
+        ] {
+            assert_eq!(describe("a", &event, &names()), Some(format!("{line}: {why}")));
+        }
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::io::{self, BufWriter, Read, Write};
 use std::time::Duration;
 
 use libring::{
-    Bytes, Changed, Error, Expect, Failure, GroupId, MemberId, Node, Partition, Range, Revision,
-    ScanError, WatchError,
+    Bytes, Change, Changed, Consistency, Error, Expect, Failure, GroupId, MemberId, Node,
+    Partition, Range, Revision, ScanError, WatchError,
 };
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::args::{Common, Kv, KvCas, KvRange, KvScan, KvVerb, KvWatch};
+use crate::args::{Common, Kv, KvBatch, KvCas, KvRange, KvScan, KvVerb, KvWatch};
 use crate::connect::connect;
 use crate::follow::Names;
 use crate::out;
@@ -33,6 +33,7 @@ pub(crate) async fn run(common: &Common, args: &Kv) -> Result<(), Stop> {
         KvVerb::Get { key, raw, local } => kv.get(bytes_of(key), *raw, *local).await,
         KvVerb::Put { key, .. } => kv.put(bytes_of(key), value.unwrap_or_default()).await,
         KvVerb::Del { key } => kv.delete(bytes_of(key)).await,
+        KvVerb::Batch(batch) => kv.batch(batch).await,
         KvVerb::Scan(scan) => kv.scan(scan).await,
         KvVerb::Watch(watch) => kv.watch(watch).await,
         KvVerb::Cas(cas) => kv.compare_and_set(cas, value).await,
@@ -122,6 +123,25 @@ impl Caller<'_> {
         )
     }
 
+    async fn batch(&self, args: &KvBatch) -> Result<(), Stop> {
+        let puts = args
+            .put
+            .chunks_exact(2)
+            .map(|pair| Change { key: bytes_of(&pair[0]), value: Some(bytes_of(&pair[1])) });
+        let dels = args.del.iter().map(|key| Change { key: bytes_of(key), value: None });
+        let changes: Vec<_> = puts.chain(dels).collect();
+        let mut keys: Vec<&Bytes> = changes.iter().map(|change| &change.key).collect();
+        keys.sort_unstable();
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            let key = out::show(twice[0]);
+            return Err(Stop::new(Code::Usage, format!("batch: '{key}' is given twice")));
+        }
+        let what = format!("batch in partition \"{}\"", self.name);
+        let written = self.partition.batch(changes).await;
+        let revision = written.map_err(|e| Stop::call(&what, &e))?;
+        self.tell(|| format!("revision {}", revision.0), || json!({ "revision": revision.0 }))
+    }
+
     async fn scan(&self, args: &KvScan) -> Result<(), Stop> {
         let mut scan = self.partition.scan(range(args));
         let mut stdout = BufWriter::new(io::stdout());
@@ -134,7 +154,11 @@ impl Caller<'_> {
                 }
             };
             let Some(found) = next else {
-                return out::done(stdout.flush());
+                out::done(stdout.flush())?;
+                if args.local {
+                    out::aside(&stale(scan.staleness()));
+                }
+                return Ok(());
             };
             let value = (!args.keys_only).then_some(&found.value[..]);
             let line = if self.json {
@@ -311,6 +335,9 @@ fn range(args: &KvScan) -> Range {
     if let Some(limit) = args.limit {
         range = range.limit(limit);
     }
+    if args.local {
+        range = range.consistency(Consistency::Local);
+    }
     range
 }
 
@@ -345,6 +372,7 @@ fn given_value<R: Read>(args: &Kv, stdin: impl FnOnce() -> R) -> Result<Option<B
         KvVerb::Cas(_)
         | KvVerb::Get { .. }
         | KvVerb::Del { .. }
+        | KvVerb::Batch(_)
         | KvVerb::Scan(_)
         | KvVerb::Watch(_)
         | KvVerb::Info => {

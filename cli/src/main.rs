@@ -25,6 +25,7 @@ mod keys;
 mod kv;
 mod members;
 mod out;
+mod owner;
 mod request;
 mod serve;
 mod status;
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> Result<(), Stop> {
         Command::Members => on_tokio(members::run(&common)),
         Command::Leave(args) => on_tokio(members::leave(&common, &args)),
         Command::Kv(args) => on_tokio(kv::run(&common, &args)),
+        Command::Owner(args) => on_tokio(owner::run(&common, &args)),
         Command::Request(args) => on_tokio(request::run(&common, &args)),
         Command::Bench(args) => on_tokio(bench::run(&common, &args)),
         Command::Fsck(args) => fsck::run(&common, &args),

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libring::{Bytes, Call, Error, MemberId, Node, Response, StreamReader, Way};
+use libring::{Bytes, Call, Error, MemberId, Node, Response, StreamReader, StreamWriter, Way};
 use serde_json::{Map, Value};
 
 use crate::args::{Common, Request};
@@ -25,6 +25,10 @@ pub(crate) async fn run(common: &Common, args: &Request) -> Result<(), Stop> {
     if let Some(name) = &args.stream {
         request = request.stream(name.as_str(), Way::Down);
     }
+    if let Some((name, path)) = &args.upload {
+        readable(path)?;
+        request = request.stream(name.as_str(), Way::Up);
+    }
     if args.once {
         request = request.once();
     }
@@ -34,9 +38,20 @@ pub(crate) async fn run(common: &Common, args: &Request) -> Result<(), Stop> {
         let key = args.key.clone().unwrap_or_default();
         return node.fire(key, request).await.map_err(failed);
     }
-    let call = begin(&node, args, request, &what)?;
+    let mut call = begin(&node, args, request, &what)?;
+    if let Some((name, path)) = &args.upload
+        && let Some(stream) = call.writer(name)
+    {
+        // Beside the answer, which may come before all of it was read.
+        tokio::spawn(upload(stream, path.clone()));
+    }
     let mut response = call.response().await.map_err(failed)?;
     let stream = args.stream.as_deref().and_then(|name| response.reader(name));
+    if args.show_headers && !common.json {
+        for (name, value) in &response.headers {
+            out::line(format!("{name}: {}", out::show(value)))?;
+        }
+    }
     show(common.json, &response)?;
     match stream {
         Some(stream) => follow(stream, &what).await,
@@ -91,6 +106,31 @@ async fn follow(mut stream: StreamReader, what: &str) -> Result<(), Stop> {
             Ok(None) => return Ok(()),
             Err(broken) => return Err(Stop::new(Code::Unreachable, format!("{what}: {broken}"))),
         }
+    }
+}
+
+/// Whether there is such a file, before anybody is asked.
+fn readable(path: &Path) -> Result<(), Stop> {
+    if path == Path::new("-") {
+        return Ok(());
+    }
+    fs::File::open(path).map(drop).map_err(|e| Stop::io(path.display().to_string(), &e))
+}
+
+/// Sends a file, or what comes on stdin, as it comes. What cannot be read to its end breaks the stream at its reader.
+async fn upload(mut stream: StreamWriter, path: PathBuf) {
+    let sent = if path == Path::new("-") {
+        tokio::io::copy(&mut tokio::io::stdin(), &mut stream).await
+    } else {
+        match tokio::fs::File::open(&path).await {
+            Ok(mut file) => tokio::io::copy(&mut file, &mut stream).await,
+            Err(error) => Err(error),
+        }
+    };
+    match sent {
+        // Broken meanwhile: whoever reads it has answered or gone, and the answer says so.
+        Ok(_) => drop(stream.finish().await),
+        Err(error) => out::aside(&format!("({}: {error}: not all was sent)", path.display())),
     }
 }
 

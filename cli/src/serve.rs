@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use libring::{Data, Event, Halt, Keys, Node, Options};
+use libring::{Data, Detector, Event, Halt, Keys, Node, OpenError, Options};
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{self, Common, Log, Serve};
+use crate::args::{self, Common, DetectorArgs, Log, Serve};
 use crate::follow::{self, Leaders, Names, Repeats};
 use crate::out::{self, Watched};
 use crate::stop::{Code, Stop};
@@ -26,13 +27,11 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     watched.line(announcement(&options));
 
     let what = format!("member \"{who}\"");
-    let node = tokio::select! {
-        opened = Node::open(options) => opened.map_err(|e| Stop::open(&what, &e))?,
-        () = signals.stop() => {
-            watched.line(format!("{who} stopped before its cluster came up"));
-            return Ok(());
-        }
+    let Some(node) = open(options, &mut signals, &mut watched).await else {
+        watched.line(format!("{who} stopped before its cluster came up"));
+        return Ok(());
     };
+    let node = node.map_err(|e| Stop::open(&what, &e))?;
     watched.line(format!(
         "{who} is up: {} of {}",
         node.whoami(),
@@ -58,6 +57,34 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     }
     watched.line(format!("{who} has stopped"));
     Ok(())
+}
+
+/// Opens a member, and tells meanwhile whom it waits for to found a cluster; none: it was told to stop.
+async fn open(
+    options: Options,
+    signals: &mut Signals,
+    watched: &mut Watched,
+) -> Option<Result<Node, OpenError>> {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let who = options.name.clone();
+    let listener = move |event| {
+        if matches!(event, Event::Gathering { .. }) {
+            // When it is up nobody hears it any more.
+            let _: Result<(), mpsc::error::SendError<Event>> = tell.send(event);
+        }
+    };
+    let mut opening = std::pin::pin!(Node::open_listening(options, listener));
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = told.recv() => {
+                let line = follow::describe(&who, &event, &Names::default());
+                line.into_iter().for_each(|line| watched.line(line));
+            }
+            opened = &mut opening => return Some(opened),
+            () = signals.stop() => return None,
+        }
+    }
 }
 
 /// Tells what happens to a member, until it halts; none when it has left the cluster.
@@ -159,6 +186,11 @@ struct File {
     tags: BTreeMap<String, String>,
     gossip: Option<bool>,
     replace_after: Option<String>,
+    probe_interval: Option<String>,
+    probe_timeout: Option<String>,
+    suspicion_min: Option<u32>,
+    suspicion_max: Option<u32>,
+    sync_interval: Option<String>,
     advertise: Option<String>,
     weight: Option<u16>,
     shards: Option<u32>,
@@ -171,6 +203,7 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
         None => File::default(),
     };
     let default = Options::default();
+    let detector = detector(&args.detector, &file)?;
     // A flag for one kind of data overrides the file's other kind.
     let (data, memory) = match (&args.data, args.memory) {
         (None, false) => (file.data, file.memory),
@@ -203,15 +236,13 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
     };
     let keys = common.keys.clone().or(file.keys);
     let mut timers = default.timers;
-    let of_file = file.replace_after.as_deref().map(args::parse_duration).transpose();
-    let of_file = of_file.map_err(|problem| {
-        Stop::new(Code::Usage, format!("configuration: replace_after: {problem}"))
-    })?;
-    if let Some(replace_after) = args.replace_after.or(of_file) {
+    let replace_after = time("replace_after", args.replace_after, file.replace_after.as_deref())?;
+    if let Some(replace_after) = replace_after {
         timers.replace_after = replace_after;
     }
     Ok(Options {
         timers,
+        detector,
         name: args.name.clone().or(file.name).unwrap_or(default.name),
         cluster: common.cluster.clone().or(file.cluster).unwrap_or(default.cluster),
         members,
@@ -230,6 +261,30 @@ fn options(common: &Common, args: &Serve) -> Result<Options, Stop> {
         replication: args.replication.or(file.replication).unwrap_or(default.replication),
         ..Options::default()
     })
+}
+
+fn detector(args: &DetectorArgs, file: &File) -> Result<Detector, Stop> {
+    let default = Detector::default();
+    let interval = time("probe_interval", args.probe_interval, file.probe_interval.as_deref())?;
+    let timeout = time("probe_timeout", args.probe_timeout, file.probe_timeout.as_deref())?;
+    let sync = time("sync_interval", args.sync_interval, file.sync_interval.as_deref())?;
+    let (min, max) =
+        (args.suspicion_min.or(file.suspicion_min), args.suspicion_max.or(file.suspicion_max));
+    Ok(Detector {
+        sync_interval: sync.unwrap_or(default.sync_interval),
+        suspicion_min: min.unwrap_or(default.suspicion_min),
+        suspicion_max: max.unwrap_or(default.suspicion_max),
+        ..Detector::paced(interval.unwrap_or(default.probe_interval), timeout)
+    })
+}
+
+/// A time of the flags, or else of the file.
+fn time(field: &str, flag: Option<Duration>, file: Option<&str>) -> Result<Option<Duration>, Stop> {
+    let of_file = file
+        .map(args::parse_duration)
+        .transpose()
+        .map_err(|problem| Stop::new(Code::Usage, format!("configuration: {field}: {problem}")))?;
+    Ok(flag.or(of_file))
 }
 
 /// The keys of a directory.
@@ -327,17 +382,27 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ring-serve-all-{}.toml", std::process::id()));
         let text = "name = 'b'\nmemory = true\njoin = ['h:1', 'h:2']\nexpect = 3\nlisten = 'h:3'\n\
                     metrics = 'h:4'\nweight = 2\ngossip = false\nreplace_after = '9s'\n\
+                    probe_interval = '200ms'\nsuspicion_min = 2\nsuspicion_max = 3\nsync_interval = '4s'\n\
                     [tags]\nzone = 'a'\nrack = '7'\n";
         fs::write(&path, text).expect("the temporary directory is ours");
         let config = format!("ring serve --config {}", path.display());
         let flags = "ring serve --name b --memory --join h:1 --join h:2 --expect 3 --listen h:3 \
-                     --metrics h:4 --weight 2 --no-gossip --replace-after 9s --tag rack=7 --tag zone=a";
+                     --metrics h:4 --weight 2 --no-gossip --replace-after 9s --probe-interval 200ms \
+                     --suspicion-min 2 --suspicion-max 3 --sync-interval 4s --tag rack=7 --tag zone=a";
         for line in [config.as_str(), flags] {
             let options = options_of(line).expect(line);
             assert_eq!(options.expect, Some(3), "{line}");
             assert_eq!(options.metrics.as_deref(), Some("h:4"), "{line}");
             assert_eq!((options.weight, options.gossip), (2, false), "{line}");
-            assert_eq!(options.timers.replace_after, std::time::Duration::from_secs(9), "{line}");
+            assert_eq!(options.timers.replace_after, Duration::from_secs(9), "{line}");
+            let ms = Duration::from_millis;
+            let detector = Detector {
+                suspicion_min: 2,
+                suspicion_max: 3,
+                sync_interval: ms(4000),
+                ..Detector::paced(ms(200), Some(ms(150)))
+            };
+            assert_eq!(options.detector, detector, "{line}");
             let tags = [("rack", "7"), ("zone", "a")].map(|(k, v)| (k.into(), v.into()));
             assert_eq!(options.tags, tags, "{line}");
             assert_eq!(options.join, ["h:1", "h:2"], "{line}");

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libring::{
-    Assignment, Error, Failure, GroupId, Member, MemberId, MemberStatus, Node, Placement, Replica,
-    Role, SLOTS, Standing, Table, Term,
+    Assignment, Error, Failure, GroupId, Member, MemberId, MemberState, MemberStatus, Node,
+    Placement, Replica, Role, SLOTS, Standing, Table, Term,
 };
 use serde_json::{Value, json};
 
@@ -175,8 +175,31 @@ impl Report {
                 }
             }
         }
+        problems.extend(self.doubts());
         problems.extend(self.shard_problems());
         problems
+    }
+
+    /// Whom others do not take for alive though it answers here.
+    fn doubts(&self) -> Vec<String> {
+        let reached = self.members.iter().filter(|(_, status)| status.is_ok());
+        let doubt = |(member, _): &(Member, Result<MemberStatus, String>)| {
+            let doubts = |said: &MemberStatus| {
+                let thought = said.members.iter().find(|(id, _)| *id == member.id)?;
+                let is_doubted = !matches!(thought.1, MemberState::Alive | MemberState::Left);
+                is_doubted.then(|| self.names.name(said.member))
+            };
+            let said = self.members.iter().filter_map(|(_, status)| status.as_ref().ok());
+            let doubters: Vec<String> = said.filter_map(doubts).collect();
+            (!doubters.is_empty()).then(|| {
+                let (name, doubters) = (&member.name, doubters.join(", "));
+                format!(
+                    "{name} does not answer the gossip of {doubters}: look at its load, and whether UDP gets through \
+                     between them"
+                )
+            })
+        };
+        reached.filter_map(doubt).collect()
     }
 
     fn shard_problems(&self) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What a member is told at its start: who it is, whom it knows, and every limit.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -45,6 +46,8 @@ pub struct Config {
     pub replication: u32,
     /// All timers.
     pub timers: Timers,
+    /// How fast this member finds out who is alive, if it gossips.
+    pub detector: Detector,
     /// All limits.
     pub limits: Limits,
 }
@@ -74,6 +77,114 @@ pub struct Timers {
     /// What a member holds is moved elsewhere when it has been away for this long.
     pub replace_after: Duration,
 }
+
+/// How fast a member that gossips finds out who is alive: the failure detector of SWIM with Lifeguard, see
+/// [`membership`](crate::membership). Faster means more datagrams, and more members that are suspected because their machine
+/// was slow. Members of one cluster may differ; each detects at its own pace then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Detector {
+    /// Each member probes one other so often (SWIM's protocol period). At least 10 ms, at most an hour. Default: 1 s.
+    pub probe_interval: Duration,
+    /// A probe waits this long for a direct answer before others are asked to probe too. Less than `probe_timeout`, at
+    /// least 1 ms. Default: 300 ms.
+    pub ping_timeout: Duration,
+    /// A probe that has no answer at all after this long makes its target a suspect. At most `probe_interval`. Default:
+    /// 750 ms.
+    pub probe_timeout: Duration,
+    /// How many others are asked then (k in SWIM). At most 16. Default: 3.
+    pub indirect_probes: u32,
+    /// A suspect has so many probe intervals to refute when others suspect it too, more in clusters of more than ten
+    /// (alpha in Lifeguard). 1 to 100. Default: 5.
+    pub suspicion_min: u32,
+    /// ... and this times as long if nobody else does (beta in Lifeguard). 1 to 100. Default: 6.
+    pub suspicion_max: u32,
+    /// Two members compare all that they know of the others this often. At least `probe_interval`, at most a day.
+    /// Default: 30 s.
+    pub sync_interval: Duration,
+    /// A member that is dead is probed this often, so that a healed split is noticed. At least `probe_interval`, at most a
+    /// day. Default: 10 s.
+    pub dead_probe_interval: Duration,
+}
+
+impl Detector {
+    /// One that probes so often, and whose probes time out after `probe_timeout`; without, after the same share of the
+    /// interval as by default. `ping_timeout` has its share of that, the rest is as by default.
+    #[must_use]
+    pub fn paced(probe_interval: Duration, probe_timeout: Option<Duration>) -> Self {
+        let probe_timeout = probe_timeout.unwrap_or(probe_interval / 4 * 3);
+        let ping_timeout = probe_timeout / 5 * 2;
+        Self { probe_interval, ping_timeout, probe_timeout, ..Self::default() }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first that cannot be used, what it may be, and what to change. The caller's fault.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+        let interval = self.probe_interval;
+        let wrong = |field, problem| Err(ConfigError { field, problem });
+        if interval < PROBE_INTERVAL_MIN || interval > hour {
+            let problem = format!("{interval:?}; {PROBE_INTERVAL_MIN:?} to an hour are allowed");
+            return wrong("detector.probe_interval", problem);
+        }
+        if self.probe_timeout > interval {
+            let problem = format!(
+                "{:?} is longer than probe_interval, {interval:?}: a probe ends before the next begins; lower the \
+                 one or raise the other",
+                self.probe_timeout
+            );
+            return wrong("detector.probe_timeout", problem);
+        }
+        if self.ping_timeout < PING_TIMEOUT_MIN || self.ping_timeout >= self.probe_timeout {
+            let problem = format!(
+                "{:?}; at least {PING_TIMEOUT_MIN:?} and less than probe_timeout, {:?}, are allowed, so that time is \
+                 left to ask others",
+                self.ping_timeout, self.probe_timeout
+            );
+            return wrong("detector.ping_timeout", problem);
+        }
+        for (field, time) in [
+            ("detector.sync_interval", self.sync_interval),
+            ("detector.dead_probe_interval", self.dead_probe_interval),
+        ] {
+            if time < interval || time > day {
+                let problem = format!(
+                    "{time:?}; probe_interval, {interval:?}, to a day are allowed: it is no work for every probe"
+                );
+                return wrong(field, problem);
+            }
+        }
+        for (field, number, min, max) in [
+            ("detector.indirect_probes", self.indirect_probes, 0, 16),
+            ("detector.suspicion_min", self.suspicion_min, 1, 100),
+            ("detector.suspicion_max", self.suspicion_max, 1, 100),
+        ] {
+            if number < min || number > max {
+                return wrong(field, format!("{number}; {min} to {max} are allowed"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        Self {
+            probe_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_millis(300),
+            probe_timeout: Duration::from_millis(750),
+            indirect_probes: 3,
+            suspicion_min: 5,
+            suspicion_max: 6,
+            sync_interval: Duration::from_secs(30),
+            dead_probe_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(10);
+const PING_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// Bounds of everything that grows. Bytes where bytes are held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -119,6 +230,11 @@ pub struct Limits {
     pub history_time: Duration,
     /// Bytes of one chunk of a snapshot.
     pub chunk_bytes: usize,
+    /// Most bytes a second that a member sends to replicas that catch up, over all groups that it leads: snapshots, and
+    /// what learners lack of the log beyond what it grows by. What is left of the processor, the disk and the network is
+    /// for calls; how long a move takes follows from it. Past it a transfer waits, but for a snapshot that would be
+    /// outrun by the log. Eight times as much while nobody calls the member. At least 4 KiB.
+    pub transfer_bytes: u64,
     /// Most scan snapshots open on this member.
     pub cursors: usize,
     /// Most reads waiting on this member, and as many that wait for changes.
@@ -190,6 +306,7 @@ impl Default for Limits {
             history_bytes: 1 << 20,
             history_time: Duration::from_secs(600),
             chunk_bytes: 256 << 10,
+            transfer_bytes: 4 << 20,
             cursors: 1024,
             reads: 65_536,
             strangers: 128,
@@ -225,6 +342,7 @@ impl Default for Config {
             shards: 64,
             replication: 3,
             timers: Timers::default(),
+            detector: Detector::default(),
             limits: Limits::default(),
         }
     }
@@ -246,3 +364,90 @@ impl fmt::Display for ConfigError {
 }
 
 impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ClusterId;
+    use crate::membership;
+
+    fn of(detector: &Detector) -> Result<(), ConfigError> {
+        membership::Config::new(ClusterId(1)).paced(detector).check()
+    }
+
+    #[test]
+    fn the_default_detector_is_the_default_of_membership() {
+        let config = membership::Config::new(ClusterId(1));
+        assert_eq!(config.clone().paced(&Detector::default()), config);
+        assert_eq!(Detector::paced(Duration::from_secs(1), None), Detector::default());
+    }
+
+    /// What is let in here is let in there: the failure detector begins when the member is up, too late to refuse.
+    #[test]
+    fn what_is_allowed_can_be_used() {
+        let (ms, hour) = (Duration::from_millis, Duration::from_secs(3600));
+        let fastest = Detector {
+            ping_timeout: PING_TIMEOUT_MIN,
+            probe_timeout: ms(2),
+            indirect_probes: 0,
+            suspicion_min: 1,
+            suspicion_max: 1,
+            sync_interval: PROBE_INTERVAL_MIN,
+            dead_probe_interval: PROBE_INTERVAL_MIN,
+            probe_interval: PROBE_INTERVAL_MIN,
+        };
+        let slowest = Detector {
+            probe_timeout: hour,
+            ping_timeout: hour - ms(1),
+            indirect_probes: 16,
+            suspicion_min: 100,
+            suspicion_max: 100,
+            sync_interval: hour * 24,
+            dead_probe_interval: hour * 24,
+            probe_interval: hour,
+        };
+        for detector in [fastest, slowest, Detector::paced(ms(10), None)] {
+            assert_eq!((detector.check(), of(&detector)), (Ok(()), Ok(())), "{detector:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_way_out() {
+        let (ms, good) = (Duration::from_millis, Detector::default());
+        for (detector, field, problem) in [
+            (
+                Detector { probe_interval: ms(9), ..good.clone() },
+                "probe_interval",
+                "9ms; 10ms to an hour",
+            ),
+            (
+                Detector { probe_interval: ms(700), ..good.clone() },
+                "probe_timeout",
+                "longer than probe_interval, 700ms",
+            ),
+            (
+                Detector { ping_timeout: ms(750), ..good.clone() },
+                "ping_timeout",
+                "less than probe_timeout, 750ms",
+            ),
+            (Detector { ping_timeout: ms(0), ..good.clone() }, "ping_timeout", "at least 1ms"),
+            (
+                Detector { sync_interval: ms(999), ..good.clone() },
+                "sync_interval",
+                "probe_interval, 1s, to a day",
+            ),
+            (
+                Detector { dead_probe_interval: ms(1), ..good.clone() },
+                "dead_probe_interval",
+                "to a day",
+            ),
+            (Detector { indirect_probes: 17, ..good.clone() }, "indirect_probes", "17; 0 to 16"),
+            (Detector { suspicion_min: 0, ..good.clone() }, "suspicion_min", "0; 1 to 100"),
+            (Detector { suspicion_max: 101, ..good.clone() }, "suspicion_max", "101; 1 to 100"),
+        ] {
+            let refused = detector.check().unwrap_err();
+            assert_eq!(refused.field.strip_prefix("detector."), Some(field));
+            assert!(refused.problem.contains(problem), "{refused}");
+        }
+    }
+}

@@ -227,6 +227,8 @@ pub enum Timer {
     Call,
     /// A request's deadline or its next try.
     Request,
+    /// A snapshot's next chunk, or what a learner lacks of the log, may be sent.
+    Transfer,
     /// An idle scan.
     Cursor,
     /// The failure detector: a probe, a suspicion, a comparison.
@@ -548,6 +550,8 @@ pub enum Event {
     PeerRefused {
         /// The peer, as it called itself; none when it did not get to say.
         member: Option<MemberId>,
+        /// Where it was dialled, or is known to listen; none when neither is known, as of a client.
+        address: Option<String>,
         /// Why.
         reason: Refusal,
         /// True when this node refused, false when the peer did.
@@ -660,6 +664,11 @@ pub enum Halt {
         /// What was found.
         what: String,
     },
+    /// The library found a defect of its own; what is durable is as it was.
+    Defect {
+        /// What was found.
+        what: String,
+    },
 }
 
 impl fmt::Display for Halt {
@@ -695,6 +704,10 @@ impl fmt::Display for Halt {
             Self::Contradiction { what } => write!(
                 f,
                 "durable data contradicts the protocol: {what}; keep a copy of the directory and report this"
+            ),
+            Self::Defect { what } => write!(
+                f,
+                "a defect of libring: {what}; nothing was written since: report this, and start this member again"
             ),
         }
     }

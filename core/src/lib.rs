@@ -26,6 +26,7 @@
 
 extern crate alloc;
 
+mod budget;
 pub mod config;
 pub mod directory;
 mod founding;

@@ -119,6 +119,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) members: &'a BTreeMap<MemberId, (String, Option<u64>)>,
     /// The highest start counters seen.
     pub(crate) boots: &'a BTreeMap<MemberId, Boot>,
+    /// Who was registered, and is not any more.
+    pub(crate) former: &'a BTreeSet<MemberId>,
 }
 
 impl Judge<'_> {
@@ -158,6 +160,10 @@ impl Judge<'_> {
             return Err(Refusal::Agreement);
         }
         let Some((name, birth)) = self.members.get(&who.member) else {
+            // A former member on a copy of its directory is not who has left: what it did since then is lost.
+            if self.former.contains(&who.member) {
+                self.judge_start(who)?;
+            }
             // Who is not registered yet may ask for it, once there is a cluster; whom a joiner finds it believes.
             let may_join = joins(who.member) && self.me.cluster.is_some();
             return match may_join || joins(self.me.member) {
@@ -175,6 +181,10 @@ impl Judge<'_> {
         if *birth != who.birth {
             return Err(Refusal::Wiped);
         }
+        self.judge_start(who)
+    }
+
+    fn judge_start(&self, who: &Identity) -> Result<(), Refusal> {
         match self.boots.get(&who.member) {
             Some(&seen) if who.boot.is_rolled_back_from(seen, &who.earlier) => {
                 Err(Refusal::RolledBack { seen })
@@ -223,14 +233,19 @@ impl Links {
         let by_address = |target: &Target| target.address == address;
         let place = self.targets.iter().position(by_member);
         if let Some(place) = place.or_else(|| self.targets.iter().position(by_address)) {
+            let is_dialled = |target: &Target| target.state != TargetState::Retired;
+            let another = |target: &Target| by_member(target) && is_dialled(target);
+            if member.is_none() || self.targets.iter().any(another) {
+                return;
+            }
+            // Another member is there by now, on another directory than the one before it; or one that had been
+            // forgotten is a member again, maybe elsewhere.
             let target = &mut self.targets[place];
-            if member.is_some() && target.member != member {
-                // Another member is there by now, on another directory than the one before it.
-                target.member = member;
-                if target.state == TargetState::Retired {
-                    target.state = TargetState::Idle { dial_at: at };
-                    target.backoff = self.timers.redial_min;
-                }
+            target.member = member;
+            if target.state == TargetState::Retired {
+                target.address = address;
+                target.state = TargetState::Idle { dial_at: at };
+                target.backoff = self.timers.redial_min;
             }
             return;
         }
@@ -688,5 +703,27 @@ mod tests {
         dial_itself(&mut links, now, ConnId(2));
         now = now + A_MINUTE;
         assert_eq!(dials(&mut links, now).len(), 1);
+    }
+
+    /// A member that was forgotten, and is registered again under its id, is dialled again, where it is by then, and once.
+    #[test]
+    fn a_member_that_was_forgotten_is_dialled_when_it_is_back() {
+        let mut links = Links::new(Timers::default(), 8, 8);
+        let (member, mut now) = (MemberId::joiner(3), Instant(0));
+        links.add_target(now, Some(member), "a".to_string());
+        let dial = dials(&mut links, now).pop().expect("it is due");
+        links.readdress(now, member, None);
+        assert_eq!(links.on_connect_failed(now, dial), None, "nobody waits for it");
+        now = now + A_MINUTE;
+        assert_eq!(dials(&mut links, now), []);
+
+        for _ in 0..2 {
+            links.add_target(now, Some(member), "b".to_string());
+        }
+        let mut out = Vec::new();
+        links.drive(now, &mut out);
+        let is_there =
+            |output: &Output| matches!(output, Output::Connect { address, .. } if address == "b");
+        assert!(out.len() == 1 && out.iter().all(is_there), "{out:?}");
     }
 }

@@ -4,7 +4,12 @@
 
 use std::ffi::c_char;
 
+use libring::slot_of;
+
+use crate::guard;
+use crate::raw;
 use crate::status::{self, ring_status_t};
+use crate::types::ring_bytes_t;
 
 /// The number of this header: ring_abi() of the library must return the same.
 pub const RING_ABI: u32 = 0;
@@ -37,6 +42,23 @@ pub extern "C" fn ring_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn ring_status_name(s: ring_status_t) -> *const c_char {
     status::name(s).as_ptr()
+}
+
+/// The slot of a key, 0 to 65,535: those of RING_EV_MOVE and RING_EV_STEAL. The same on every member, in every language.
+/// Owns nothing.
+/// Any thread, also in callbacks; never blocks.
+/// The slot; that of the empty key for a view that cannot be read: NULL with a length.
+// SAFETY: as for ring_abi().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ring_slot(key: ring_bytes_t) -> u32 {
+    guard::run_or(
+        |_| u32::from(slot_of(b"")),
+        || {
+            // SAFETY: the caller's view.
+            let key = unsafe { raw::bytes(key, "key")? };
+            Ok(u32::from(slot_of(key)))
+        },
+    )
 }
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");

@@ -28,6 +28,11 @@ impl Fault {
         Self::new(status::RING_FORKED, "made before fork(): open another one in this process")
     }
 
+    /// Of a defect of the library, by what it said.
+    pub(crate) fn panicked(what: &str) -> Self {
+        Self::new(status::RING_PANICKED, format!("a defect of libring: {what}"))
+    }
+
     pub(crate) fn closed() -> Self {
         Self::new(status::RING_CLOSED, "it is closed; nothing happened")
     }

@@ -32,7 +32,7 @@ pub(crate) fn run(
             // It may panic too; then there is nothing more to be done.
             let _ = catch_unwind(AssertUnwindSafe(|| defect(&text)));
             let_go(panic);
-            Fault::new(status::RING_PANICKED, text)
+            Fault::panicked(&text)
         }
     };
     // SAFETY: exports are given a `ring_error_t` of the caller, or NULL.
@@ -51,7 +51,7 @@ pub(crate) fn run_or<T>(
         Err(panic) => {
             let text = panic_text(&*panic);
             let_go(panic);
-            otherwise(Fault::new(status::RING_PANICKED, text))
+            otherwise(Fault::panicked(&text))
         }
     }
 }
@@ -67,7 +67,7 @@ pub(crate) fn let_go(panic: Box<dyn Any + Send>) {
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("a defect of libring: {}", text.unwrap_or("a panic"))
+    text.unwrap_or("a panic").to_owned()
 }
 
 /// How often this process's ancestors have forked with the library loaded. A handle that was made

@@ -7,18 +7,22 @@
 //!
 //! No lock is held while something is pushed into a queue.
 
+use std::future::poll_fn;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use libring::{
-    Action, Bytes, Error, Event as NodeEvent, Member, MemberChange, MemberId, Node, Options,
+    Action, Bytes, Error, Event as NodeEvent, Halt, Member, MemberChange, MemberId, Node, Options,
     Refused, Reply, RequestId, RingEvent,
 };
+
+use ring_core::ids::len_u64;
+use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::guard;
@@ -28,10 +32,12 @@ use crate::pager::Pager;
 use crate::queue::{Event, Queue, User};
 use crate::scan::failed;
 use crate::serve::Route;
-use crate::status;
+use crate::status::{self, ring_status_t};
 use crate::types::{
-    RING_EV_CLOSED, RING_EV_LEADER, RING_EV_LEFT, RING_EV_MEMBER, RING_EV_MOVE, RING_EV_STATE,
-    RING_EV_STEAL, RING_MEMBER_FAILED, RING_MEMBER_JOINED, RING_MEMBER_LEFT, RING_MEMBER_RECOVERED,
+    RING_EV_CLOSED, RING_EV_FAULT, RING_EV_GATHERING, RING_EV_HALTED, RING_EV_LEADER, RING_EV_LEFT,
+    RING_EV_MEMBER, RING_EV_MOVE, RING_EV_READY, RING_EV_RECONNECTING, RING_EV_REFUSED,
+    RING_EV_REFUSED_BY, RING_EV_STATE, RING_EV_STAYS, RING_EV_STEAL, RING_EV_UNREACHABLE,
+    RING_MEMBER_FAILED, RING_MEMBER_JOINED, RING_MEMBER_LEFT, RING_MEMBER_RECOVERED,
     RING_MEMBER_SUSPECT, RING_MEMBER_UPDATED,
 };
 
@@ -46,12 +52,32 @@ pub(crate) struct Handle {
     /// For who waits for `in_flight` or `hurry`.
     turn: Mutex<()>,
     changed: Condvar,
-    /// What a panic said that this layer caught.
-    panicked: OnceLock<String>,
     pub(crate) own: Own,
+    /// Told of the node's own events.
+    audience: Option<Arc<Audience>>,
+    /// Of operations that do not say.
+    pub(crate) deadline: Duration,
     /// Most operations of `own`.
     pub(crate) requests_max: usize,
     closer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where a node's own events go.
+struct Audience {
+    queue: Arc<Queue>,
+    /// The last event was told: that the node halted.
+    is_halt_told: AtomicBool,
+}
+
+impl Audience {
+    fn tell(&self, event: &NodeEvent) {
+        if let NodeEvent::Halted { .. } = event
+            && self.is_halt_told.swap(true, Ordering::SeqCst)
+        {
+            return;
+        }
+        told(event).into_iter().for_each(|event| self.queue.push(event));
+    }
 }
 
 /// Where an operation's end goes.
@@ -108,26 +134,30 @@ impl Handle {
         timeout: Option<Duration>,
         events: Option<Arc<Queue>>,
     ) -> Result<Arc<Self>, Fault> {
-        let requests_max = options.limits.requests;
-        let open = move || block_on(Node::open(options), timeout);
+        let (requests_max, deadline) = (options.limits.requests, options.deadline);
+        let audience = events.map(|queue| {
+            let is_halt_told = AtomicBool::new(false);
+            Arc::new(Audience { queue, is_halt_told })
+        });
+        let told = audience.clone();
+        let open = move || match told {
+            Some(told) => {
+                let listener = move |event| told.tell(&event);
+                block_on(Node::open_listening(options, listener), timeout)
+            }
+            None => block_on(Node::open(options), timeout),
+        };
         let opened = guard::spawn("ring-open", open).map_err(system)?.join();
         let opened = opened.map_err(|panic| {
             let text = guard::panic_text(&*panic);
             guard::let_go(panic);
-            Fault::new(status::RING_PANICKED, text)
+            Fault::panicked(&text)
         })?;
         let Some(node) = opened else {
             let text = "the node was not up in time: does a majority of its members run?";
             return Err(Fault::new(status::RING_TIMEOUT, text));
         };
         let node = node?;
-        if let Some(queue) = events {
-            node.listen(move |event| {
-                if let Some(event) = told(&event) {
-                    queue.push(event);
-                }
-            });
-        }
         Ok(Arc::new(Self {
             forks: guard::forks(),
             node,
@@ -136,11 +166,19 @@ impl Handle {
             hurry: AtomicBool::new(false),
             turn: Mutex::new(()),
             changed: Condvar::new(),
-            panicked: OnceLock::new(),
             own: Own::default(),
+            audience,
+            deadline,
             requests_max,
             closer: Mutex::new(None),
         }))
+    }
+
+    /// The node has ended. Who listens ended with it, perhaps before it heard why.
+    fn tell_halt(&self) {
+        if let (Some(audience), Some(reason)) = (&self.audience, self.node.halt()) {
+            audience.tell(&NodeEvent::Halted { reason });
+        }
     }
 
     /// Whether this process made it.
@@ -189,6 +227,7 @@ impl Handle {
             this.wait_for_flights(timeout);
             let gone = this.node.shut_down(!this.hurry.load(Ordering::SeqCst));
             this.end_own();
+            this.tell_halt();
             let status = if gone { status::RING_OK } else { status::RING_OUTCOME_UNKNOWN };
             queue.push(Event { tag, kind: RING_EV_CLOSED, status, ..Event::default() });
         });
@@ -216,6 +255,7 @@ impl Handle {
                     this.cancel_lasting();
                     this.node.shut_down(false);
                     this.end_own();
+                    this.tell_halt();
                 })
             },
             Ok,
@@ -232,10 +272,9 @@ impl Handle {
         }
     }
 
-    /// A defect was met in this layer: the node stops, and says so from now on.
+    /// A defect was met in this layer: the node halts, and says so from now on.
     pub(crate) fn defect(&self, text: &str) {
-        self.panicked.get_or_init(|| text.to_owned());
-        self.node.fail_stop();
+        self.node.halt_on_defect(text);
     }
 
     /// Does something on a thread of the node: a panic is a defect.
@@ -247,6 +286,31 @@ impl Handle {
         }
     }
 
+    /// A task of this layer on a node's thread. None: it panicked, which is a defect, and the node halts.
+    pub(crate) async fn task<T>(handle: Weak<Self>, task: impl Future<Output = T>) -> Option<T> {
+        let mut task = Box::pin(task);
+        poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Some),
+            Err(panic) => {
+                let text = guard::panic_text(&*panic);
+                guard::let_go(panic);
+                if let Some(handle) = handle.upgrade() {
+                    handle.defect(&text);
+                }
+                Poll::Ready(None)
+            }
+        })
+        .await
+    }
+
+    /// Runs such a task on the node's own threads.
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let task = Self::task(Arc::downgrade(self), task);
+        self.node.spawn(async {
+            let _: Option<()> = task.await;
+        });
+    }
+
     /// What `error` is for a host that must know of defects.
     pub(crate) fn fault(&self, error: Error) -> Fault {
         let fault = Fault::from(error);
@@ -256,23 +320,20 @@ impl Handle {
         {
             return fault;
         }
-        if let Some(text) = self.panicked.get() {
-            return Fault::new(status::RING_PANICKED, text.clone());
+        if let Some(what) = self.node.defect() {
+            return Fault::panicked(what);
         }
-        let panicked = self.node.has_panicked();
         match self.node.halt() {
-            Some(halt) if panicked => Fault::new(status::RING_PANICKED, halt.to_string()),
             Some(halt) if fault.code == status::RING_HALTED => {
                 Fault::new(status::RING_HALTED, halt.to_string())
             }
-            None if panicked => Fault::new(status::RING_PANICKED, "a defect of libring"),
             Some(_) | None => fault,
         }
     }
 
     fn begin_one(&self) -> Result<(), Fault> {
-        if let Some(text) = self.panicked.get() {
-            return Err(Fault::new(status::RING_PANICKED, text.clone()));
+        if let Some(what) = self.node.defect() {
+            return Err(Fault::panicked(what));
         }
         // Counted first: a closer that has not seen this one is seen here.
         self.in_flight.fetch_add(1, Ordering::SeqCst);
@@ -303,9 +364,9 @@ impl Handle {
             What::Status(member) => {
                 Action::Status { member: member.unwrap_or_else(|| self.node.whoami()) }
             }
-            What::Leave(member) => {
+            What::Leave { member, force } => {
                 let member = member.unwrap_or_else(|| self.node.whoami());
-                Action::Leave { member, force: false }
+                Action::Leave { member, force }
             }
             What::Ask(question) => {
                 let listed = |m: Member| {
@@ -313,7 +374,8 @@ impl Handle {
                     Listed { id, name, address, weight, standing, state, tags }
                 };
                 let members = || self.node.members().into_iter().map(listed).collect();
-                sink.push(op::answered(tag, &question, &self.node.ring(), members));
+                let me = self.node.whoami();
+                sink.push(op::answered(tag, &question, me, &self.node.ring(), members));
                 self.end_one();
                 return Ok(0);
             }
@@ -327,6 +389,8 @@ impl Handle {
             What::Track(key, awaited) => {
                 return self.begin_track(tag, key, awaited, sink.into_queue()?);
             }
+            What::Join(address) => return self.begin_join((tag, timeout), address, sink),
+            What::Metrics => return self.begin_metrics((tag, timeout), sink),
             #[cfg(feature = "test-ops")]
             What::Echo(data) => {
                 let kind = crate::types::RING_EV_DONE;
@@ -374,7 +438,7 @@ impl Handle {
         let text = guard::panic_text(&*panic);
         guard::let_go(panic);
         self.defect(&text);
-        failed(tag, id, &Fault::new(status::RING_PANICKED, text))
+        failed(tag, id, &Fault::panicked(&text))
     }
 
     #[cfg(feature = "test-ops")]
@@ -413,41 +477,81 @@ impl Handle {
 
 /// What of a node's events a host is told.
 pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
-    let (kind, a, b) = match event {
-        NodeEvent::PeerConnected { member, .. } => (RING_EV_MEMBER, member.0, 1),
-        NodeEvent::PeerDisconnected { member, .. } => (RING_EV_MEMBER, member.0, 0),
+    let at = |address: &Option<String>| address.as_deref().map_or_else(Bytes::new, bytes_of);
+    let id = |member: &Option<MemberId>| member.map_or(0, |member| member.0);
+    let made = |kind, a, b, data| Some(Event { kind, a, b, data, ..Event::default() });
+    match event {
+        NodeEvent::PeerConnected { member, address } => {
+            made(RING_EV_MEMBER, member.0, 1, at(address))
+        }
+        NodeEvent::PeerDisconnected { member, address } => {
+            made(RING_EV_MEMBER, member.0, 0, at(address))
+        }
+        NodeEvent::PeerReconnecting { member, address } => {
+            made(RING_EV_RECONNECTING, member.0, 0, bytes_of(address))
+        }
+        NodeEvent::PeerFailed { member, address } => {
+            made(RING_EV_UNREACHABLE, id(member), 0, bytes_of(address))
+        }
+        NodeEvent::PeerRefused { member, address, reason, by_us } => {
+            let kind = if *by_us { RING_EV_REFUSED } else { RING_EV_REFUSED_BY };
+            let address = address.as_deref().unwrap_or_default();
+            let data = Bytes::from(format!("{address}{}", libring::explain(reason)));
+            made(kind, id(member), len_u64(address.len()), data)
+        }
+        NodeEvent::PeerFault { member, what } => {
+            made(RING_EV_FAULT, id(member), 0, Bytes::from_static(what.as_bytes()))
+        }
         NodeEvent::LeaderChanged { group, leader, .. } => {
-            (RING_EV_LEADER, u64::from(group.0), leader.map_or(0, |leader| leader.0))
+            made(RING_EV_LEADER, u64::from(group.0), id(leader), Bytes::new())
         }
         NodeEvent::Member { peer, change } => {
-            let data = Bytes::copy_from_slice(peer.name.as_bytes());
-            let (kind, a, b) = (RING_EV_STATE, peer.id.0, code_of(*change));
-            return Some(Event { kind, a, b, data, ..Event::default() });
+            made(RING_EV_STATE, peer.id.0, code_of(*change), bytes_of(&peer.name))
         }
-        NodeEvent::Left => (RING_EV_LEFT, 0, 0),
-        NodeEvent::Ring(RingEvent::Move { to, slots }) => {
-            return Some(slots_of(RING_EV_MOVE, *to, slots));
+        NodeEvent::Ready => made(RING_EV_READY, 0, 1, Bytes::new()),
+        NodeEvent::NotReady => made(RING_EV_READY, 0, 0, Bytes::new()),
+        NodeEvent::Gathering { found, expect, .. } => {
+            let data = Bytes::from(Value::from(found.clone()).to_string());
+            made(RING_EV_GATHERING, len_u64(found.len()), u64::from(*expect), data)
         }
+        NodeEvent::ChangeRefused { reason } => {
+            made(RING_EV_STAYS, 0, 0, Bytes::from(reason.to_string()))
+        }
+        NodeEvent::Left => made(RING_EV_LEFT, 0, 0, Bytes::new()),
+        NodeEvent::Halted { reason } => {
+            let status = code_of_halt(reason);
+            let data = Bytes::from(reason.to_string());
+            Some(Event { kind: RING_EV_HALTED, status, data, ..Event::default() })
+        }
+        NodeEvent::Ring(RingEvent::Move { to, slots }) => Some(slots_of(RING_EV_MOVE, *to, slots)),
         NodeEvent::Ring(RingEvent::Steal { from, slots }) => {
-            return Some(slots_of(RING_EV_STEAL, *from, slots));
+            Some(slots_of(RING_EV_STEAL, *from, slots))
         }
+        // Told by RING_OP_TRACK; by ring_node_open(); by what RING_OP_MEMBERS and RING_OP_OWNERS say.
         NodeEvent::Ring(
             RingEvent::Left { .. } | RingEvent::NextChanged { .. } | RingEvent::Came { .. },
         )
         | NodeEvent::Up { .. }
-        | NodeEvent::Gathering { .. }
-        | NodeEvent::PeerReconnecting { .. }
-        | NodeEvent::PeerFailed { .. }
-        | NodeEvent::Ready
-        | NodeEvent::NotReady
-        | NodeEvent::Halted { .. }
         | NodeEvent::DirectoryChanged { .. }
-        | NodeEvent::RingChanged { .. }
-        | NodeEvent::ChangeRefused { .. }
-        | NodeEvent::PeerRefused { .. }
-        | NodeEvent::PeerFault { .. } => return None,
-    };
-    Some(Event { kind, a, b, ..Event::default() })
+        | NodeEvent::RingChanged { .. } => None,
+    }
+}
+
+fn bytes_of(text: impl AsRef<str>) -> Bytes {
+    Bytes::copy_from_slice(text.as_ref().as_bytes())
+}
+
+fn code_of_halt(reason: &Halt) -> ring_status_t {
+    match reason {
+        Halt::Defect { .. } => status::RING_PANICKED,
+        Halt::Log { .. }
+        | Halt::Store { .. }
+        | Halt::RolledBack { .. }
+        | Halt::Wiped
+        | Halt::OtherCluster { .. }
+        | Halt::Agreement
+        | Halt::Contradiction { .. } => status::RING_HALTED,
+    }
 }
 
 /// Slots that went or came, and the member at the other end.

@@ -29,9 +29,9 @@ use crate::queue::Event;
 use crate::scan::{Paging, failed};
 use crate::status;
 use crate::types::{
-    RING_FX_CONNECT, RING_FX_DISCARD, RING_FX_DISCONNECT, RING_FX_EVENT, RING_FX_HALT,
-    RING_FX_SEND, RING_FX_STORE, RING_IN_BYTES, RING_IN_CONNECT_FAILED, RING_IN_CONNECTED,
-    RING_IN_DISCONNECTED, RING_IN_STORE_FAILED, RING_IN_STORED, RING_IN_WAKEUP,
+    RING_EV_DONE, RING_FX_CONNECT, RING_FX_DISCARD, RING_FX_DISCONNECT, RING_FX_EVENT,
+    RING_FX_HALT, RING_FX_SEND, RING_FX_STORE, RING_IN_BYTES, RING_IN_CONNECT_FAILED,
+    RING_IN_CONNECTED, RING_IN_DISCONNECTED, RING_IN_STORE_FAILED, RING_IN_STORED, RING_IN_WAKEUP,
 };
 
 /// A member and what it asks for.
@@ -162,9 +162,15 @@ impl Machine {
                 let member: MemberId = member.unwrap_or_else(|| self.node.view().me());
                 (Action::Status { member }, None)
             }
-            What::Leave(member) => {
+            What::Leave { member, force } => {
                 let me = self.node.view().me();
-                (Action::Leave { member: member.unwrap_or(me), force: false }, None)
+                (Action::Leave { member: member.unwrap_or(me), force }, None)
+            }
+            What::Join(address) => {
+                self.node.join(clocks(self.now), &[address]).map_err(refused)?;
+                self.dirty = true;
+                self.desk.event(Event { tag: op.tag, kind: RING_EV_DONE, ..Event::default() });
+                return Ok(0);
             }
             What::Ask(question) => {
                 let ring = Arc::clone(self.node.ring().placement());
@@ -178,15 +184,19 @@ impl Machine {
                     Listed { id, name, address, weight, standing, state, tags }
                 };
                 let members = || view.registered().into_iter().map(listed).collect();
-                let answer = op::answered(op.tag, &question, &ring, members);
+                let answer = op::answered(op.tag, &question, view.me(), &ring, members);
                 self.dirty = true;
                 self.desk.event(answer);
                 return Ok(0);
             }
             What::Request(_) | What::Respond(_) | What::Handle(_) | What::Track(..) => {
-                return Err(Fault::invalid(
-                    "a sans-IO member neither asks nor handles: it needs a node",
-                ));
+                let text =
+                    "a sans-IO member neither asks nor handles nor tracks: open a node for that";
+                return Err(Fault::new(status::RING_UNSUPPORTED, text));
+            }
+            What::Metrics => {
+                let text = "a sans-IO member keeps no metrics: RING_OP_STATUS, or open a node";
+                return Err(Fault::new(status::RING_UNSUPPORTED, text));
             }
             What::Pages(pages) => {
                 let partition = op.partition.to_owned();
@@ -200,9 +210,7 @@ impl Machine {
             #[expect(clippy::panic, reason = "that is what it is for")]
             What::PanicHere => panic!("asked for, in a call"),
         };
-        let request = self
-            .call(op.partition, action, timeout)
-            .map_err(|refused| Fault::new(code_of_refused(&refused), refused.to_string()))?;
+        let request = self.call(op.partition, action, timeout).map_err(refused)?;
         self.ops.insert(request, Pending { tag: op.tag, id: request.0, scan });
         Ok(request.0)
     }
@@ -458,6 +466,10 @@ impl World for Desk {
     fn halt(&mut self, reason: Halt) {
         self.halt.get_or_insert(reason);
     }
+}
+
+fn refused(refused: Refused) -> Fault {
+    Fault::new(code_of_refused(&refused), refused.to_string())
 }
 
 /// FNV-1a, 64 bits: the same for the same bytes, everywhere.

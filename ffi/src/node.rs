@@ -6,7 +6,7 @@ use std::mem::size_of;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use libring::{Data, Keys, Options};
+use libring::{Data, Detector, Keys, Options};
 use ring_core::ids::len_usize;
 
 use crate::cq::{self, lend, ring_cq_t};
@@ -119,11 +119,14 @@ pub unsafe extern "C" fn ring_node_open(
     )
 }
 
-/// Begins to close a node: nothing more is accepted, what is under way ends, waiting at most
-/// `timeout_ns` (negative: as long as it takes; every operation has its deadline); scans are
-/// cancelled. Then everything is written and RING_EV_CLOSED comes to `cq` with `tag`, the last.
-/// Owns nothing: ring_node_free() is still to be called.
-/// Any thread but a callback's; does not block.
+/// Begins to close a node: nothing more is accepted. Scans, watches, handlers and tracks are cancelled; requests that
+/// were handed out are answered for the host, RING_CODE_DROPPED; what else is under way ends by itself, or at
+/// `timeout_ns` with the node (negative: as long as it takes; every operation has its deadline). Then streams break,
+/// everything is written, and RING_EV_CLOSED comes to `cq` with `tag`: the last event of the node, in any queue. Nobody
+/// is told to leave: a member that is closed is away, and comes back when it is opened again.
+/// Owns nothing: ring_node_free() is still to be called, then, or before to hurry.
+/// Any thread but a callback's, also while others are in calls on the node; does not block. Calls that come later
+/// answer RING_CLOSED, ring_call() on other threads ends as its operation does.
 /// RING_OK, RING_CLOSED (it was closed before), RING_INVALID, RING_IO, RING_FORKED, RING_MISUSE.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
@@ -166,8 +169,9 @@ pub unsafe extern "C" fn ring_node_free(n: *mut ring_node_t) {
 /// Begins an operation; its events come to `cq`.
 /// `op` and all it points to are copied. *id names it; NULL if nobody wants to know.
 /// Any thread but a callback's; does not block.
-/// RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN (too many),
-/// RING_CLOSED, RING_INVALID, RING_HALTED, RING_FORKED, RING_MISUSE, RING_PANICKED.
+/// RING_OK: exactly one RING_EV_DONE follows; it may be in the queue before this returns. Else nothing happened:
+/// RING_AGAIN (too many), RING_CLOSED, RING_INVALID, RING_CONFLICT (RING_OP_HANDLE), RING_HALTED, RING_FORKED,
+/// RING_MISUSE, RING_PANICKED.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ring_submit(
@@ -202,10 +206,15 @@ pub unsafe extern "C" fn ring_cancel(n: *mut ring_node_t, id: ring_id_t) -> ring
     unsafe { on_node(n, std::ptr::null_mut(), |handle| handle.cancel(id)) }
 }
 
-/// Makes an operation, not a scan, and waits for its end, which *out tells as RING_EV_DONE would.
+/// Makes an operation that one event tells, and waits for its end, which *out tells as RING_EV_DONE would. Those that
+/// are told by more need a queue: RING_OP_SCAN, RING_OP_WATCH, RING_OP_HANDLE, RING_OP_TRACK, RING_OP_REPLICA,
+/// and requests and responses with streams or RING_STREAMS are RING_INVALID here.
 /// *out is to be given to ring_events_release() unless no operation began; then it is empty.
-/// Any thread but a callback's; blocks, at most until the operation's deadline.
-/// What the operation came to: also RING_NOT_FOUND, RING_CONFLICT, RING_TIMEOUT,
+/// Any thread but a callback's, many at a time; blocks, at most until the operation's deadline, and nobody else. While it
+/// waits the thread does nothing for the host's queues: one that also drains a queue must not wait here for what only
+/// that drain brings about, as for a request that its own handler is to answer. ring_cancel() cannot name it;
+/// ring_node_free() on another thread ends it.
+/// What the operation came to: also RING_NOT_FOUND, RING_CONFLICT, RING_TIMEOUT, RING_HANDLER_ERROR, RING_NO_HANDLER,
 /// RING_OUTCOME_UNKNOWN; and as ring_submit().
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
@@ -241,7 +250,7 @@ pub unsafe extern "C" fn ring_call(
 /// What was taken is copied; *taken says how much; NULL if nobody wants to know.
 /// Any thread but a callback's, one at a time for a stream that is to keep its order; does not block.
 /// RING_OK: all of it. RING_AGAIN: not all; RING_EV_WRITABLE follows. RING_RESET: the stream is broken. RING_CLOSED: it
-/// has ended. RING_INVALID (no such stream, or it does not go from here), RING_FORKED, RING_MISUSE.
+/// has ended. RING_INVALID (an id that was never a stream's here, or it does not go from here), RING_FORKED, RING_MISUSE.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ring_stream_write(
@@ -272,8 +281,8 @@ pub unsafe extern "C" fn ring_stream_write(
 /// Allows so many bytes more of a stream to come as RING_EV_BODY. Without, none do.
 /// Owns nothing.
 /// Any thread but a callback's; does not block.
-/// RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (no such stream, or it does not come here), RING_FORKED,
-/// RING_MISUSE.
+/// RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (an id that was never a stream's here, or it does not come
+/// here), RING_FORKED, RING_MISUSE.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ring_stream_credit(
@@ -288,7 +297,8 @@ pub unsafe extern "C" fn ring_stream_credit(
 /// Gives a stream up, in RING_UP, RING_DOWN or both `ways`; the other end is told. To end it well is ring_stream_write().
 /// Nothing more is told of these ways but what is in the queue already.
 /// Any thread but a callback's; does not block.
-/// RING_OK, RING_CLOSED (the stream has ended), RING_INVALID, RING_FORKED, RING_MISUSE.
+/// RING_OK, RING_CLOSED (the stream has ended), RING_INVALID (an id that was never a stream's here, or ways that it does not
+/// have), RING_FORKED, RING_MISUSE.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ring_stream_reset(
@@ -310,9 +320,14 @@ pub unsafe extern "C" fn ring_stream_reset(
 /// Every view in `o` is as [`raw::bytes`] asks.
 unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
     let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE | RING_NO_GOSSIP);
-    if unknown != 0 || o.reserved != 0 || o.reserved2 != 0 {
+    if unknown != 0 {
         return Err(Fault::invalid(format!("ring_options_t: unknown flags {unknown:#x}")));
     }
+    if o.reserved != 0 || o.reserved2 != 0 || o.reserved3 != 0 {
+        return Err(Fault::invalid("ring_options_t: reserved: 0"));
+    }
+    let expect = u16::try_from(o.expect)
+        .map_err(|_| Fault::invalid(format!("expect: {}; at most 65,535", o.expect)))?;
     // SAFETY: the caller's.
     let text = |view, what| unsafe { raw::text(view, what) }.map(str::to_owned);
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -343,7 +358,13 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         limits.calls = len_usize(u64::from(o.max_inflight));
         limits.requests = limits.calls;
     }
+    let mut timers = defaults.timers.clone();
+    if let Some(replace_after) = nanos(o.replace_after_ns) {
+        timers.replace_after = replace_after;
+    }
     Ok(Options {
+        timers,
+        detector: detector(o),
         name: given(text(o.name, "name")?).unwrap_or(defaults.name),
         cluster: given(text(o.cluster, "cluster")?).unwrap_or(defaults.cluster),
         client,
@@ -358,14 +379,28 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         data,
         // SAFETY: as above.
         tags: unsafe { read_tags(o.tags, o.n_tags)? },
+        expect: Some(expect).filter(|expect| *expect != 0),
+        metrics: given(text(o.metrics, "metrics")?),
         gossip: o.flags & RING_NO_GOSSIP == 0,
+        transport: None,
         insecure: o.flags & RING_INSECURE != 0,
         shards: if o.shards == 0 { defaults.shards } else { o.shards },
         replication: if o.replication == 0 { defaults.replication } else { o.replication },
         limits,
         deadline: nanos(o.timeout_ns).unwrap_or(defaults.deadline),
-        ..Options::default()
     })
+}
+
+fn detector(o: &ring_options_t) -> Detector {
+    let defaults = Detector::default();
+    let interval = nanos(o.probe_interval_ns).unwrap_or(defaults.probe_interval);
+    let or = |given: u32, default| if given == 0 { default } else { given };
+    Detector {
+        sync_interval: nanos(o.sync_interval_ns).unwrap_or(defaults.sync_interval),
+        suspicion_min: or(o.suspicion_min, defaults.suspicion_min),
+        suspicion_max: or(o.suspicion_max, defaults.suspicion_max),
+        ..Detector::paced(interval, nanos(o.probe_timeout_ns))
+    }
 }
 
 /// # Safety

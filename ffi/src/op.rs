@@ -23,12 +23,12 @@ use crate::serve::{Reply, Wish};
 use crate::status;
 use crate::types::{
     RING_AFTER, RING_CODE_DROPPED, RING_CODE_PANICKED, RING_CODE_TOO_LARGE, RING_DOWN, RING_ERROR,
-    RING_EV_DONE, RING_IF_VALUE, RING_LOCAL, RING_NEXT, RING_ONCE, RING_ONE_WAY, RING_OP_BATCH,
-    RING_OP_CAS, RING_OP_DELETE, RING_OP_GET, RING_OP_HANDLE, RING_OP_LEAVE, RING_OP_MEMBERS,
-    RING_OP_OWNERS, RING_OP_PUT, RING_OP_REPLICA, RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_SCAN,
-    RING_OP_STATUS, RING_OP_TRACK, RING_OP_WATCH, RING_PREFIX, RING_REMOVE, RING_REST,
-    RING_REVERSE, RING_STREAMS, RING_TO_LEADER, RING_TO_MEMBER, RING_UP, ring_bytes_t,
-    ring_change_t, ring_op_t, ring_pair_t, ring_stream_t,
+    RING_EV_DONE, RING_FORCE, RING_IF_VALUE, RING_LOCAL, RING_NEXT, RING_ONCE, RING_ONE_WAY,
+    RING_OP_BATCH, RING_OP_CAS, RING_OP_DELETE, RING_OP_GET, RING_OP_HANDLE, RING_OP_INFO,
+    RING_OP_JOIN, RING_OP_LEAVE, RING_OP_MEMBERS, RING_OP_METRICS, RING_OP_OWNERS, RING_OP_PUT,
+    RING_OP_REPLICA, RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_SCAN, RING_OP_STATUS, RING_OP_TRACK,
+    RING_OP_WATCH, RING_PREFIX, RING_REMOVE, RING_REST, RING_REVERSE, RING_STREAMS, RING_TO_LEADER,
+    RING_TO_MEMBER, RING_UP, ring_bytes_t, ring_change_t, ring_op_t, ring_pair_t, ring_stream_t,
 };
 
 /// An operation, read whole: nothing in it points to the host's memory but the partition's name.
@@ -46,7 +46,11 @@ pub(crate) enum What {
     /// The status of a member; none: of this one.
     Status(Option<MemberId>),
     /// A member is to leave; none: this one.
-    Leave(Option<MemberId>),
+    Leave {
+        member: Option<MemberId>,
+        /// Also where too many others are away.
+        force: bool,
+    },
     Pages(Paging),
     /// Answered at once.
     Ask(Question),
@@ -54,6 +58,9 @@ pub(crate) enum What {
     Respond(Box<Reply>),
     Handle(Wish),
     Track(Bytes, Awaited),
+    /// An address more to dial.
+    Join(String),
+    Metrics,
     #[cfg(feature = "test-ops")]
     Echo(Bytes),
     /// Panics in the call.
@@ -70,7 +77,8 @@ impl What {
         match self {
             Self::Pages(_) | Self::Request(_) | Self::Respond(_) => true,
             Self::Handle(_) | Self::Track(..) => true,
-            Self::Call(_) | Self::Status(_) | Self::Leave(_) | Self::Ask(_) => false,
+            Self::Call(_) | Self::Status(_) | Self::Leave { .. } | Self::Ask(_) => false,
+            Self::Join(_) | Self::Metrics => false,
             #[cfg(feature = "test-ops")]
             Self::Echo(_) | Self::PanicHere | Self::PanicThere => false,
         }
@@ -87,6 +95,7 @@ pub(crate) enum Question {
 pub(crate) fn answered(
     tag: u64,
     question: &Question,
+    me: MemberId,
     ring: &Placement,
     members: impl FnOnce() -> Vec<Listed>,
 ) -> Event {
@@ -101,7 +110,7 @@ pub(crate) fn answered(
         Question::Members => {
             let members: Vec<Value> = members().into_iter().map(Listed::json).collect();
             let b = len_u64(members.len());
-            Event { b, data: Value::from(members).to_string().into(), ..event }
+            Event { a: me.0, b, data: Value::from(members).to_string().into(), ..event }
         }
     }
 }
@@ -240,11 +249,16 @@ unsafe fn read_what(op: &ring_op_t) -> Result<What, Fault> {
             return Ok(What::Ask(Question::Members));
         }
         RING_OP_LEAVE => {
+            known(RING_FORCE)?;
+            let force = op.flags & RING_FORCE != 0;
+            return Ok(What::Leave { member: member(op.target), force });
+        }
+        RING_OP_INFO => {
             known(0)?;
-            return Ok(What::Leave(member(op.target)));
+            Action::Info
         }
         RING_OP_WATCH | RING_OP_REQUEST | RING_OP_RESPOND | RING_OP_HANDLE | RING_OP_TRACK
-        | RING_OP_REPLICA => {
+        | RING_OP_REPLICA | RING_OP_METRICS | RING_OP_JOIN => {
             // SAFETY: the caller's.
             return unsafe { read_own(op) };
         }
@@ -301,6 +315,16 @@ unsafe fn read_own(op: &ring_op_t) -> Result<What, Fault> {
         RING_OP_REPLICA => {
             known(0)?;
             Ok(What::Track(copy(op.key, "key")?, Awaited::Coming))
+        }
+        RING_OP_METRICS => {
+            known(0)?;
+            Ok(What::Metrics)
+        }
+        RING_OP_JOIN => {
+            known(0)?;
+            // SAFETY: the caller's.
+            let address = unsafe { raw::text(op.value, "value")? };
+            Ok(What::Join(address.to_owned()))
         }
         unknown => Err(Fault::invalid(format!("op {unknown}: not known"))),
     }
@@ -459,23 +483,28 @@ pub(crate) fn done(tag: u64, id: u64, answer: Result<Answer, Error>) -> Event {
             let status = if swapped { status::RING_OK } else { status::RING_CONFLICT };
             Event { status, a: revision.0, ..event }
         }
-        Ok(
-            Answer::Value(Some((data, revision)))
-            | Answer::Local { found: Some((data, revision)), .. },
-        ) => Event { a: revision.0, data, ..event },
-        Ok(Answer::Value(None) | Answer::Local { found: None, .. }) => {
-            Event { status: status::RING_NOT_FOUND, ..event }
+        Ok(Answer::Value(found)) => value(event, found),
+        Ok(Answer::Local { found, age }) => Event { b: staleness(age), ..value(event, found) },
+        Ok(Answer::Info { info, replicas, leader }) => {
+            let replicas: Vec<u64> = replicas.iter().map(|member| member.0).collect();
+            let data = json!({
+                "shard": info.group.0,
+                "replicas": replicas,
+                "leader": leader.map(|member| member.0),
+                "keys": info.keys,
+                "bytes": info.bytes,
+                "revision": info.revision.0,
+                "applied": info.applied.0,
+                "applied_term": info.applied_term.0,
+            });
+            let (a, b) = (info.revision.0, info.keys);
+            Event { a, b, data: data.to_string().into(), ..event }
         }
         Ok(Answer::Status(status)) => match serde_json::to_vec(&status) {
             Ok(data) => Event { a: status.member.0, data: data.into(), ..event },
             Err(e) => failed(tag, id, &Fault::new(status::RING_IO, e.to_string())),
         },
-        Ok(
-            Answer::Page { .. }
-            | Answer::Info { .. }
-            | Answer::Changes { .. }
-            | Answer::Compacted { .. },
-        ) => {
+        Ok(Answer::Page { .. } | Answer::Changes { .. } | Answer::Compacted { .. }) => {
             let fault = Fault::new(status::RING_PANICKED, "a reply of the wrong kind");
             failed(tag, id, &fault)
         }
@@ -486,6 +515,18 @@ pub(crate) fn done(tag: u64, id: u64, answer: Result<Answer, Error>) -> Event {
         }
         Err(error) => failed(tag, id, &error.into()),
     }
+}
+
+fn value(event: Event, found: Option<(Bytes, Revision)>) -> Event {
+    match found {
+        Some((data, revision)) => Event { a: revision.0, data, ..event },
+        None => Event { status: status::RING_NOT_FOUND, ..event },
+    }
+}
+
+/// How stale a read can be, as the header has it.
+pub(crate) fn staleness(age: Option<Duration>) -> u64 {
+    age.map_or(u64::MAX, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX - 1))
 }
 
 /// More changes are refused by every configuration.

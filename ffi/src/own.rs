@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use libring::Canceller;
+use bytes::Bytes;
+use libring::{Canceller, Failure};
 use ring_core::ids::len_u64;
+use ring_core::request::STREAMS_MAX;
 use tokio::sync::oneshot;
 
 use crate::fault::Fault;
@@ -24,13 +26,21 @@ use crate::status;
 use crate::stream::Stream;
 use crate::types::RING_EV_DONE;
 
-/// Ids from here on are given here; core never makes so many calls.
+/// Ids from here on are given here; core never makes so many calls. They say what they name, so that one that was
+/// never given, or to something else, is known as such for ever: bits 0 to 6 are 0, or the place of a stream among those
+/// that follow an id; 7 to 13 how many follow it; 14 whether it is that of a request that was handed out; from 15 on
+/// a number that counts up. Of these there are 2^48: as many as a million a second make in nine years.
 pub(crate) const OWN: u64 = 1 << 63;
+const INDEX: u64 = 127;
+const COUNT_SHIFT: u32 = 7;
+const SESSION: u64 = 1 << 14;
+const NUMBER_SHIFT: u32 = 15;
+const _: () = assert!(STREAMS_MAX <= 127);
 
 /// All of it, of one node.
 #[derive(Default)]
 pub(crate) struct Own {
-    /// Ids given, less [`OWN`].
+    /// So many numbers were given.
     given: AtomicU64,
     ops: Mutex<Ops>,
     pub(crate) pagers: Mutex<BTreeMap<u64, Arc<Pager>>>,
@@ -68,7 +78,7 @@ struct Ops {
 impl Ops {
     fn count_of(&mut self, does: &Does) -> Option<&mut usize> {
         match does {
-            Does::Request(..) => Some(&mut self.requests),
+            Does::Request(..) | Does::Task { .. } => Some(&mut self.requests),
             Does::Handle(_) | Does::Track(_) => Some(&mut self.lasting),
             Does::Respond => None, // as many as there are requests handed out
         }
@@ -87,6 +97,11 @@ pub(crate) enum Does {
     Request(Canceller, bool),
     Handle(Arc<Route>),
     Respond,
+    /// Something short.
+    Task {
+        /// It changes something.
+        changes: bool,
+    },
     /// Dropped, it ends the task.
     Track(#[expect(dead_code, reason = "it is only dropped")] oneshot::Sender<()>),
 }
@@ -97,17 +112,43 @@ enum Found {
     Handle(Arc<Route>),
     Respond,
     Track,
+    Task { changes: bool },
 }
 
 impl Own {
-    /// An id, which no more than `streams` others follow.
-    pub(crate) fn new_ids(&self, streams: usize) -> u64 {
-        OWN + self.given.fetch_add(1 + len_u64(streams), Ordering::Relaxed)
+    /// An operation's id; those of its streams, [`STREAMS_MAX`] at most, follow it.
+    pub(crate) fn new_op(&self, streams: usize) -> u64 {
+        self.new_ids(0, streams)
     }
 
-    /// Whether an id was given.
-    pub(crate) fn was_given(&self, id: u64) -> bool {
-        id >= OWN && id - OWN < self.given.load(Ordering::Relaxed)
+    /// The id of a request that is handed out; those of its streams follow it.
+    pub(crate) fn new_session(&self, streams: usize) -> u64 {
+        self.new_ids(SESSION, streams)
+    }
+
+    /// The id of a stream that follows nothing.
+    pub(crate) fn new_stream(&self) -> u64 {
+        self.new_ids(0, 1) + 1
+    }
+
+    fn new_ids(&self, kind: u64, streams: usize) -> u64 {
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        OWN | number << NUMBER_SHIFT | kind | len_u64(streams) << COUNT_SHIFT
+    }
+
+    /// Whether an id was given to a request that was handed out.
+    pub(crate) fn was_session(&self, id: u64) -> bool {
+        self.was_given(id) && id & SESSION != 0 && id & INDEX == 0
+    }
+
+    /// Whether an id was given to a stream.
+    fn was_stream(&self, id: u64) -> bool {
+        let (index, count) = (id & INDEX, id >> COUNT_SHIFT & INDEX);
+        self.was_given(id) && (1..=count).contains(&index)
+    }
+
+    fn was_given(&self, id: u64) -> bool {
+        id >= OWN && (id & !OWN) >> NUMBER_SHIFT < self.given.load(Ordering::Relaxed)
     }
 
     /// Whether so many requests of this node have not ended: RING_AGAIN.
@@ -146,8 +187,8 @@ impl Own {
     pub(crate) fn stream(&self, id: u64) -> Result<Arc<Stream>, Fault> {
         match lock(&self.streams).get(&id) {
             Some(stream) => Ok(Arc::clone(stream)),
-            None if self.was_given(id) => Err(Fault::closed()),
-            None => Err(Fault::invalid("no such stream")),
+            None if self.was_stream(id) => Err(Fault::closed()),
+            None => Err(Fault::invalid("no such stream: the id was never given to one")),
         }
     }
 
@@ -159,9 +200,15 @@ impl Own {
 impl Handle {
     /// Ends an operation; false: it has ended before.
     pub(crate) fn end_op(&self, id: u64, status: Result<u64, Fault>) -> bool {
+        self.end_op_with(id, status.map(|a| (a, Bytes::new())))
+    }
+
+    /// As `end_op`, with what the operation found.
+    pub(crate) fn end_op_with(&self, id: u64, status: Result<(u64, Bytes), Fault>) -> bool {
         let Some(entry) = self.own.take_op(id) else { return false };
+        let (tag, kind) = (entry.tag, RING_EV_DONE);
         let event = match status {
-            Ok(a) => Event { tag: entry.tag, id, kind: RING_EV_DONE, a, ..Event::default() },
+            Ok((a, data)) => Event { tag, id, kind, a, data, ..Event::default() },
             Err(fault) => failed(entry.tag, id, &fault),
         };
         self.tell_end(&entry.sink, event);
@@ -189,6 +236,7 @@ impl Handle {
             Does::Request(canceller, _) => Found::Request(canceller.clone()),
             Does::Handle(route) => Found::Handle(Arc::clone(route)),
             Does::Respond => Found::Respond,
+            Does::Task { changes } => Found::Task { changes: *changes },
             Does::Track(_) => Found::Track,
         });
         match found {
@@ -198,7 +246,10 @@ impl Handle {
                 true
             }
             Some(Found::Handle(route)) => route.close(self) && self.end_op(id, Err(cancelled())),
-            Some(Found::Track) => self.end_op(id, Err(cancelled())),
+            Some(Found::Track | Found::Task { changes: false }) => {
+                self.end_op(id, Err(cancelled()))
+            }
+            Some(Found::Task { changes: true }) => self.end_op(id, Err(unknown())),
             Some(Found::Respond) => false,
             None => {
                 let session = lock(&self.own.sessions).open.remove(&id);
@@ -211,7 +262,7 @@ impl Handle {
     pub(crate) fn cancel_lasting(self: &Arc<Self>) {
         let lasts = |entry: &Entry| match entry.does {
             Does::Handle(_) | Does::Track(_) => true,
-            Does::Request(..) | Does::Respond => false,
+            Does::Request(..) | Does::Respond | Does::Task { .. } => false,
         };
         let pagers: Vec<u64> = lock(&self.own.pagers).keys().copied().collect();
         for id in pagers.into_iter().chain(self.own.ops_that(lasts)) {
@@ -238,6 +289,12 @@ impl Handle {
                 Does::Request(..) => {
                     let maybe = libring::RequestFailure::Closed { maybe: true };
                     self.fault(libring::Error::Request(maybe))
+                }
+                Does::Task { changes: true } => {
+                    self.fault(libring::Error::Failed(Failure::Closed { maybe: true }))
+                }
+                Does::Task { changes: false } => {
+                    self.fault(libring::Error::Failed(Failure::Closed { maybe: false }))
                 }
                 Does::Handle(_) | Does::Respond | Does::Track(_) => cancelled(),
             };
@@ -287,6 +344,10 @@ pub(crate) fn cancelled() -> Fault {
     Fault::new(status::RING_CANCELLED, "cancelled")
 }
 
+fn unknown() -> Fault {
+    Fault::from(libring::Error::Failed(Failure::OutcomeUnknown))
+}
+
 fn check_room(count: usize, most: usize) -> Result<(), Fault> {
     if count < most {
         return Ok(());
@@ -299,3 +360,32 @@ fn check_room(count: usize, most: usize) -> Result<(), Fault> {
 const LASTING_MAX: usize = 1 << 16;
 /// So many requests that were late are known as such.
 const LATE_MAX: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Streams, operations and requests are told apart by their ids alone, also long after they ended.
+    #[test]
+    fn an_id_says_what_it_was_given_to() {
+        let own = Own::default();
+        let (op, session, alone) = (own.new_op(2), own.new_session(STREAMS_MAX), own.new_stream());
+        let last = session + len_u64(STREAMS_MAX);
+        for stream in [op + 1, op + 2, session + 1, last, alone] {
+            assert!(own.was_stream(stream) && !own.was_session(stream), "{stream:#x}");
+            assert_eq!(own.stream(stream).err().map(|fault| fault.code), Some(status::RING_CLOSED));
+        }
+        assert!(own.was_session(session) && !own.was_session(op) && !own.was_session(alone));
+        let later = Own::default();
+        for _ in 0..4 {
+            later.new_op(0);
+        }
+        let never = later.new_session(1);
+        for other in [0, 1, OWN - 1, op, op + 3, session, last + 1, alone + 1, never, never + 1] {
+            assert!(!own.was_stream(other), "{other:#x}");
+            assert_eq!(own.stream(other).err().map(|fault| fault.code), Some(status::RING_INVALID));
+        }
+        assert!(!own.was_session(never));
+        assert!(own.new_op(0) > alone, "they rise");
+    }
+}

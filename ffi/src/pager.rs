@@ -33,7 +33,7 @@ impl Pager {
         (tag, partition, timeout): (u64, &str, Option<Duration>),
         pages: Paging,
     ) -> Result<u64, Fault> {
-        let id = handle.own.new_ids(0);
+        let id = handle.own.new_op(0);
         let pager = Arc::new(Self {
             handle: Arc::downgrade(handle),
             queue,

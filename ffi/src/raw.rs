@@ -27,7 +27,8 @@ pub(crate) unsafe trait Sized32: Copy {
 unsafe impl Sized32 for ring_cq_options_t {}
 // SAFETY: as above.
 unsafe impl Sized32 for ring_options_t {
-    const FORMER: &'static [usize] = &[offset_of!(ring_options_t, tags)];
+    const FORMER: &'static [usize] =
+        &[offset_of!(ring_options_t, tags), offset_of!(ring_options_t, expect)];
 }
 // SAFETY: as above.
 unsafe impl Sized32 for ring_op_t {

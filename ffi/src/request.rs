@@ -143,7 +143,7 @@ impl Handle {
             To::Leader => self.node.partition(partition).begin(request),
         };
         let mut call = begun.map_err(|error| self.fault(error))?;
-        let id = self.own.new_ids(streams.len());
+        let id = self.own.new_op(streams.len());
         let mut opened = Vec::with_capacity(streams.len());
         if let Some(queue) = queue {
             for (id, (name, way)) in (id + 1..).zip(&streams) {
@@ -157,7 +157,8 @@ impl Handle {
         self.own
             .add_op(id, Entry { tag, sink, does: Does::Request(call.canceller(), takes_streams) });
         let owed = Owed::new(self, id);
-        self.node.spawn(async move { owed.answered(call.response().await) });
+        let answered = async move { owed.answered(call.response().await) };
+        self.spawn(answered);
         for stream in opened {
             stream.start();
         }
@@ -212,7 +213,7 @@ impl Handle {
         // Streams that nobody takes are given up: who answers may add as many as he likes.
         if let Some(Sink::Queue(queue)) = takers {
             for (name, reader, writer) in response.ends() {
-                let stream = self.own.new_ids(0);
+                let stream = self.own.new_stream();
                 let down = if reader.is_some() { RING_DOWN } else { 0 };
                 let up = if writer.is_some() { RING_UP } else { 0 };
                 fields.stream(&name, stream, down | up);
@@ -224,6 +225,55 @@ impl Handle {
         Event { tag, id, kind: RING_EV_DONE, a, data, ..Event::default() }
     }
 
+    /// Dials an address, too.
+    pub(crate) fn begin_join(
+        self: &Arc<Self>,
+        about: (u64, Option<Duration>),
+        address: String,
+        sink: Sink,
+    ) -> Result<u64, Fault> {
+        let node = self.node.clone();
+        let joined = async move { node.join([address]).await.map(|()| Bytes::new()) };
+        self.begin_task(about, sink, true, joined)
+    }
+
+    /// Numbers about the node, as Prometheus reads them.
+    pub(crate) fn begin_metrics(
+        self: &Arc<Self>,
+        about: (u64, Option<Duration>),
+        sink: Sink,
+    ) -> Result<u64, Fault> {
+        let node = self.node.clone();
+        let measured = async move { Ok(node.metrics().await?.to_prometheus().into()) };
+        self.begin_task(about, sink, false, measured)
+    }
+
+    /// Begins something short, which core answers at its next turn, and which `changes` something or not.
+    fn begin_task(
+        self: &Arc<Self>,
+        (tag, timeout): (u64, Option<Duration>),
+        sink: Sink,
+        changes: bool,
+        task: impl Future<Output = Result<Bytes, Error>> + Send + 'static,
+    ) -> Result<u64, Fault> {
+        self.own.check_requests(self.requests_max)?;
+        let id = self.own.new_op(0);
+        self.own.add_op(id, Entry { tag, sink, does: Does::Task { changes } });
+        let timeout = timeout.unwrap_or(self.deadline);
+        let handle = Arc::downgrade(self);
+        self.spawn(async move {
+            let late = if changes { Failure::OutcomeUnknown } else { Failure::Deadline };
+            let result = tokio::time::timeout(timeout, task).await;
+            let result = result.unwrap_or(Err(Error::Failed(late)));
+            // Without a word, as when the node ends, `end_own` tells its end.
+            if let Some(handle) = handle.upgrade() {
+                let result = result.map(|data| (0, data)).map_err(|error| handle.fault(error));
+                handle.end_op_with(id, result);
+            }
+        });
+        Ok(id)
+    }
+
     /// Begins to wait for what becomes of a key.
     pub(crate) fn begin_track(
         self: &Arc<Self>,
@@ -233,13 +283,13 @@ impl Handle {
         queue: Arc<Queue>,
     ) -> Result<u64, Fault> {
         self.own.check_lasting()?;
-        let id = self.own.new_ids(0);
+        let id = self.own.new_op(0);
         let (stop, stopped) = oneshot::channel();
         let sink = Sink::Queue(Arc::clone(&queue));
         self.own.add_op(id, Entry { tag, sink, does: Does::Track(stop) });
         let owed = Owed::new(self, id);
         let node = self.node.clone();
-        self.node.spawn(async move {
+        let task = async move {
             let tracked = async {
                 let mut track = match awaited {
                     Awaited::Leaving => node.track(&key).await?,
@@ -273,7 +323,8 @@ impl Handle {
                 _ = stopped => {}
                 result = tracked => owed.ended(result),
             }
-        });
+        };
+        self.spawn(task);
         if self.closing.load(Ordering::SeqCst) {
             self.cancel_own(id); // the closer may have looked before this one was there
         }

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::node::{EMPTY, read_members, read_texts};
 use crate::op::Op;
 use crate::raw;
-use crate::status::{self, ring_status_t};
+use crate::status::ring_status_t;
 use crate::types::{
     RING_CLIENT, RING_FX_NONE, ring_bytes_t, ring_core_options_t, ring_effect_t, ring_error_t,
     ring_event_t, ring_id_t, ring_input_t, ring_op_t,
@@ -50,7 +50,7 @@ unsafe fn on_core(
         // SAFETY: not NULL; the caller vouches for the rest.
         let core = unsafe { &mut *c };
         if let Some(text) = &core.broken {
-            return Err(Fault::new(status::RING_PANICKED, text.clone()));
+            return Err(Fault::panicked(text));
         }
         core.lent = Bytes::new();
         body(core)
@@ -113,7 +113,8 @@ pub unsafe extern "C" fn ring_core_input(
 /// know.
 /// `op` and all it points to are copied.
 /// One thread at a time; does not block.
-/// RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN, RING_INVALID,
+/// RING_OK: exactly one RING_EV_DONE follows. Else nothing happened: RING_AGAIN, RING_INVALID, RING_UNSUPPORTED
+/// (RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_HANDLE, RING_OP_TRACK, RING_OP_REPLICA, RING_OP_METRICS),
 /// RING_HALTED, RING_MISUSE, RING_PANICKED.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]

@@ -8,7 +8,8 @@ use crate::fault::Fault;
 use crate::queue::Event;
 use crate::status;
 use crate::types::{
-    RING_EV_CHANGED, RING_EV_DONE, RING_EV_ITEM, RING_EV_REMOVED, RING_EV_WATCHING,
+    RING_EV_CHANGED, RING_EV_DONE, RING_EV_ITEM, RING_EV_REMOVED, RING_EV_STALENESS,
+    RING_EV_WATCHING,
 };
 
 /// Where something stands that is told page by page.
@@ -204,7 +205,14 @@ impl Pages {
         out: &mut Vec<Event>,
     ) -> bool {
         let (page, cursor) = match answer {
-            Ok(Reply::Page { page, cursor, .. }) => (page, cursor),
+            Ok(Reply::Page { page, cursor, age }) => {
+                // Of a scan that begins again the last word counts.
+                if self.cursor.is_none() && self.consistency == Consistency::Local {
+                    let a = crate::op::staleness(age);
+                    out.push(Event { tag, id, kind: RING_EV_STALENESS, a, ..Event::default() });
+                }
+                (page, cursor)
+            }
             Ok(_) => {
                 out.push(failed(tag, id, &Error::Failed(Failure::Malformed).into()));
                 return false;

@@ -68,7 +68,7 @@ impl Route {
         queue: Arc<Queue>,
     ) -> Result<u64, Fault> {
         handle.own.check_lasting()?;
-        let id = handle.own.new_ids(0);
+        let id = handle.own.new_op(0);
         let route = Arc::new(Self {
             id,
             tag,
@@ -81,7 +81,14 @@ impl Route {
         let does = Does::Handle(Arc::clone(&route));
         handle.own.add_op(id, Entry { tag, sink: Sink::Queue(queue), does });
         let serving = Arc::clone(&route);
-        let serve = move |incoming| Arc::clone(&serving).serve(incoming);
+        let serve = move |incoming| {
+            let (serving, handle) = (Arc::clone(&serving), Weak::clone(&serving.handle));
+            async move {
+                let served = Handle::task(handle, serving.serve(incoming)).await;
+                // The node halts, so its caller does not get this: whether it was handled is not known.
+                served.unwrap_or_else(|| Err(given_up()))
+            }
+        };
         let added = match route.name.as_deref() {
             Some(name) => handle.node.handle(name, serve),
             None => handle.node.handle_rest(serve),
@@ -147,8 +154,10 @@ impl Route {
         place: OwnedSemaphorePermit,
     ) -> Option<(Arc<Session>, oneshot::Receiver<Answer>)> {
         let handle = self.handle.upgrade()?;
+        #[cfg(feature = "test-ops")]
+        assert_ne!(incoming.route(), TEST_PANIC_ROUTE, "asked for, where a request is handed out");
         let streams = incoming.streams().to_vec();
-        let id = handle.own.new_ids(streams.len());
+        let id = handle.own.new_session(streams.len());
         let mut opened = Vec::with_capacity(streams.len());
         for (id, (name, way)) in (id + 1..).zip(&streams) {
             let end = End { id, tag: self.tag, writes_up: false };
@@ -506,13 +515,13 @@ impl Handle {
         let was_late = found.is_none() && sessions.late.remove(&session);
         drop(sessions);
         if found.is_none() && !was_late {
-            return Err(if self.own.was_given(session) {
+            return Err(if self.own.was_session(session) {
                 Fault::new(status::RING_MISUSE, "the request was answered before, or for the host")
             } else {
                 Fault::invalid("target: no such request")
             });
         }
-        let id = self.own.new_ids(streams);
+        let id = self.own.new_op(streams);
         let Some(session) = found else {
             self.tell_end(&sink, failed(tag, id, &cancelled()));
             return Ok(id);
@@ -538,6 +547,10 @@ fn given_up() -> HandlerError {
     let text = "the host has given up: its handler, its queue or its node is closing";
     HandlerError::new(HandlerError::DROPPED, text)
 }
+
+/// Panics where a request for it is handed out.
+#[cfg(feature = "test-ops")]
+const TEST_PANIC_ROUTE: &str = "test-panic";
 
 #[cfg(test)]
 mod tests {

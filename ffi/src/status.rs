@@ -19,8 +19,10 @@ pub const RING_INVALID: ring_status_t = -5;
 pub const RING_MISUSE: ring_status_t = -6;
 /// This member does not lead; only calls that ask for it see this.
 pub const RING_NOT_LEADER: ring_status_t = -7;
-/// Something else was found: by a compare-and-set, where the event's `a` is the revision; a route that has a handler; a
-/// tracked key that is another's.
+/// What was asked for does not fit what is there, and nothing was changed. RING_OP_CAS, in its DONE: the key is not as
+/// expected; the event's `a` is its revision, 0 when it does not exist. RING_OP_HANDLE, from ring_submit(): the route has
+/// a handler on this node. RING_OP_TRACK, in its DONE: this member does not own the key. RING_OP_REPLICA, in its DONE: it owns
+/// the key already.
 pub const RING_CONFLICT: ring_status_t = -8;
 /// The write may have happened, or may still happen. Repeating it may do it twice.
 pub const RING_OUTCOME_UNKNOWN: ring_status_t = -9;
@@ -48,6 +50,10 @@ pub const RING_COMPACTED: ring_status_t = -19;
 /// A stream is broken: its other end, its request or its connection is gone. What its reader has got is not known.
 pub const RING_RESET: ring_status_t = -20;
 
+/// This kind of member does not do that, whatever its state: a sans-IO member (ring_core_t) neither asks nor handles, tracks
+/// no keys and has no metrics. Nothing happened.
+pub const RING_UNSUPPORTED: ring_status_t = -21;
+
 /// A code's name as it stands in the header, NUL-terminated.
 pub(crate) fn name(status: ring_status_t) -> &'static std::ffi::CStr {
     match status {
@@ -72,6 +78,7 @@ pub(crate) fn name(status: ring_status_t) -> &'static std::ffi::CStr {
         RING_NO_HANDLER => c"RING_NO_HANDLER",
         RING_COMPACTED => c"RING_COMPACTED",
         RING_RESET => c"RING_RESET",
+        RING_UNSUPPORTED => c"RING_UNSUPPORTED",
         _ => c"RING_UNKNOWN_STATUS",
     }
 }

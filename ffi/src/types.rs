@@ -104,7 +104,8 @@ pub const RING_EV_DONE: u32 = 1;
 /// A scan found a key: `data` is the key and then its value, `a` the length of the key, `b` the
 /// revision.
 pub const RING_EV_ITEM: u32 = 2;
-/// A connection to another member stands (`b` is 1) or is lost (`b` is 0); `a` is the member.
+/// A connection to another member stands (`b` is 1) or is lost (`b` is 0); `a` is the member, `data` its address, if that
+/// is known.
 pub const RING_EV_MEMBER: u32 = 3;
 /// A shard, `a`, of which this member has a replica, is led by member `b` (0: by nobody).
 pub const RING_EV_LEADER: u32 = 4;
@@ -122,7 +123,8 @@ pub const RING_EV_LEFT: u32 = 8;
 /// and its like. `data` is the member's name.
 pub const RING_EV_STATE: u32 = 9;
 /// A request came to a handler: `id` names it, until it is answered with RING_OP_RESPOND, exactly once; `tag` is the
-/// handler's. `b` is 1 for its first attempt; a later one may follow one that was handled, here or by another member.
+/// handler's. `b` is how often it was sent, this time included: 1 says that it was not handled before. More does not say that it was:
+/// members that are not the one, or have no room, count too.
 /// `data` is fields (RING_FIELD_ROUTE and its like), and from byte `a` on the body.
 pub const RING_EV_REQUEST: u32 = 10;
 /// Bytes of stream `id` came: `data`, within the credit that ring_stream_credit() gave. `b` is 1 when none follow: the stream
@@ -145,6 +147,33 @@ pub const RING_EV_CHANGED: u32 = 15;
 pub const RING_EV_REMOVED: u32 = 16;
 /// A key that is tracked with RING_NEXT: member `a` is now the next in line for it, after `b` (0: nobody).
 pub const RING_EV_NEXT: u32 = 17;
+/// The node has halted: RING_HALTED, it met something that it must not go on with; RING_PANICKED, a defect of the library.
+/// `data` says what, and what to do. Its operations end, nothing is accepted or written any more; it is still to be freed.
+pub const RING_EV_HALTED: u32 = 18;
+/// A scan with RING_LOCAL, before its first key: every write that was acknowledged longer than `a` nanoseconds before is seen.
+/// UINT64_MAX: the replica does not know, because it has not reached its leader since it was started. It comes again when the
+/// scan, of which no key was told yet, begins again.
+pub const RING_EV_STALENESS: u32 = 19;
+/// More than half of the registered members are connected to this one, itself counted (`b` is 1): what needs a majority can be
+/// done. Or they are not any more (`b` is 0): it waits.
+pub const RING_EV_READY: u32 = 20;
+/// Member `a`, whose connection is lost, is dialled again, for the first time since; `data` is where.
+pub const RING_EV_RECONNECTING: u32 = 21;
+/// Nobody answers at the address `data`, where member `a` is expected (0: that is not known). It is dialled on; only the
+/// first failure of a row is told.
+pub const RING_EV_UNREACHABLE: u32 = 22;
+/// This node refused a connection, of member `a` (0: it did not get to say who it is), as of a wrong cluster or version. `data` is
+/// its address, of `b` bytes (0: not known), and then why and what to do.
+pub const RING_EV_REFUSED: u32 = 23;
+/// Another, as with RING_EV_REFUSED, refused this node.
+pub const RING_EV_REFUSED_BY: u32 = 24;
+/// Member `a` (0: not known) sent something that it should not have; `data` says what. It was dropped.
+pub const RING_EV_FAULT: u32 = 25;
+/// This member was to leave, or to be registered otherwise, and the directory refuses: `data` says why. It goes on as before.
+pub const RING_EV_STAYS: u32 = 26;
+/// While ring_node_open() waits for the others that found the cluster (`expect`): `a` of `b` are here, this one included; `data` is
+/// their names, a JSON array.
+pub const RING_EV_GATHERING: u32 = 27;
 
 /// RING_HANDLER_ERROR: the response was larger than its node allows.
 pub const RING_CODE_TOO_LARGE: u32 = 0xFFFF_FFFF;
@@ -197,12 +226,12 @@ pub struct ring_options_t {
     pub name: ring_bytes_t,
     /// The cluster's name; empty: "ring".
     pub cluster: ring_bytes_t,
-    /// Where to listen, "host:port"; empty: at the own address of `members`.
+    /// Where to listen, "host:port" or "unix:/path"; empty: at the own address of `members`.
     pub listen: ring_bytes_t,
     /// The directory for the data, made when it is not there. Needed unless RING_MEMORY or
     /// RING_CLIENT is set.
     pub data_dir: ring_bytes_t,
-    /// Every member as "name=host:port", the same list on all; none: a cluster of one.
+    /// Every member as "name=host:port" or "name=unix:/path", the same list on all; none: a cluster of one.
     pub members: *const ring_bytes_t,
     /// How many members there are.
     pub n_members: usize,
@@ -238,6 +267,28 @@ pub struct ring_options_t {
     pub tags: *const ring_pair_t,
     /// How many tags there are.
     pub n_tags: usize,
+    /// How many members found the cluster, where no list of `members` says it: those who were told to `join` each other find
+    /// each other and create it once, together, when so many are there; whoever comes later joins it. The same number and
+    /// the same addresses on all. 0: with `join` this member only joins.
+    pub expect: u32,
+    /// 0.
+    pub reserved3: u32,
+    /// Where to tell metrics to scrapers of Prometheus, "host:port": `GET /metrics` over HTTP, not encrypted. Empty: nowhere;
+    /// RING_OP_METRICS tells the same.
+    pub metrics: ring_bytes_t,
+    /// What a member holds is moved elsewhere when it has been away for this long; 0: 5 min.
+    pub replace_after_ns: i64,
+    /// Gossip: each member probes one other so often, 10 ms to an hour; 0: 1 s. Members may differ in all of these.
+    pub probe_interval_ns: i64,
+    /// Gossip: a probe that has no answer after this long makes its target a suspect, at most `probe_interval_ns`; 0: three
+    /// quarters of it.
+    pub probe_timeout_ns: i64,
+    /// Gossip: two members compare all that they know of the others this often, `probe_interval_ns` to a day; 0: 30 s.
+    pub sync_interval_ns: i64,
+    /// Gossip: so many probe intervals a suspect has to refute when others suspect it too, 1 to 100; 0: 5.
+    pub suspicion_min: u32,
+    /// Gossip: this times as long if nobody else does, 1 to 100; 0: 6.
+    pub suspicion_max: u32,
 }
 
 /// A client: it joins, routes and calls, and owns nothing.
@@ -290,7 +341,7 @@ pub struct ring_op_t {
     pub partition: ring_bytes_t,
     /// The key; of a scan or a watch its first key, or with RING_PREFIX what all its keys begin with.
     pub key: ring_bytes_t,
-    /// The value; of a scan or a watch its end (exclusive), where empty is the end of the partition. The body of a request
+    /// The value; of RING_OP_JOIN the address; of a scan or a watch its end (exclusive), where empty is the end of the partition. The body of a request
     /// or of a response; of an error its text, UTF-8.
     pub value: ring_bytes_t,
     /// RING_OP_CAS with RING_IF_VALUE: the value that the key must have.
@@ -317,7 +368,10 @@ pub struct ring_op_t {
     pub reserved: u32,
 }
 
-/// The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one.
+/// The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one. With RING_LOCAL `b` says how
+/// stale that can be, also of a key that was not found: every write that was acknowledged longer than so many
+/// nanoseconds before is seen. UINT64_MAX: the replica does not know, because it has not reached its leader since it was
+/// started.
 pub const RING_OP_GET: u16 = 1;
 /// Sets a key. DONE: `a` is the revision of the change.
 pub const RING_OP_PUT: u16 = 2;
@@ -341,10 +395,13 @@ pub const RING_OP_STATUS: u16 = 7;
 /// when ring_submit() returns, and has no id.
 pub const RING_OP_OWNERS: u16 = 8;
 /// Who is registered, and what is thought of them. DONE: `data` is a JSON array of objects (id, name, address, weight,
-/// standing, state, tags), `b` their number. Ends as RING_OP_OWNERS does.
+/// standing, state, tags), `b` their number, `a` this node's own id. Ends as RING_OP_OWNERS does.
 pub const RING_OP_MEMBERS: u16 = 9;
 /// Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
-/// RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT.
+/// RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT, or RING_EV_STAYS: the only
+/// member that could hold the data stays, as does one without which no majority would be left, since others are away.
+/// With RING_FORCE the latter goes all the same: those who are away are given up, and what they held too is left to fewer
+/// members than it should have, to a single one at worst.
 pub const RING_OP_LEAVE: u16 = 10;
 /// Has a request handled by the owner of `key`, with RING_TO_MEMBER by member `target`, with RING_TO_LEADER by the leader of
 /// `partition`, beside its data. DONE with RING_OK: `data` is fields (headers, and the streams that the response opens), and from byte
@@ -372,6 +429,16 @@ pub const RING_OP_WATCH: u16 = 14;
 pub const RING_OP_TRACK: u16 = 15;
 /// Waits until this member becomes the owner of `key`. RING_CONFLICT: it owns it already.
 pub const RING_OP_REPLICA: u16 = 16;
+/// Numbers about `partition`; its keys are counted, which takes a while on a large one. DONE: `a` is the revision of its shard,
+/// `b` the number of keys, `data` a JSON object: shard, replicas, leader, keys, bytes, revision, applied, applied_term.
+pub const RING_OP_INFO: u16 = 17;
+/// Numbers about this node. DONE: `data` is text as Prometheus reads it (version 0.0.4 of its format). See `metrics` of
+/// ring_options_t.
+pub const RING_OP_METRICS: u16 = 18;
+/// From now on dials `value`, too, "host:port", again and again until somebody answers: one more way to the members of this
+/// node's cluster, or to the one that it is to join. DONE when it is known: RING_INVALID for what is no address, RING_AGAIN
+/// when there are too many.
+pub const RING_OP_JOIN: u16 = 19;
 
 /// RING_OP_SCAN, RING_OP_WATCH: the keys that begin with `key`.
 pub const RING_PREFIX: u16 = 1;
@@ -400,6 +467,8 @@ pub const RING_REST: u16 = 1024;
 pub const RING_AFTER: u16 = 2048;
 /// RING_OP_TRACK: also who is the next in line.
 pub const RING_NEXT: u16 = 4096;
+/// RING_OP_LEAVE: also where so many others are away that no majority would be left.
+pub const RING_FORCE: u16 = 16384;
 /// RING_OP_REQUEST: takes the streams that the response adds. Without, they are given up.
 pub const RING_STREAMS: u16 = 8192;
 

@@ -191,9 +191,9 @@ impl Engine {
 
     fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(self))) {
-            let what = format!("a defect of libring: {}", panic_text(&*panic));
-            self.world.shared.panicked.store(true, Ordering::Release);
-            self.world.halt = Some(Halt::Contradiction { what });
+            let what = panic_text(&*panic).to_owned();
+            self.world.shared.defect.get_or_init(|| what.clone());
+            self.world.halt = Some(Halt::Defect { what });
         }
     }
 
@@ -387,7 +387,9 @@ impl Host {
             if at_once { link.kill() } else { link.close() }
         }
         self.talks.end(&self.shared);
-        self.shared.ended(self.halt.take());
+        let defect = || self.shared.defect.get().map(|what| Halt::Defect { what: what.clone() });
+        let halt = self.halt.take().or_else(defect);
+        self.shared.ended(halt);
     }
 }
 

@@ -78,6 +78,7 @@ mod shared;
 mod store;
 mod submit;
 mod threads;
+mod transport;
 mod watch;
 
 pub use bytes::Bytes;
@@ -92,7 +93,7 @@ pub use request::{
     StreamWriter,
 };
 pub use ring::{Track, Tracked};
-pub use ring_core::config::{ConfigError, Limits, Timers};
+pub use ring_core::config::{ConfigError, Detector, Limits, Timers};
 pub use ring_core::directory::{Assignment, ChangeRefused, Registered, Standing, Table};
 pub use ring_core::genesis::Founder;
 pub use ring_core::ids::{
@@ -111,4 +112,5 @@ pub use ring_core::shard::command::{Change, Changed, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use security::{Keys, KeysError};
 pub use shared::explain;
+pub use transport::{Acceptor, Connection, Pending, Transport};
 pub use watch::{Watch, WatchError};

@@ -1,4 +1,4 @@
-//! TCP: listening, dialling, and the two tasks of each connection. Bytes become messages here.
+//! TCP and Unix domain sockets: listening, dialling, and the two tasks of each connection. Bytes become messages here.
 //!
 //! # What a peer cannot do
 //!
@@ -15,12 +15,12 @@
 mod link;
 mod outlet;
 mod size;
+mod socket;
 mod stream;
 mod udp;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,13 +31,14 @@ use ring_core::io::{Dial, Event, Input};
 use ring_core::wire::message::Refusal;
 use ring_core::wire::{Decoder, Message, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use self::link::Link;
 use self::outlet::Sent;
+use self::socket::Socket;
+pub(crate) use self::socket::{Entrance, check_address, unix_path};
 use self::stream::{Peer, Stream};
 pub use self::udp::DatagramCounts;
 pub(crate) use self::udp::{Addressed, Datagrams};
@@ -144,7 +145,7 @@ impl Net {
     }
 
     /// Accepts connections until it is aborted.
-    pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn listen(self: Arc<Self>, mut listener: Entrance) {
         loop {
             match listener.accept().await {
                 Ok((socket, peer)) => self.accept(socket, peer),
@@ -157,18 +158,18 @@ impl Net {
         }
     }
 
-    fn accept(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+    fn accept(self: &Arc<Self>, socket: Socket, peer: String) {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let stranger = Arc::clone(&self.strangers).try_acquire_owned();
         let (Ok(place), Ok(stranger)) = (place, stranger) else {
             self.shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%peer, "turned away: too many connections");
+            tracing::debug!(peer, "turned away: too many connections");
             return;
         };
         self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let net = Arc::clone(self);
         self.tasks.spawn(async move {
-            let secured = net.secure(socket, peer.to_string(), false).await;
+            let secured = net.secure(socket, peer, false).await;
             if let Some((stream, peer)) = secured {
                 let link = Arc::new(Link::new(net.conn(), Some(stranger)));
                 net.serve(stream, link, None, Some(place), peer).await;
@@ -180,18 +181,21 @@ impl Net {
     pub(crate) fn dial(self: &Arc<Self>, dial: Dial, address: String) {
         let net = Arc::clone(self);
         self.tasks.spawn(async move {
-            let problem = match timeout(net.dial_time, TcpStream::connect(&*address)).await {
-                Ok(Ok(socket)) => match net.secure(socket, address.clone(), true).await {
-                    Some((stream, peer)) => {
-                        net.unreached.lock().remove(&address);
-                        let link = Arc::new(Link::new(net.conn(), None));
-                        return net.serve(stream, link, Some(dial), None, peer).await;
-                    }
-                    None => None,
-                },
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("no answer in time".to_owned()),
-            };
+            let transport = net.shared.options.transport.clone();
+            let problem =
+                match timeout(net.dial_time, Socket::connect(&address, transport.as_deref())).await
+                {
+                    Ok(Ok(socket)) => match net.secure(socket, address.clone(), true).await {
+                        Some((stream, peer)) => {
+                            net.unreached.lock().remove(&address);
+                            let link = Arc::new(Link::new(net.conn(), None));
+                            return net.serve(stream, link, Some(dial), None, peer).await;
+                        }
+                        None => None,
+                    },
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some("no answer in time".to_owned()),
+                };
             if let Some(problem) = problem {
                 net.note_unreached(address, problem);
             }
@@ -220,11 +224,11 @@ impl Net {
     /// Shakes hands over TLS if this node has keys. None: it failed, and that was told.
     async fn secure(
         &self,
-        socket: TcpStream,
+        socket: Socket,
         address: String,
         dialled: bool,
     ) -> Option<(Stream, Peer)> {
-        if let Err(error) = socket.set_nodelay(true) {
+        if let Err(error) = socket.set_nodelay() {
             tracing::debug!(address, %error, "cannot turn off Nagle's algorithm");
         }
         let mut peer = Peer::new(&socket, address, dialled);
@@ -286,8 +290,16 @@ impl Net {
             return;
         }
         match stream {
-            Stream::Plain(socket) => {
+            Stream::Plain(Socket::Tcp(socket)) => {
                 let (from, to) = socket.into_split();
+                talk(&shared, &link, from, to, &peer).await;
+            }
+            Stream::Plain(Socket::Unix(socket)) => {
+                let (from, to) = socket.into_split();
+                talk(&shared, &link, from, to, &peer).await;
+            }
+            Stream::Plain(Socket::Own(connection)) => {
+                let (from, to) = tokio::io::split(connection);
                 talk(&shared, &link, from, to, &peer).await;
             }
             Stream::Tls(stream) => {

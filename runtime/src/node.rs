@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use ring_core::directory::{Registered, Standing, Table};
 use ring_core::ids::MemberId;
-use ring_core::io::{Action, Event, Failure, Halt, Reply};
+use ring_core::io::{Action, Event, Failure, Halt, Refused, Reply};
 use ring_core::membership::State as MemberState;
 use ring_core::wire::message::MemberStatus;
 use tokio::runtime;
@@ -84,12 +84,30 @@ impl Node {
     /// # Errors
     /// See [`OpenError`]: each says what is wrong, where, and what to do.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
+        Self::open_told(options, None).await
+    }
+
+    /// As [`Node::open`], and `listener` is told what happens from the start, also while the node is not up
+    /// ([`Event::Gathering`], [`Event::PeerFailed`], [`Event::PeerRefused`] say why not), until it ends: see
+    /// [`Node::listen`].
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_listening(
+        options: Options,
+        listener: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        Self::open_told(options, Some(Box::new(listener))).await
+    }
+
+    async fn open_told(options: Options, listener: Option<Listener>) -> Result<Self, OpenError> {
         let (done, started) = oneshot::channel();
         // Recovery reads files and may take its time: not on the caller's executor.
         let thread = std::thread::Builder::new().name("ring-open".into());
         let start = move || {
             // If nobody waits any more the node is dropped, and stops.
-            let _: Result<(), Result<Node, OpenError>> = done.send(Self::start(options));
+            let started = Self::start(options, listener);
+            let _: Result<(), Result<Node, OpenError>> = done.send(started);
         };
         thread.spawn(start).map_err(OpenError::System)?;
         let node = started.await.map_err(|_| OpenError::Closed)??;
@@ -146,7 +164,7 @@ impl Node {
         genesis.map_or(self.inner.shared.options.replication, |genesis| genesis.replication)
     }
 
-    /// Dials these addresses (`host:port`), too, from now on, again and again until somebody answers: more ways to the
+    /// Dials these addresses (`host:port`, or `unix:/path`), too, from now on, again and again until somebody answers: more ways to the
     /// members of this node's cluster, or to the one that it is to join. Two clusters do not merge: a member of one is
     /// refused by the other, and goes on.
     ///
@@ -158,6 +176,13 @@ impl Node {
         addresses: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<(), Error> {
         let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
+        let options = &self.inner.shared.options;
+        if addresses.iter().any(|address| options.check_address(address).is_err()) {
+            return Err(Refused::Invalid {
+                what: "an address that is neither host:port nor unix:/path",
+            }
+            .into());
+        }
         let bytes = addresses.iter().map(String::len).sum();
         let (answer, answered) = oneshot::channel();
         let closed = || Error::from(Failure::Closed { maybe: false });
@@ -211,7 +236,7 @@ impl Node {
         Ok(status)
     }
 
-    /// Where this node listens, if it does.
+    /// Where this node listens, if it does; none at a Unix domain socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.inner.address
@@ -245,7 +270,7 @@ impl Node {
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events { receiver: self.inner.shared.events(), missed: 0 }
+        Events::of(&self.inner.shared)
     }
 
     /// Numbers about connections.
@@ -291,8 +316,8 @@ impl Node {
         Ok(())
     }
 
-    fn start(options: Options) -> Result<Self, OpenError> {
-        let (shared, threads, address) = threads::start(options)?;
+    fn start(options: Options, listener: Option<Listener>) -> Result<Self, OpenError> {
+        let (shared, threads, address) = threads::start(options, listener)?;
         let inner = Inner { shared, address, threads: Mutex::new(Some(threads)) };
         let inner = Arc::new(inner);
         inner.shared.inner.get_or_init(|| Arc::downgrade(&inner));
@@ -319,6 +344,9 @@ impl Node {
         }
     }
 }
+
+/// Told what happens.
+pub(crate) type Listener = Box<dyn FnMut(Event) + Send>;
 
 async fn reached(mut phase: watch::Receiver<Phase>) -> Result<(), OpenError> {
     loop {
@@ -389,6 +417,10 @@ pub struct Events {
 }
 
 impl Events {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        Self { receiver: shared.events(), missed: 0 }
+    }
+
     /// The next event; none when the node has ended.
     pub async fn next(&mut self) -> Option<Event> {
         loop {

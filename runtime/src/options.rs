@@ -1,11 +1,14 @@
 //! What a node is told at its start.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ring_core::config::{Config, ConfigError, Limits, Timers};
+use ring_core::config::{Config, ConfigError, Detector, Limits, Timers};
 
+use crate::net::check_address;
 use crate::security::Keys;
+use crate::transport::Transport;
 
 /// How a node is started. Everything has a default: a cluster of one, in the directory `ring-data`.
 #[derive(Clone, Debug)]
@@ -16,7 +19,8 @@ pub struct Options {
     pub cluster: String,
     /// A client joins, routes and calls, and owns nothing: it has no data and does not listen.
     pub client: bool,
-    /// Name and address (`host:port`) of every member, this one included; the same list on all.
+    /// Name and address of every member, this one included; the same list on all. An address is `host:port`, or `unix:` and
+    /// the absolute path of a Unix domain socket for members on one machine, to which no datagrams go (see `gossip`).
     /// Empty on a member: a cluster of one.
     pub members: Vec<(String, String)>,
     /// Addresses of members to begin with: of a client, or of a member that joins a cluster that exists (`members` is
@@ -27,7 +31,7 @@ pub struct Options {
     /// find each other and create it once, together, when so many are there; whoever comes later joins it. Give all the
     /// same number and the same addresses, each of which leads to one member. None: this member only joins.
     pub expect: Option<u16>,
-    /// Where others reach a member that joins or that stands alone (`host:port`). None: where it listens.
+    /// Where others reach a member that joins or that stands alone (`host:port`, or `unix:/path`). None: where it listens.
     pub advertise: Option<String>,
     /// A member's share of the shards beside the others'; 0: none. Default: 1.
     pub weight: u16,
@@ -37,7 +41,7 @@ pub struct Options {
     /// Whether this member finds out by gossip who is alive: datagrams (UDP) at the port on which it listens. Without,
     /// and where it does not listen, it takes for alive who it is connected to. The same on all members. Default: true.
     pub gossip: bool,
-    /// Where to listen (`host:port`). None: on the own address of `members`; not at all for a
+    /// Where to listen (`host:port`, or `unix:/path`; who may connect there the permissions of the directory say). None: on the own address of `members`; not at all for a
     /// cluster of one and for a client.
     pub listen: Option<String>,
     /// Where to tell metrics to scrapers of Prometheus (`host:port`): `GET /metrics` over HTTP. Nothing is encrypted
@@ -50,12 +54,16 @@ pub struct Options {
     pub keys: Option<Keys>,
     /// Allows listening beyond this machine without keys.
     pub insecure: bool,
+    /// How nodes reach each other in place of sockets. None: over TCP, or over Unix domain sockets where an address says so.
+    pub transport: Option<Arc<dyn Transport>>,
     /// Number of shards; fixed when the cluster is created. Default: 64.
     pub shards: u32,
     /// Replicas of each shard, at most; fixed when the cluster is created. Default: 3.
     pub replication: u32,
     /// All timers of the protocols.
     pub timers: Timers,
+    /// How fast this member finds out by gossip who is alive.
+    pub detector: Detector,
     /// All limits.
     pub limits: Limits,
     /// How long a call waits for its answer unless it says otherwise. Default: 10 s.
@@ -92,9 +100,11 @@ impl Default for Options {
             data: Data::Dir(PathBuf::from("ring-data")),
             keys: None,
             insecure: false,
+            transport: None,
             shards: config.shards,
             replication: config.replication,
             timers: config.timers,
+            detector: config.detector,
             limits: config.limits,
             deadline: Duration::from_secs(10),
         }
@@ -128,7 +138,18 @@ impl Options {
             shards: self.shards,
             replication: self.replication,
             timers: self.timers.clone(),
+            detector: self.detector.clone(),
             limits: self.limits.clone(),
+        }
+    }
+
+    /// What is wrong with an address of this node or another.
+    pub(crate) fn check_address(&self, address: &str) -> Result<(), String> {
+        match self.transport {
+            // Its addresses are its own.
+            Some(_) if address.is_empty() => Err(String::from("an address is empty")),
+            Some(_) => Ok(()),
+            None => check_address(address),
         }
     }
 
@@ -139,11 +160,7 @@ impl Options {
         let listen = self.listen.iter().map(|address| ("listen", address));
         let advertise = self.advertise.iter().map(|address| ("advertise", address));
         for (field, address) in join.chain(members).chain(listen).chain(advertise) {
-            let parts = address.rsplit_once(':');
-            if !parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-                let problem = format!("{address:?} is no address: host:port is wanted");
-                return Err(ConfigError { field, problem });
-            }
+            self.check_address(address).map_err(|problem| ConfigError { field, problem })?;
         }
         Ok(())
     }

@@ -73,8 +73,8 @@ pub(crate) struct Shared {
     phase: watch::Sender<Phase>,
     /// Set when nothing may be written to the data directory any more.
     sealed: AtomicBool,
-    /// Set when core's thread met a defect of ours.
-    pub(crate) panicked: AtomicBool,
+    /// The first defect of ours that was met, in core or in a layer above it.
+    pub(crate) defect: OnceLock<String>,
 }
 
 /// What reaches core's thread.
@@ -164,13 +164,20 @@ impl Shared {
             events: Mutex::new(Some(broadcast::Sender::new(EVENTS))),
             phase: watch::Sender::new(Phase::Opening { refused: None }),
             sealed: AtomicBool::new(false),
-            panicked: AtomicBool::new(false),
+            defect: OnceLock::new(),
         }
     }
 
     /// From now on nothing is written to the data directory.
     pub(crate) fn seal(&self) {
         self.sealed.store(true, Ordering::Release);
+    }
+
+    /// A defect of ours was met: the node halts, as core's thread does when it next looks, and writes nothing from now on.
+    pub(crate) fn halt_on_defect(&self, what: String) {
+        self.defect.get_or_init(|| what);
+        self.seal();
+        self.end();
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
@@ -541,12 +548,12 @@ impl Shared {
             Event::Ready => self.set_ready(true),
             Event::NotReady => self.set_ready(false),
             Event::Halted { reason } => tracing::error!(%reason, "halted"),
-            Event::PeerRefused { member, reason, by_us } => {
+            Event::PeerRefused { member, address, reason, by_us } => {
                 // Who refuses this node is told of where its address is known.
                 let (reason, now) = (explain(reason), std::time::Instant::now());
                 if *by_us && self.notices.tell(now, Whom::Member(*member), reason.clone()).is_some()
                 {
-                    tracing::warn!(?member, "it was refused, and told: {reason}");
+                    tracing::warn!(?member, ?address, "it was refused, and told: {reason}");
                 }
             }
             Event::LeaderChanged { group, term, leader } => {

@@ -1,7 +1,6 @@
 //! The node for a binding to another language: calls that end in a completion instead of a future,
 //! and an end that blocks. A program in Rust wants [`crate::Partition`].
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ring_core::ids::RequestId;
@@ -53,21 +52,23 @@ impl Node {
     }
 
     /// Stops the node without waiting for it: from now on nothing is written to its directory, and
-    /// its calls end with [`Failure::Closed`]. For who has found a defect.
+    /// its calls end with [`Failure::Closed`].
     pub fn fail_stop(&self) {
         self.inner.shared.seal();
         self.inner.shared.end();
     }
 
-    /// Tells `listener` what happens, on a thread of the node, until the node ends.
-    pub fn listen(&self, mut listener: impl FnMut(Event) + Send + 'static) {
-        let mut events = self.events();
+    /// For who has found a defect of this library: stops the node as [`Node::fail_stop`], and it halts, which
+    /// [`Event::Halted`] tells: [`Halt::Defect`] with what was found, the first of several.
+    pub fn halt_on_defect(&self, what: impl Into<String>) {
+        self.inner.shared.halt_on_defect(what.into());
+    }
+
+    /// Tells `listener` what happens, on a thread of the node, until the node ends. It must not block. Its panic is a defect,
+    /// and the node halts.
+    pub fn listen(&self, listener: impl FnMut(Event) + Send + 'static) {
         if let Some(threads) = &*self.inner.threads.lock() {
-            threads.spawn(async move {
-                while let Some(event) = events.next().await {
-                    listener(event);
-                }
-            });
+            threads.listen(self.events(), Box::new(listener));
         }
     }
 
@@ -88,9 +89,9 @@ impl Node {
         }
     }
 
-    /// True when the node has halted because of a defect of this library.
+    /// The defect of this library for which the node halts, or has halted.
     #[must_use]
-    pub fn has_panicked(&self) -> bool {
-        self.inner.shared.panicked.load(Ordering::Acquire)
+    pub fn defect(&self) -> Option<&str> {
+        self.inner.shared.defect.get().map(String::as_str)
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
@@ -25,11 +26,13 @@ use crate::error::OpenError;
 use crate::log::{self, Files, LogTask, Writer};
 use crate::mailbox::Mailbox;
 use crate::metrics;
-use crate::net::{Datagrams, Net};
+use crate::net::{Datagrams, Entrance, Net, unix_path};
+use crate::node::{Events, Listener};
 use crate::options::{Data, Options};
 use crate::security::Keys;
-use crate::shared::Shared;
+use crate::shared::{Shared, panic_text};
 use crate::store::{self, DiskStore};
+use crate::transport::Transport;
 
 /// Everything that must be stopped when a node ends. Dropped, it stops it at once.
 pub(crate) struct Threads {
@@ -62,6 +65,7 @@ type Body = Box<dyn FnOnce() + Send>;
 /// Starts a node. What it has started when it fails is stopped again.
 pub(crate) fn start(
     options: Options,
+    told: Option<Listener>,
 ) -> Result<(Arc<Shared>, Threads, Option<SocketAddr>), OpenError> {
     let config = options.config();
     let shared = Arc::new(Shared::new(options));
@@ -71,15 +75,7 @@ pub(crate) fn start(
     // Before anything is touched: is it a configuration at all?
     let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
     let sockets = sockets()?;
-    let (listener, socket) = match options.listen_address() {
-        Some(address) => {
-            let beyond = options.insecure || options.keys.is_some();
-            let gossips = gossips(options);
-            let (listener, socket) = sockets.block_on(listen_for_both(address, beyond, gossips))?;
-            (Some(listener), socket)
-        }
-        None => (None, None),
-    };
+    let (listener, socket) = sockets.block_on(entrance(options))?;
     if let Some(socket) = &socket {
         config.gossip = sockets.block_on(gossip_address(options, socket));
     }
@@ -92,7 +88,7 @@ pub(crate) fn start(
         Data::Dir(path) if !options.client => Some(Directory::open(path)?),
         Data::Dir(_) | Data::Memory => None,
     };
-    let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let address = listener.as_ref().and_then(Entrance::address);
     let (net, connections) =
         Net::new(Arc::clone(&shared), sockets.handle().clone(), config.members.len());
 
@@ -109,6 +105,9 @@ pub(crate) fn start(
         connections,
         directory,
     };
+    if let Some(told) = told {
+        threads.listen(Events::of(&shared), told);
+    }
     let Prepared { restored, log, store } = match &threads.directory {
         Some(directory) => threads.prepare_disk(directory)?,
         None => threads.prepare_memory()?,
@@ -220,6 +219,18 @@ impl Threads {
     /// What runs the sockets.
     pub(crate) fn executor(&self) -> Option<tokio::runtime::Handle> {
         self.sockets.as_ref().map(|sockets| sockets.handle().clone())
+    }
+
+    /// Tells `listener` what happens. What it panics with is a defect.
+    pub(crate) fn listen(&self, mut events: Events, mut listener: Listener) {
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move {
+            while let Some(event) = events.next().await {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(event))) {
+                    return shared.halt_on_defect(panic_text(&*panic).to_owned());
+                }
+            }
+        });
     }
 
     /// Runs something beside the sockets.
@@ -334,7 +345,10 @@ fn check(options: &Options) -> Result<(), OpenError> {
     let told = !options.join.is_empty() || options.expect.is_some();
     let joins = !options.client && told && options.members.is_empty();
     if joins && options.listen.is_none() {
-        return wrong("listen", "missing: a member that joins says where it listens (host:port)");
+        return wrong(
+            "listen",
+            "missing: a member that joins says where it listens (host:port, or unix:/path)",
+        );
     }
     options.check_addresses().map_err(OpenError::Config)?;
     if options.deadline.is_zero() {
@@ -384,23 +398,45 @@ fn gossips(options: &Options) -> bool {
     options.gossip && can_seal
 }
 
-/// Listens for connections and datagrams at one port.
+/// Where a node listens, if it does: for connections, and for datagrams.
+async fn entrance(options: &Options) -> Result<(Option<Entrance>, Option<UdpSocket>), OpenError> {
+    let Some(address) = options.listen_address() else { return Ok((None, None)) };
+    if let Some(transport) = &options.transport {
+        return Ok((Some(listen_at(&**transport, address).await?), None));
+    }
+    let beyond = options.insecure || options.keys.is_some();
+    let (listener, socket) = listen_for_both(address, beyond, gossips(options)).await?;
+    Ok((Some(listener), socket))
+}
+
+/// Listens at a transport of the application's.
+async fn listen_at(transport: &dyn Transport, address: String) -> Result<Entrance, OpenError> {
+    let acceptor = transport.listen(&address).await;
+    acceptor.map(Entrance::Own).map_err(|source| OpenError::Listen { address, source })
+}
+
+/// Listens for connections and datagrams at one port; at a Unix domain socket for connections alone.
 async fn listen_for_both(
     address: String,
     beyond: bool,
     gossips: bool,
-) -> Result<(TcpListener, Option<UdpSocket>), OpenError> {
+) -> Result<(Entrance, Option<UdpSocket>), OpenError> {
+    if let Some(path) = unix_path(&address) {
+        let listener = Entrance::at(path).await;
+        let listener = listener.map_err(|source| OpenError::Listen { address, source })?;
+        return Ok((listener, None));
+    }
     let mut tries = 0;
     loop {
         let listener = listen(address.clone(), beyond).await?;
         if !gossips {
-            return Ok((listener, None));
+            return Ok((Entrance::Tcp(listener), None));
         }
         let error = |source| OpenError::Listen { address: format!("{address} (UDP)"), source };
         let local = listener.local_addr().map_err(error)?;
         tries += 1;
         match UdpSocket::bind(local).await {
-            Ok(socket) => return Ok((listener, Some(socket))),
+            Ok(socket) => return Ok((Entrance::Tcp(listener), Some(socket))),
             // The system chose the port for TCP alone: another one may be free for both.
             Err(source)
                 if source.kind() == io::ErrorKind::AddrInUse
@@ -411,11 +447,15 @@ async fn listen_for_both(
     }
 }
 
-/// Where others reach this member with datagrams: where they reach it with connections. None: that is not known.
+/// Where others reach this member with datagrams: where they reach it with connections. None: that is not known, or no
+/// datagrams go there.
 async fn gossip_address(options: &Options, socket: &UdpSocket) -> Option<SocketAddr> {
     let local = socket.local_addr().ok()?;
     let mut found = local;
     if let Some(told) = options.reached_at() {
+        if unix_path(told).is_some() {
+            return None;
+        }
         match tokio::net::lookup_host(told).await {
             Ok(addresses) => {
                 let mut addresses = addresses.filter(|a| local.is_ipv6() || a.is_ipv4());

@@ -118,6 +118,9 @@ async fn half_a_directory_is_no_member() {
 async fn options_that_cannot_be_meant() {
     let memory = || Options { data: Data::Memory, ..quick() };
     let listening = || Options { listen: Some("127.0.0.1:0".into()), ..memory() };
+    let tag = |n: u32| (n.to_string(), "v".to_owned());
+    // Too long beside such a name, and not beside a shorter one.
+    let long = vec![("k".to_owned(), "v".repeat(300))];
     let wrong = [
         ("join", Options { client: true, ..memory() }),
         ("listen", Options { join: free_addresses(1), ..memory() }),
@@ -125,9 +128,14 @@ async fn options_that_cannot_be_meant() {
         ("listen", Options { listen: Some("127.0.0.1:0".into()), ..client(&members(1, None)) }),
         ("join", Options { join: vec!["nowhere".into()], ..listening() }),
         ("join", Options { join: vec![String::new()], ..listening() }),
+        ("join", Options { join: vec!["unix:relative/socket".into()], ..listening() }),
+        ("listen", Options { listen: Some(format!("unix:/{}", "long/".repeat(40))), ..memory() }),
         ("members", Options { members: vec![("one".into(), "localhost:http".into())], ..memory() }),
         ("advertise", Options { advertise: Some(":4701".into()), ..listening() }),
         ("tags", Options { tags: vec![("k".into(), "v".repeat(600))], ..listening() }),
+        ("tags", Options { tags: (0..33).map(tag).collect(), ..listening() }),
+        ("tags", Options { tags: vec![tag(1), tag(2), tag(1)], ..listening() }),
+        ("tags", Options { name: "n".repeat(255), tags: long, ..listening() }),
         ("deadline", Options { deadline: Duration::ZERO, ..memory() }),
         ("name", Options { name: "nobody".into(), ..members(3, None).remove(0) }),
         ("cluster", Options { cluster: String::new(), ..memory() }),

@@ -7,6 +7,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use common::keys::{Authority, subject};
@@ -16,7 +18,7 @@ use libring::{Data, Event, GroupId, Halt, Keys, Node, OpenError, Options, Refusa
 use ring_core::ids::{Boot, MemberId};
 use ring_core::wire::message::{Identity, VERSION_MAX, Welcome};
 use ring_core::wire::{Encoder, Message};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Long enough for anything that does not hang.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -94,11 +96,14 @@ async fn close(nodes: Vec<Node>) {
 }
 
 /// Listens, and says this to everyone who comes, whatever they say, as long as the test lives.
-fn speaker(says: Vec<u8>) -> String {
+fn speaker(says: Vec<u8>) -> Speaker {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    let callers = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&callers);
     std::thread::spawn(move || {
         for caller in listener.incoming() {
+            count.fetch_add(1, Ordering::Relaxed);
             let (mut caller, says) = (caller.unwrap(), says.clone());
             std::thread::spawn(move || {
                 let _ = caller.write_all(&says);
@@ -107,7 +112,12 @@ fn speaker(says: Vec<u8>) -> String {
             });
         }
     });
-    address
+    Speaker { address, callers }
+}
+
+struct Speaker {
+    address: String,
+    callers: Arc<AtomicUsize>,
 }
 
 fn frames(message: &Message) -> Vec<u8> {
@@ -160,24 +170,26 @@ async fn a_bad_list_is_no_obstacle(authority: Option<Authority>) {
     let addresses = free_addresses(2);
     let mut options = keyed(joining(&addresses, dir.path()), authority.as_ref());
     let refusal = Message::Refuse(Refusal::Version { min: VERSION_MAX + 1, max: VERSION_MAX + 9 });
-    options[1].join = vec![
-        free_addresses(1).remove(0),
-        other.address().unwrap().to_string(),
-        speaker(frames(&welcome_of_the_future())),
-        speaker(frames(&refusal)),
-        speaker(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
-        speaker(vec![0xff; 4096]),
-        speaker(Vec::new()),
-        addresses[1].clone(),
-        String::from("256.0.0.1:1"),
-        addresses[0].clone(),
+    let speakers = [
+        frames(&welcome_of_the_future()),
+        frames(&refusal),
+        b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+        vec![0xff; 4096],
+        Vec::new(),
     ];
+    let speakers = speakers.map(speaker);
+    let mut join = vec![free_addresses(1).remove(0), other.address().unwrap().to_string()];
+    join.extend(speakers.iter().map(|speaker| speaker.address.clone()));
+    let own = addresses[1].clone();
+    join.extend([own, String::from("256.0.0.1:1"), addresses[0].clone()]);
+    options[1].join = join;
     let late = tokio::spawn(Node::open(options[1].clone()));
     let refused = async {
         loop {
             let event = told.next().await.unwrap();
-            if let Event::PeerRefused { reason, by_us: true, .. } = &event {
+            if let Event::PeerRefused { address, reason, by_us: true, .. } = &event {
                 let expected = Refusal::ClusterName { expected: "other".into() };
+                assert_eq!(*address, None, "it is no member of this cluster, and was not dialled");
                 return assert_eq!(*reason, expected);
             }
             // With keys it does not come so far.
@@ -187,6 +199,13 @@ async fn a_bad_list_is_no_obstacle(authority: Option<Authority>) {
         }
     };
     timeout(LIMIT, refused).await.expect("the other cluster's member is dialled, and refuses");
+    let all = async {
+        let is_silent = |speaker: &Speaker| speaker.callers.load(Ordering::Relaxed) == 0;
+        while speakers.iter().any(is_silent) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, all).await.expect("every entry of the list is dialled");
     assert!(!late.is_finished(), "it creates no cluster of its own");
 
     let first = Node::open(options[0].clone()).await.unwrap();
@@ -285,10 +304,9 @@ async fn members_with_keys_that_all_moved_find_each_other() {
 }
 
 /// One member comes back at another address, and nobody else is told but by itself.
-#[tokio::test]
-async fn a_member_that_moved_is_found() {
+async fn one_moves(authority: Option<Authority>) {
     let dir = tempfile::tempdir().unwrap();
-    let options = members(3, Some(dir.path()));
+    let options = keyed(members(3, Some(dir.path())), authority.as_ref());
     let mut nodes = open_all(&options).await;
     nodes.pop().unwrap().close().await.unwrap();
     nodes[0].partition("p").put("k", "v").await.unwrap();
@@ -311,6 +329,16 @@ async fn a_member_that_moved_is_found() {
         assert_eq!(get(node, "k").await.as_deref(), Some("v"));
     }
     close(nodes).await;
+}
+
+#[tokio::test]
+async fn a_member_that_moved_is_found() {
+    one_moves(None).await;
+}
+
+#[tokio::test]
+async fn a_member_with_keys_that_moved_is_found() {
+    one_moves(Some(Authority::new())).await;
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -373,4 +401,51 @@ async fn a_copy_of_a_member_that_was_started_since_halts() {
 #[tokio::test]
 async fn a_member_whose_copy_was_started_halts() {
     of_two_with_one_id_one_halts(true).await;
+}
+
+/// Members of one machine that meet at Unix domain sockets: no port, no datagrams. Keys are as good there as elsewhere.
+async fn meet_at_sockets(keys: Option<&Authority>) {
+    let dir = tempfile::tempdir().unwrap();
+    let address = |name: &str| format!("unix:{}", dir.path().join(name).display());
+    let keyed = |role, name: &str| keys.map(|authority| authority.keys(role, name));
+    let founders: Vec<_> = ["n1", "n2"].map(|name| (name.to_owned(), address(name))).into();
+    let options = |name: &str| Options {
+        name: name.into(),
+        data: Data::Memory,
+        keys: keyed(Role::Member, name),
+        ..quick()
+    };
+    // What a process that was killed has left behind does not stand in the way.
+    drop(std::os::unix::net::UnixListener::bind(dir.path().join("n1")).unwrap());
+    let two = ["n1", "n2"].map(|name| Options { members: founders.clone(), ..options(name) });
+    let mut nodes = open_all(&two).await;
+    let third = Options { listen: Some(address("n3")), join: vec![address("n1")], ..options("n3") };
+    nodes.extend(open_all(&[third]).await);
+
+    let join = vec![address("n2")];
+    let client = Options { client: true, join, keys: keyed(Role::Client, "c"), ..options("c") };
+    let client = Node::open(client).await.unwrap();
+    client.partition("p").put("k", "v").await.unwrap();
+    assert_eq!(nodes[2].partition("p").get("k").await.unwrap().unwrap().value, "v");
+    assert!(nodes[0].datagrams().is_none() && nodes[0].address().is_none());
+
+    // A socket at which somebody listens is not taken away.
+    let again = Options { members: Vec::new(), listen: Some(address("n1")), ..options("n4") };
+    let taken = Node::open(again).await.unwrap_err();
+    assert!(matches!(taken, OpenError::Listen { .. }), "{taken}");
+    for node in [client].into_iter().chain(nodes) {
+        node.close().await.unwrap();
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn members_meet_at_sockets() {
+    meet_at_sockets(None).await;
+}
+
+#[tokio::test]
+async fn members_meet_at_sockets_with_keys() {
+    meet_at_sockets(Some(&Authority::new())).await;
 }

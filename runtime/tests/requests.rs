@@ -15,7 +15,7 @@ use libring::{
     RequestFailure, Response, STREAM_WINDOW, StreamReader, Waited, Way,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// Long enough for anything that does not hang.
@@ -193,67 +193,6 @@ async fn a_route_has_one_handler_and_the_rest_has_one() {
     assert_eq!(node.request("k", Request::new("r")).await.unwrap().body, "route");
     assert_eq!(node.request("k", Request::new("s")).await.unwrap().body, "rest of s");
     node.close().await.unwrap();
-}
-
-/// An owner that dies while it handles a request: another member handles it, and sees that it is a retry.
-#[tokio::test]
-async fn a_request_survives_its_owner() {
-    let mut nodes = three().await;
-    let (begun, mut begins) = mpsc::unbounded_channel();
-    for (n, node) in nodes.iter().enumerate() {
-        let begun = begun.clone();
-        let handler = move |incoming: Incoming| {
-            let begun = begun.clone();
-            async move {
-                begun.send((n, incoming.attempt(), incoming.id()))?;
-                if n == 2 {
-                    std::future::pending::<()>().await;
-                }
-                Ok("done")
-            }
-        };
-        node.handle("work", handler).unwrap();
-    }
-    let key = key_of(&nodes[2]);
-    let caller = nodes[0].clone();
-    let call = tokio::spawn(async move { caller.request(key, Request::new("work")).await });
-    let (first, attempt, id) = begins.recv().await.unwrap();
-    assert_eq!((first, attempt), (2, 1));
-    drop(nodes.pop());
-    let response = timeout(LIMIT, call).await.unwrap().unwrap().unwrap();
-    assert_eq!(response.body, "done");
-    let (second, attempt, again) = begins.recv().await.unwrap();
-    assert!(second < 2 && attempt > 1);
-    assert_eq!(id, again);
-    close(nodes).await;
-}
-
-/// A request for once whose owner dies says that it may have happened.
-#[tokio::test]
-async fn a_request_for_once_is_not_handled_again() {
-    let mut nodes = three().await;
-    let (begun, mut begins) = mpsc::unbounded_channel();
-    for node in &nodes {
-        let begun = begun.clone();
-        let handler = move |_: Incoming| {
-            let begun = begun.clone();
-            async move {
-                begun.send(())?;
-                std::future::pending::<()>().await;
-                Ok("")
-            }
-        };
-        node.handle("work", handler).unwrap();
-    }
-    let (key, caller) = (key_of(&nodes[2]), nodes[0].clone());
-    let call = tokio::spawn(async move { caller.request(key, Request::new("work").once()).await });
-    begins.recv().await.unwrap();
-    drop(nodes.pop());
-    let result = timeout(LIMIT, call).await.unwrap().unwrap();
-    assert!(result.as_ref().unwrap_err().is_outcome_unknown());
-    assert_eq!(failure(result), RequestFailure::OutcomeUnknown);
-    assert!(begins.try_recv().is_err(), "handled once");
-    close(nodes).await;
 }
 
 /// A handler that never answers is dropped at the deadline, and its caller is told in time.
@@ -627,26 +566,6 @@ async fn a_responses_streams_that_end_before_it_end_with_it() {
     node.close().await.unwrap();
 }
 
-/// With streams nothing is tried again: all ends with an error.
-#[tokio::test]
-async fn streams_break_when_their_owner_dies() {
-    let mut nodes = three().await;
-    for node in &nodes {
-        shout(node);
-    }
-    let request = Request::new("shout").stream("s", Way::Both);
-    let mut call = nodes[0].call(key_of(&nodes[2]), request).unwrap();
-    let (mut reader, mut writer) = (call.reader("s").unwrap(), call.writer("s").unwrap());
-    writer.write("x").await.unwrap();
-    assert_eq!(reader.next().await, Ok(Some(Bytes::from("X"))));
-    drop(nodes.pop());
-    assert_eq!(timeout(LIMIT, reader.next()).await.unwrap(), Err(Broken::Lost));
-    assert_eq!(timeout(LIMIT, writer.broken()).await.unwrap(), Broken::Lost);
-    let result = timeout(LIMIT, call.response()).await.unwrap();
-    assert_eq!(failure(result), RequestFailure::OutcomeUnknown);
-    close(nodes).await;
-}
-
 /// A partition's handler runs beside its data, and reaches the other partitions.
 #[tokio::test]
 async fn a_partitions_handler_has_its_data_at_hand() {
@@ -723,167 +642,6 @@ async fn each_of_many_gets_its_own_answer() {
         timeout(LIMIT, call).await.unwrap().unwrap();
     }
     close(nodes).await;
-}
-
-/// A caller that is gone, and not just tired of waiting, is told to its handler, and its streams break. Others are
-/// handled as before.
-#[tokio::test]
-async fn a_handler_hears_that_its_caller_is_gone() {
-    let mut nodes = three().await;
-    echo(&nodes);
-    let (begun, mut begins) = mpsc::unbounded_channel();
-    let (told, mut tells) = mpsc::unbounded_channel();
-    let handler = move |mut incoming: Incoming| {
-        let (begun, told) = (begun.clone(), told.clone());
-        async move {
-            let (mut from, mut to) = (incoming.reader("s").unwrap(), incoming.writer("s").unwrap());
-            begun.send(())?;
-            incoming.cancelled().await;
-            told.send((from.next().await, to.write("x").await))?;
-            Ok("")
-        }
-    };
-    nodes[0].handle("wait", handler).unwrap();
-    let request = Request::new("wait").stream("s", Way::Both);
-    let caller = nodes.pop().unwrap();
-    let call = caller.call(key_of(&nodes[0]), request).unwrap();
-    timeout(LIMIT, begins.recv()).await.expect("it is handled").unwrap();
-    drop(caller); // as if its process had been killed
-    let told = timeout(LIMIT, tells.recv()).await.expect("the handler is told").unwrap();
-    assert!(matches!(told, (Err(_), Err(_))), "{told:?}");
-    drop(call);
-    let response = nodes[1].request(key_of(&nodes[0]), Request::new("echo")).await.unwrap();
-    assert_eq!(*by(&response), name_of(&nodes[0]));
-    close(nodes).await;
-}
-
-/// Stands between the others and a member. It can cut what goes through it, and stop to carry anything while all
-/// connections stay open.
-struct Proxy {
-    through: Arc<std::sync::Mutex<Vec<tokio::task::AbortHandle>>>,
-    carries: watch::Sender<bool>,
-}
-
-impl Proxy {
-    async fn new(at: &str, to: String) -> Self {
-        let listener = tokio::net::TcpListener::bind(at).await.unwrap();
-        let through = Arc::<std::sync::Mutex<Vec<tokio::task::AbortHandle>>>::default();
-        let (carries, carried) = watch::channel(true);
-        let connections = Arc::clone(&through);
-        tokio::spawn(async move {
-            loop {
-                let (here, _) = listener.accept().await.unwrap();
-                let (to, carried) = (to.clone(), carried.clone());
-                let carry = tokio::spawn(async move {
-                    let Ok(there) = tokio::net::TcpStream::connect(to).await else { return };
-                    let (from_here, to_here) = here.into_split();
-                    let (from_there, to_there) = there.into_split();
-                    tokio::join!(
-                        carry(from_here, to_there, carried.clone()),
-                        carry(from_there, to_here, carried),
-                    );
-                });
-                connections.lock().unwrap().push(carry.abort_handle());
-            }
-        });
-        Self { through, carries }
-    }
-
-    /// Cuts all connections; new ones pass.
-    fn cut(&self) {
-        for connection in self.through.lock().unwrap().drain(..) {
-            connection.abort();
-        }
-    }
-
-    /// Nothing gets through any more, and no end hears of it; or what waits goes on.
-    fn carry(&self, carries: bool) {
-        self.carries.send_replace(carries);
-    }
-}
-
-/// One direction of a connection.
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut carried: watch::Receiver<bool>,
-) {
-    let mut bytes = vec![0; 64 << 10];
-    while let Ok(read @ 1..) = from.read(&mut bytes).await {
-        let carries = carried.wait_for(|carries| *carries).await.is_ok();
-        if !carries || to.write_all(&bytes[..read]).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Connections that are cut, young and old, and one that falls silent for longer than a link is believed, between members
-/// that live: no request stays without an answer, during and after.
-async fn no_request_stays_unanswered(authority: Option<Authority>) {
-    let mut options = members(3, None);
-    let mut proxies = Vec::new();
-    for (options, real) in options.iter_mut().zip(common::free_addresses(3)) {
-        let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
-        proxies.push(Proxy::new(&own.1, real.clone()).await);
-        options.listen = Some(real);
-        let name = options.name.clone();
-        options.keys = authority.as_ref().map(|authority| authority.keys(Role::Member, &name));
-    }
-    let nodes = open_all(&options).await;
-    linked(&nodes).await;
-    for node in &nodes {
-        let handler = |incoming: Incoming| async move {
-            sleep(Duration::from_millis(5)).await;
-            Ok(incoming.body().clone())
-        };
-        node.handle("work", handler).unwrap();
-    }
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let mut askers = tokio::task::JoinSet::new();
-    for asker in 0..30_usize {
-        let (node, stop) = (nodes[asker % 3].clone(), Arc::clone(&stop));
-        askers.spawn(async move {
-            let mut asked = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let body = format!("{asker} {asked}");
-                let request = Request::new("work").body(body.clone());
-                let response = node.request(body.clone(), request).await.unwrap();
-                assert_eq!(response.body, body);
-                asked += 1;
-            }
-            asked
-        });
-    }
-    for round in 0..12_u64 {
-        // Young, and old enough to have been idle in between.
-        sleep(Duration::from_millis(40 * (1 + round % 4))).await;
-        for proxy in &proxies {
-            proxy.cut();
-        }
-    }
-    linked(&nodes).await;
-    // Datagrams pass: gossip goes on to call the member alive, and only the silence of its links tells.
-    proxies[1].carry(false);
-    sleep(options[0].timers.election_max * 6).await;
-    proxies[1].carry(true);
-    linked(&nodes).await;
-    stop.store(true, Ordering::Relaxed);
-    let mut asked = 0;
-    while let Some(count) = timeout(LIMIT, askers.join_next()).await.expect("all end") {
-        asked += count.unwrap();
-    }
-    assert!(asked > 100, "{asked}");
-    close(nodes).await;
-}
-
-#[tokio::test]
-async fn cut_connections_leave_no_request_unanswered() {
-    no_request_stays_unanswered(None).await;
-}
-
-#[tokio::test]
-async fn cut_connections_with_keys_leave_no_request_unanswered() {
-    no_request_stays_unanswered(Some(Authority::new())).await;
 }
 
 /// Requests and streams over TLS: whole, in order, longer than a window and than many records.

@@ -1,9 +1,9 @@
 //! Carries a plan's faults out, each at its moment, and calls them off again.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
-use ring_core::ids::GroupId;
+use ring_core::ids::{GroupId, MemberId};
 use serde_json::Map;
 
 use crate::clock::Nanos;
@@ -13,7 +13,7 @@ use crate::inbox::Delivery;
 use crate::lock;
 use crate::member::may_start_again;
 use crate::oracle::Violation;
-use crate::plan::{Fault, Loss, Plan, Who};
+use crate::plan::{Change, Fault, Loss, Plan, Who};
 use crate::store::SimStore;
 use crate::world::member_id;
 
@@ -29,6 +29,10 @@ pub(crate) struct Chaos {
     shards: u32,
     /// Numbers the names that nobody had.
     names: u64,
+    /// Directories as they were, by machine.
+    copies: BTreeMap<usize, Backup>,
+    /// One of them was put back.
+    restored: bool,
 }
 
 struct Step {
@@ -45,6 +49,8 @@ enum What {
     Strike(usize),
     /// The process dies, and is started again soon.
     Die(usize),
+    /// A member that was not let go goes by force.
+    Force(usize, MemberId),
     /// The disk is as it was.
     RollBack(usize, Box<Backup>),
     Resume(usize),
@@ -84,6 +90,8 @@ impl Chaos {
             skipped: 0,
             shards: plan.shards,
             names: 0,
+            copies: BTreeMap::new(),
+            restored: false,
         };
         for scheduled in &plan.faults {
             chaos.at(scheduled.at, What::Begin(scheduled.fault.clone(), scheduled.at + LOOK_MAX));
@@ -152,6 +160,7 @@ impl Chaos {
                 cluster.kill(m, false);
                 self.at(cluster.sim.now() + DEAD_FOR, What::Start(m));
             }
+            What::Force(m, id) => churn::force(cluster, m, id),
             What::RollBack(m, backup) => self.roll_back(cluster, m, backup),
             What::Resume(m) => cluster.sim.machines[m].inbox.resume(),
             What::Clear(number) => cluster.clear(number),
@@ -400,10 +409,18 @@ fn mend(cluster: &Cluster, m: usize) {
 
 /// Whether a fault is for somebody who sends or receives a snapshot or stands for election, and nobody does.
 fn waits(cluster: &Cluster, fault: &Fault) -> bool {
+    if let Fault::Churn(Change::Abandon(..)) = fault {
+        // Whoever is lost may be taken for present as long as somebody has a link to it.
+        return cluster.sim.oracle(|oracle| oracle.is_lost_linked());
+    }
     let (Fault::Crash(who, _) | Fault::PowerCut(who, _) | Fault::Isolate(who, _)) = fault else {
         return false;
     };
-    let waits = matches!(who, Who::Sender | Who::Receiver | Who::Candidate);
+    let waits = match who {
+        Who::Sender | Who::Receiver | Who::Candidate => true,
+        Who::Proposer | Who::Founder => !cluster.sim.oracle(|oracle| oracle.is_born()),
+        Who::Machine(_) | Who::Leader(_) => false,
+    };
     waits && find(cluster, *who).is_none()
 }
 
@@ -417,6 +434,8 @@ fn find(cluster: &Cluster, who: Who) -> Option<usize> {
         Who::Sender => cluster.sim.lookout(|lookout| lookout.sender())?,
         Who::Receiver => cluster.sim.lookout(|lookout| lookout.receiver())?,
         Who::Candidate => cluster.sim.lookout(|lookout| lookout.candidate())?,
+        Who::Proposer => cluster.sim.oracle(|oracle| oracle.proposer())?,
+        Who::Founder => cluster.sim.oracle(|oracle| oracle.founder())?,
     };
     cluster.sim.machines[m].inbox.is_up().then_some(m)
 }

@@ -110,6 +110,9 @@ impl Cluster {
             sim.net.change_all(|_, _, link| link.wild = true);
             sim.oracle(|oracle| oracle.expect_losses());
         }
+        if plan.birth.is_some() {
+            sim.oracle(|oracle| oracle.expect_founders(plan.members));
+        }
         let handle = Handle::current();
         for (m, machine) in sim.machines.iter().enumerate() {
             let node =
@@ -232,6 +235,11 @@ impl Cluster {
         self.sim.trace(|trace| trace.last())
     }
 
+    /// What was drawn for it.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// What all machines share.
     #[must_use]
     pub fn sim(&self) -> &Arc<Sim> {
@@ -280,7 +288,10 @@ impl Cluster {
             sim.lookout(|lookout| lookout.on_death(m, starting, state.founded));
         }
         machine.inbox.close();
-        sim.oracle(|oracle| oracle.on_streams_lost(m, sim.now()));
+        sim.oracle(|oracle| {
+            oracle.on_streams_lost(m, sim.now());
+            oracle.on_links_lost(m);
+        });
         lock(&machine.state).starting = false;
         self.handle.kill(*machine.node.get().expect("set when it was made"));
         sim.say(m, String::from(if power { "power cut" } else { "crash" }));
@@ -414,7 +425,7 @@ impl Cluster {
             if self.is_founded() {
                 return Ok(());
             }
-            let missing: Vec<String> = (0..self.plan.members)
+            let missing: Vec<String> = (0..self.plan.begin())
                 .filter(|m| !self.sim.machines[*m].state().founded)
                 .map(|m| format!("n{}", m + 1))
                 .collect();
@@ -570,7 +581,20 @@ fn machine(plan: &Plan, m: usize) -> Machine {
         watch_ring: false,
         ..Config::default()
     };
+    let config = gathering(plan, m, config);
     let machine = Machine::new(config, clock);
-    lock(&machine.state).idle = !client && m >= plan.members;
+    lock(&machine.state).idle = !client && m >= plan.begin();
     machine
+}
+
+/// The same for a machine that is to find its founders.
+fn gathering(plan: &Plan, m: usize, mut config: Config) -> Config {
+    let Some(told) = plan.birth.as_ref().and_then(|birth| birth.told.get(m)) else {
+        return config;
+    };
+    config.members.clear();
+    config.expect = u16::try_from(plan.members).ok();
+    config.join = told.iter().map(|m| net::address(*m).to_string()).collect();
+    config.address = net::address(m).to_string();
+    config
 }

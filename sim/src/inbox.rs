@@ -40,8 +40,10 @@ pub(crate) enum Delivery {
         voters: Vec<MemberId>,
         learners: Vec<MemberId>,
     },
-    /// The member is asked to go.
-    Leave,
+    /// The member is asked to go, by force or not.
+    Leave {
+        force: bool,
+    },
     /// All connections to this machine are to break now.
     Reset {
         peer: usize,

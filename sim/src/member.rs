@@ -92,7 +92,10 @@ pub(crate) async fn run(sim: Arc<Sim>, me: usize, seed: u64) {
         state.starting = false;
     }
     sim.machines[me].inbox.close();
-    sim.oracle(|oracle| oracle.on_streams_lost(me, sim.now()));
+    sim.oracle(|oracle| {
+        oracle.on_streams_lost(me, sim.now());
+        oracle.on_links_lost(me);
+    });
     if let Some(node) = sim.machines[me].node.get() {
         Handle::current().kill(*node); // whatever else the process had begun
     }
@@ -496,9 +499,10 @@ impl Process {
                     self.world.sim.say(self.world.me, words);
                 }
             }
-            Delivery::Leave => {
-                self.world.sim.say(self.world.me, String::from("is to leave"));
-                self.node.leave(false);
+            Delivery::Leave { force } => {
+                let how = if force { " by force" } else { "" };
+                self.world.sim.say(self.world.me, format!("is to leave{how}"));
+                self.node.leave(force);
             }
             Delivery::Reset { peer } => {
                 for conn in self.world.reset(peer) {
@@ -595,6 +599,7 @@ pub fn may_start_again(halt: &Halt) -> bool {
         | Halt::Wiped
         | Halt::OtherCluster { .. }
         | Halt::Agreement
-        | Halt::Contradiction { .. } => false,
+        | Halt::Contradiction { .. }
+        | Halt::Defect { .. } => false,
     }
 }

@@ -12,6 +12,7 @@
 //! One that is damaged is dropped: the seal or the checksum that the world puts on it finds that.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,6 +51,8 @@ struct State {
     rng: Rng,
     /// For datagrams alone, so that they do not shift what else is drawn.
     datagrams: Rng,
+    /// Somebody records datagrams, and sends them again later.
+    recorder: Option<Recorder>,
     /// A datagram takes between these.
     latency: (Duration, Duration),
     counts: Counts,
@@ -93,7 +96,52 @@ pub struct Counts {
     pub datagrams: u64,
     /// ... and of those lost, damaged ones included.
     pub datagrams_lost: u64,
+    /// Datagrams sent again by somebody else.
+    pub replayed: u64,
 }
+
+/// Who listens, and sends what was sent before once more: to whom it was for or to somebody else, before and after that one
+/// was started again. In some runs only.
+#[derive(Debug)]
+struct Recorder {
+    rng: Rng,
+    old: VecDeque<(usize, (SocketAddr, Vec<u8>))>,
+}
+
+/// The machine that gets it; whom it says to be from, and its bytes.
+pub(crate) type Replay = (usize, (SocketAddr, Vec<u8>));
+
+impl Recorder {
+    fn of(seed: u64) -> Option<Self> {
+        let mut rng = Rng::new(seed).fork(2);
+        rng.chance(1, 4).then(|| Self { rng, old: VecDeque::new() })
+    }
+
+    fn record(&mut self, to: usize, datagram: &(SocketAddr, Vec<u8>)) {
+        if self.rng.chance(1, 16) {
+            self.old.push_back((to, datagram.clone()));
+        }
+        if self.old.len() > RECORDED_MAX {
+            let place = len_usize(self.rng.below(len_u64(self.old.len())));
+            drop(self.old.remove(place));
+        }
+    }
+
+    fn replay(&mut self, machines: usize) -> Option<Replay> {
+        if !self.rng.chance(1, 100) {
+            return None;
+        }
+        let place = len_usize(self.rng.below(len_u64(self.old.len())));
+        let (mut to, datagram) = self.old.get(place)?.clone();
+        if self.rng.chance(1, 3) {
+            to = len_usize(self.rng.below(len_u64(machines)));
+        }
+        Some((to, datagram))
+    }
+}
+
+/// So many datagrams are recorded; then any of them is forgotten for each that comes.
+const RECORDED_MAX: usize = 300;
 
 /// What one machine ships to another at once: frames of one connection.
 #[derive(Debug)]
@@ -138,6 +186,7 @@ impl Net {
             half_open_until: vec![0; machines],
             rng: Rng::new(seed),
             datagrams: Rng::new(seed).fork(1),
+            recorder: Recorder::of(seed),
             latency: (Duration::from_micros(100), Duration::from_millis(1)),
             counts: Counts::default(),
         };
@@ -221,6 +270,16 @@ impl Net {
             late
         });
         arrivals.collect()
+    }
+
+    /// A datagram that was sent long ago, and is sent again now: where to, and what.
+    pub(crate) fn recorded(&self, to: usize, datagram: &(SocketAddr, Vec<u8>)) -> Option<Replay> {
+        let state = &mut *lock(&self.state);
+        let recorder = state.recorder.as_mut()?;
+        recorder.record(to, datagram);
+        let replay = recorder.replay(state.machines)?;
+        state.counts.replayed += 1;
+        Some(replay)
     }
 
     fn draw(&self, low: Duration, high: Duration) -> Duration {

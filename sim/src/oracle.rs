@@ -17,6 +17,8 @@
 //! | REQUEST | what is to be handled once is, an answer is of its request, and every request ends by its deadline, and when all is well it is answered: see `oracle/requests.rs` |
 //! | STREAM | what is read of a stream is what was written, within its window, and every stream ends: see `oracle/streams.rs` |
 //! | WATCH | a watch tells exactly what was committed in its range, in order and once, or that it cannot: see `oracle/watches.rs` |
+//! | LEAVE | nobody is let go, unless by force, when those who would be left could decide nothing: see `oracle/leave.rs` |
+//! | BIRTH | a cluster is created once, by as many as were expected, all of whom hold its genesis: see `oracle/birth.rs` |
 //! | MEMBER | incarnations of members never fall and nobody makes one up; nobody who lives is dead when all is well: see `oracle/member.rs` |
 //!
 //! It keeps a mirror of each log: what was appended, and how far it is durable.
@@ -24,6 +26,8 @@
 //! | file | what it sees |
 //! |---|---|
 //! | `oracle.rs` | what is known, and of whom |
+//! | `birth.rs` | how the cluster is created |
+//! | `leave.rs` | who asks to go, and who is missed then |
 //! | `log.rs`, `mirror.rs` | batches on their way to the log, durable, and found after a crash |
 //! | `messages.rs` | what members say and promise |
 //! | `state.rs` | what is committed, applied and kept |
@@ -39,8 +43,10 @@ use ring_core::genesis::Genesis;
 use ring_core::ids::{GroupId, LogIndex, LogSeq, MemberId, ReplicaId, Term, len_u64, len_usize};
 use ring_core::raft::message::Membership;
 
+mod birth;
 mod config;
 mod directory;
+mod leave;
 mod log;
 mod member;
 mod messages;
@@ -50,8 +56,10 @@ mod state;
 mod streams;
 mod watches;
 
+use birth::Births;
 use directory::Directory;
 pub use directory::GoesBy;
+use leave::Leaves;
 use member::Views;
 use mirror::{Fact, LogMirror};
 use requests::Requests;
@@ -77,6 +85,8 @@ pub struct Oracle {
     groups: BTreeMap<GroupId, GroupFacts>,
     members: Vec<MemberFacts>,
     directory: Directory,
+    births: Births,
+    leaves: Leaves,
     views: Views,
     requests: Requests,
     streams: Streams,
@@ -120,6 +130,8 @@ struct MemberFacts {
     progress: BTreeMap<GroupId, Progress>,
     /// Groups whose state the store is to forget: what it did before concerns nobody.
     dropping: BTreeSet<GroupId>,
+    /// It came back on an earlier copy of its disk: nothing that it was counts.
+    restored: bool,
     /// Its disk is gone: what it promised stays known, and it must not promise anything again.
     lost: bool,
 }

@@ -16,12 +16,14 @@ use crate::clock::Nanos;
 use crate::net::Link;
 use crate::world::Pace;
 
+mod birth;
 mod churn;
 mod faults;
 mod outages;
 mod show;
 mod steady;
 
+pub use birth::Birth;
 pub use churn::{Change, Name};
 
 /// Everything about a run that its seed decides.
@@ -34,6 +36,9 @@ pub struct Plan {
     /// Further machines that may become members.
     #[serde(default)]
     pub spares: usize,
+    /// How the founders find each other. None: each is given the list of them.
+    #[serde(default)]
+    pub birth: Option<Birth>,
     /// Further machines, each with a client node.
     pub clients: usize,
     /// Shards.
@@ -109,6 +114,10 @@ pub enum Who {
     Receiver,
     /// Whoever stands for election; waited for.
     Candidate,
+    /// Whoever has proposed a cluster and not decided over it; waited for.
+    Proposer,
+    /// Whoever holds a cluster that another decides over; waited for.
+    Founder,
 }
 
 /// Something that goes wrong, and for how long.
@@ -261,6 +270,12 @@ impl Plan {
     #[must_use]
     pub fn churns(&self) -> bool {
         self.spares > 0 || self.faults.iter().any(|f| matches!(f.fault, Fault::Churn(_)))
+    }
+
+    /// How many machines begin as members, or to become some.
+    #[must_use]
+    pub fn begin(&self) -> usize {
+        self.birth.as_ref().map_or(self.members, |birth| birth.told.len())
     }
 
     /// Names and addresses of the members, as they are configured.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ring_core::directory::ChangeRefused;
 use ring_core::ids::{GroupId, LogIndex, MemberId, Seq, SessionId, SnapshotId, Term};
 use ring_core::io::{Event, Failure, Halt};
 use ring_core::raft::message::{Body, Entry, EntryBody, Membership, Message as RaftMessage};
@@ -98,11 +99,17 @@ rare! {
     ChangeTruncated: "membership: change given up with its leader",
     LeaderRemoved: "membership: leader removed itself",
     RemovedStands: "membership: removed replica stood for election",
+    GenesisReleased: "birth: a genesis given up",
+    FounderForgot: "birth: a founder lost its disk before the cluster existed",
     MemberLeft: "churn: a member has left",
     MemberBuried: "churn: a member lost for good",
     MemberRenewed: "churn: a member lost its disk and joins again",
     MemberRevived: "churn: a member that had left comes back on its directory",
+    MemberRestored: "churn: a member that had left comes back on a copy of its directory",
+    RestoredRefused: "churn: ... and is refused",
     ChangeRefused: "churn: what a member asked for refused",
+    LeaveRefused: "churn: a leave refused that would have left no majority",
+    LeaveForced: "churn: a leave by force",
     ReplicaMade: "churn: a replica made on a member that had none",
     ReplicaDropped: "churn: a replica dropped",
     ReplicaRemade: "churn: a replica made where there had been one",
@@ -372,6 +379,8 @@ impl Lookout {
         life.stands = batch.records.iter().any(|record| {
             matches!(record, Record::Vote { replica, vote, .. } if *vote == Some(*replica))
         });
+        let releases = |record: &Record| matches!(record, Record::Released);
+        self.reached.add_if(Rare::GenesisReleased, batch.records.iter().any(releases));
         self.reached.add_if(Rare::SegmentFull, batch.opens.is_some() && life.batches > 1);
         for record in &batch.records {
             match record {
@@ -522,7 +531,11 @@ impl Lookout {
                     self.members[machine].alive.known_to.insert(me);
                 }
             }
-            Event::ChangeRefused { .. } => self.reached.add(Rare::ChangeRefused),
+            Event::ChangeRefused { reason } => {
+                self.reached.add(Rare::ChangeRefused);
+                let is_kept = *reason == ChangeRefused::NoMajority;
+                self.reached.add_if(Rare::LeaveRefused, is_kept);
+            }
             Event::Left => self.reached.add(Rare::MemberLeft),
             Event::Up { .. }
             | Event::Gathering { .. }
@@ -576,7 +589,10 @@ impl Lookout {
             Halt::Store { .. } => Rare::StoreFailed,
             Halt::Wiped => Rare::WipedNoticed,
             Halt::RolledBack { .. } => Rare::RollbackNoticed,
-            Halt::OtherCluster { .. } | Halt::Agreement | Halt::Contradiction { .. } => return,
+            Halt::OtherCluster { .. }
+            | Halt::Agreement
+            | Halt::Contradiction { .. }
+            | Halt::Defect { .. } => return,
         };
         self.reached.add(rare);
     }

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 
 use crate::clock::Nanos;
 use crate::net::nanos;
-use crate::plan::{Change, Fault, Plan, Scheduled, Who};
+use crate::plan::{Birth, Change, Fault, Plan, Scheduled, Who};
 
 /// What came of shrinking.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,6 +158,10 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
     fn usual_knobs(&mut self) {
         self.usual(&Limits::default(), |plan| &mut plan.limits);
         self.usual(&Timers::default(), |plan| &mut plan.timers);
+        self.attempt(|plan| {
+            let simple = plan.birth.as_ref().map(|birth| Birth::star(birth.told.len()));
+            plan.birth = simple;
+        });
         self.attempt(|plan| plan.wild = false);
         self.attempt(|plan| plan.clocks.fill((0, 0)));
         let latency = (Duration::from_micros(100), Duration::from_micros(1_000));
@@ -215,6 +219,7 @@ fn set_machines(plan: &mut Plan, change: impl FnOnce(&mut Plan)) {
     let members = plan.members + plan.spares;
     let machines = members + plan.clients;
     plan.clocks.truncate(machines);
+    plan.birth = plan.birth.take().map(|birth| Birth::star(birth.told.len().min(members)));
     plan.replication =
         plan.replication.min(u32::try_from(members).expect("a plan has few members"));
     let faults = std::mem::take(&mut plan.faults).into_iter();
@@ -339,7 +344,12 @@ impl Fault {
             }
             Self::Lose(member, _)
             | Self::Churn(
-                Change::Join(member, ..) | Change::Revive(member) | Change::Uninform(member, _),
+                Change::Join(member, ..)
+                | Change::Revive(member)
+                | Change::Uninform(member, _)
+                | Change::Copy(member)
+                | Change::Restore(member)
+                | Change::Forget(member, _),
             ) => (*member < members).then_some(self),
             Self::Crash(..)
             | Self::PowerCut(..)

@@ -94,6 +94,8 @@ pub struct MachineState {
     pub lost: bool,
     /// Its disk is lost and nothing is left to start it on.
     pub gone: bool,
+    /// It was started on an earlier copy of the directory that its member has left: it may be refused.
+    pub restored: bool,
     /// It has not been told to join anything, or has left for good.
     pub idle: bool,
     /// Its node has been told that it may be closed for good.
@@ -282,6 +284,7 @@ impl Machine {
             config.join.clone_from(&joins.through);
             config.address = net::address(machine).to_string();
             config.members.clear();
+            config.expect = None;
         }
         config
     }
@@ -366,6 +369,8 @@ pub(crate) struct Timed {
     pub(crate) due: Due,
 }
 
+/// What somebody sends again arrives after this.
+const REPLAY_LATE: Nanos = 200_000;
 /// How often a connection with a backlog looks for room.
 const PUMP_EVERY: Nanos = 2_000_000;
 
@@ -609,6 +614,9 @@ impl World for SimWorld {
         for late in self.sim.net.datagram(self.me, peer) {
             self.sim.machines[peer].inbox.push_datagram(now + late, from, bytes.clone());
         }
+        if let Some((to, (from, bytes))) = self.sim.net.recorded(peer, &(from, bytes)) {
+            self.sim.machines[to].inbox.push_datagram(now + REPLAY_LATE, from, bytes);
+        }
     }
 
     fn append(&mut self, batch: Batch) {
@@ -658,9 +666,11 @@ impl World for SimWorld {
             }
             Event::PeerConnected { member, .. } => {
                 self.linked.insert(*member);
+                self.sim.oracle(|oracle| oracle.on_link(me, *member, true));
             }
             Event::PeerDisconnected { member, .. } => {
                 self.linked.remove(member);
+                self.sim.oracle(|oracle| oracle.on_link(me, *member, false));
             }
             Event::Left => {
                 lock(&self.sim.machines[me].state).left = true;

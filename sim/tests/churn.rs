@@ -54,6 +54,16 @@ fn plans_have_every_change() {
     assert!(has(|change| matches!(change, Change::Renew(..))) > 300);
     assert!(has(|change| matches!(change, Change::Revive(_))) > 300);
     assert!(has(|change| matches!(change, Change::Uninform(..))) > 100);
+    assert!(has(|change| matches!(change, Change::Forget(..))) > 100);
+    assert!(has(|change| matches!(change, Change::Abandon(..))) > 50);
+    assert!(has(|change| matches!(change, Change::Copy(_))) > 100);
+    assert!(has(|change| matches!(change, Change::Restore(_))) > 100);
+    let born = |more: usize| {
+        let begin = |plan: &&Plan| plan.birth.is_some() && plan.begin() >= plan.members + more;
+        plans.iter().filter(begin).count()
+    };
+    assert!(born(0) > 50, "founders that find each other");
+    assert!(born(1) > 10, "more of them than are expected");
     for members in [1, 3, 5] {
         assert!(plans.iter().any(|plan| plan.members == members && plan.limits.moves == 1));
     }

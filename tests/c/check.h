@@ -54,8 +54,8 @@ static inline ring_cq_t *new_queue(void) {
   return cq;
 }
 
-/* A cluster of one in memory. */
-static inline ring_node_t *new_node(void) {
+/* A cluster of one in memory, whose own events go to `events`. */
+static inline ring_node_t *new_node_with(ring_cq_t *events) {
   ring_error_t err;
   ring_node_t *node = NULL;
   ring_options_t options;
@@ -64,11 +64,15 @@ static inline ring_node_t *new_node(void) {
   ring_options_init(&options, sizeof options);
   options.flags = RING_MEMORY;
   options.shards = 4;
-  if (ring_node_open(&options, NULL, &node, &err) != RING_OK) {
+  if (ring_node_open(&options, events, &node, &err) != RING_OK) {
     fprintf(stderr, "%s: %s\n", ring_status_name(err.code), err.text);
     exit(1);
   }
   return node;
+}
+
+static inline ring_node_t *new_node(void) {
+  return new_node_with(NULL);
 }
 
 /* The next event; its data is copied into `text` (of `room` bytes) and given back. */

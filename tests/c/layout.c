@@ -45,7 +45,7 @@ AT(ring_event_t, b, 32);
 AT(ring_event_t, data, 40);
 AT(ring_event_t, owner, 56);
 
-SIZE(ring_options_t, 192);
+SIZE(ring_options_t, 256);
 AT(ring_options_t, size, 0);
 AT(ring_options_t, flags, 4);
 AT(ring_options_t, name, 8);
@@ -68,6 +68,15 @@ AT(ring_options_t, weight, 168);
 AT(ring_options_t, reserved2, 172);
 AT(ring_options_t, tags, 176);
 AT(ring_options_t, n_tags, 184);
+AT(ring_options_t, expect, 192);
+AT(ring_options_t, reserved3, 196);
+AT(ring_options_t, metrics, 200);
+AT(ring_options_t, replace_after_ns, 216);
+AT(ring_options_t, probe_interval_ns, 224);
+AT(ring_options_t, probe_timeout_ns, 232);
+AT(ring_options_t, sync_interval_ns, 240);
+AT(ring_options_t, suspicion_min, 248);
+AT(ring_options_t, suspicion_max, 252);
 
 SIZE(ring_change_t, 40);
 AT(ring_change_t, op, 0);

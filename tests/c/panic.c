@@ -12,7 +12,43 @@ static void check_stopped(ring_node_t *node, ring_cq_t *cq) {
   ring_events_release(&ev, 1);
 }
 
+/* The library's own serving of a request is no handler's: its defect is not answered, it ends the node, and that is
+ * told. */
+static void check_serving(void) {
+  char text[256];
+  ring_cq_t *events = new_queue(), *cq = new_queue();
+  ring_node_t *node = new_node_with(events);
+  ring_op_t op = new_op(RING_OP_HANDLE, 4, "", "");
+  op.flags = RING_REST;
+  CHECK_STATUS(ring_submit(node, cq, &op, NULL), RING_OK);
+  op = new_op(RING_OP_REQUEST, 5, "k", "body");
+  op.route = ring_text("test-panic");
+  CHECK_STATUS(ring_submit(node, cq, &op, NULL), RING_OK);
+  /* The request and the handler, each once, and the end of the node. */
+  for (unsigned seen = 0; seen != 3;) {
+    ring_event_t ev = next_event(cq, text, sizeof text);
+    CHECK(ev.kind == RING_EV_DONE && (ev.tag == 4 || ev.tag == 5) && !(seen & 1u << (ev.tag - 4)));
+    if (ev.tag == 5) {
+      CHECK_STATUS(ev.status, RING_PANICKED);
+      CHECK(strstr(text, "asked for, where"));
+      CHECK_STATUS(ring_node_close(node, cq, 9, -1), RING_OK);
+    }
+    seen |= 1u << (ev.tag - 4);
+  }
+  CHECK(next_event(cq, NULL, 0).kind == RING_EV_CLOSED);
+  ring_event_t ev;
+  do {
+    ev = next_event(events, text, sizeof text);
+  } while (ev.kind != RING_EV_HALTED);
+  CHECK_STATUS(ev.status, RING_PANICKED);
+  CHECK(strstr(text, "asked for, where"));
+  ring_node_free(node);
+  ring_cq_free(cq);
+  ring_cq_free(events);
+}
+
 int main(void) {
+  check_serving();
   ring_node_t *healthy = new_node();
   char text[256];
   for (int there = 0; there < 2; there++) {

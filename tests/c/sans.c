@@ -294,11 +294,12 @@ static uint64_t run(uint64_t seed) {
     take_effects(w, i);
   }
   /* It neither asks nor handles, and says so. */
-  static const uint16_t refused[] = {RING_OP_REQUEST, RING_OP_HANDLE, RING_OP_RESPOND, RING_OP_TRACK, RING_OP_REPLICA};
+  static const uint16_t refused[] = {RING_OP_REQUEST, RING_OP_HANDLE, RING_OP_RESPOND,
+                                     RING_OP_TRACK, RING_OP_REPLICA, RING_OP_METRICS};
   for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
     ring_op_t op = new_op(refused[i], 2, "k", "");
     op.route = ring_text(refused[i] == RING_OP_REQUEST || refused[i] == RING_OP_HANDLE ? "r" : "");
-    CHECK_STATUS(ring_core_submit(w->members[0], w->now, &op, NULL), RING_INVALID);
+    CHECK_STATUS(ring_core_submit(w->members[0], w->now, &op, NULL), RING_UNSUPPORTED);
   }
   uint64_t next_work = w->now, next_break = w->now + 3000 * MS, end = w->now + 120000 * MS;
   while (w->writes_done < WRITES) {

@@ -156,7 +156,13 @@ static void pressure(struct pair *p) {
   CHECK_STATUS(ring_stream_write(p->there, theirs, none(), 1, NULL), RING_INVALID);
   CHECK_STATUS(ring_stream_write(p->here, ours, none(), 2, NULL), RING_INVALID);
   CHECK_STATUS(ring_stream_reset(p->here, ours, 4), RING_INVALID);
-  CHECK_STATUS(ring_stream_reset(p->here, 12345, RING_UP), RING_INVALID);
+  /* Ids that are no stream's: of nothing, of an operation, of a request, one past the last stream of each. */
+  ring_id_t strangers[] = {0, 12345, id, p->handler, session, ours + 1, theirs + 1, p->handler + 1};
+  for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+    CHECK_STATUS(ring_stream_reset(p->here, strangers[i], RING_UP), RING_INVALID);
+    CHECK_STATUS(ring_stream_credit(p->there, strangers[i], 1), RING_INVALID);
+    CHECK_STATUS(ring_stream_write(p->there, strangers[i], none(), 1, NULL), RING_INVALID);
+  }
   up = fill(p, ours);
   CHECK(up >= WINDOW && up <= 2 * WINDOW);
   CHECK_STATUS(ring_cq_wait(p->served, 0), RING_TIMEOUT);

@@ -12,6 +12,7 @@
 //! | [`askers`] | clients that ask, and must be answered |
 //! | [`one`] | a cluster of one with a tiny log, and a fixed workload |
 //! | [`journal`] | what clients saw, written as a history |
+//! | [`whole`] | when a cluster is as it should be again |
 //! | [`skip`] | tests that this machine cannot run |
 //!
 //! Nothing here sleeps: every wait is for a condition, with a deadline, and says what it waited for
@@ -28,6 +29,7 @@ pub mod one;
 pub mod ports;
 pub mod program;
 pub mod skip;
+pub mod whole;
 
 use std::time::Duration;
 

@@ -19,6 +19,8 @@ pub struct Members {
     dir: TempDir,
     ports: Ports,
     shards: u32,
+    /// How many replicas each shard is to have.
+    replication: u32,
     /// The first begins alone, and the others join.
     joining: bool,
     /// So many of the first found the cluster, as soon as they find each other, and the others join.
@@ -44,6 +46,7 @@ impl Members {
             dir: tempfile::tempdir().expect("the temporary directory can be written"),
             ports: Ports::reserve(count),
             shards,
+            replication: 3,
             joining: false,
             expect: None,
             replace_after: "5s",
@@ -70,6 +73,13 @@ impl Members {
     #[must_use]
     pub fn expecting(count: u16, expect: usize, shards: u32) -> Self {
         Self { expect: Some(expect), ..Self::new(count, shards) }
+    }
+
+    /// Each shard has so many replicas, and not three.
+    #[must_use]
+    pub fn replicated(mut self, replication: u32) -> Self {
+        self.replication = replication;
+        self
     }
 
     /// Members that join are given up when they are away for so long, and not after five seconds.
@@ -116,14 +126,21 @@ impl Members {
     /// Runs `ring` with these words as a client of the cluster, to its end.
     #[must_use]
     pub fn run(&self, words: &[&str]) -> Exit {
-        let (addresses, keys) = (self.addresses(), self.client_keys());
-        let keys = keys.as_ref().map(|keys| keys.to_string_lossy());
-        let mut all = vec!["--connect", &addresses];
-        if let Some(keys) = &keys {
-            all.extend(["--keys", keys]);
+        let all: Vec<usize> = (0..self.running.len()).collect();
+        Program::spawn(self.calling(&all, words)).wait_exit()
+    }
+
+    /// The command `ring` with these words, as a client that is told of these members only.
+    #[must_use]
+    pub fn calling(&self, known: &[usize], words: &[&str]) -> Command {
+        let known: Vec<String> = known.iter().map(|&k| self.address(k)).collect();
+        let mut command = ring();
+        command.args(["--connect", &known.join(",")]);
+        if let Some(keys) = self.client_keys() {
+            command.arg("--keys").arg(keys);
         }
-        all.extend(words);
-        run_ring(&all)
+        command.args(words);
+        command
     }
 
     fn client_keys(&self) -> Option<PathBuf> {
@@ -187,6 +204,7 @@ impl Members {
         let mut command = ring();
         command.arg("serve").args(["--name", &self.name(k)]);
         command.args(["--shards", &self.shards.to_string()]);
+        command.args(["--replication", &self.replication.to_string()]);
         command.arg("--data").arg(self.data(k));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         match &self.keys {

@@ -21,12 +21,14 @@ struct Case {
     valgrind: bool,
 }
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 16] = [
     Case { name: "arguments", arguments: &[], valgrind: true },
     Case { name: "callback", arguments: &[], valgrind: true },
     Case { name: "cancel", arguments: &[], valgrind: false },
     Case { name: "close", arguments: &[], valgrind: true },
+    Case { name: "cluster", arguments: &["ADDRESS", "SECOND", "THIRD"], valgrind: false },
     Case { name: "drains", arguments: &[], valgrind: false },
+    Case { name: "ends", arguments: &[], valgrind: true },
     Case { name: "fork", arguments: &[], valgrind: false },
     Case { name: "kv", arguments: &["DIR"], valgrind: false },
     Case { name: "many", arguments: &["200"], valgrind: false },
@@ -252,13 +254,14 @@ impl Place {
     }
 
     fn run(&self, case: &Case, words: &[&str]) {
-        let ports = Ports::reserve(2);
+        let ports = Ports::reserve(3);
         let data = tempfile::tempdir().expect("the temporary directory can be written");
         let mut command = self.command(words);
         command.args(case.arguments.iter().map(|argument| match *argument {
             "DIR" => data.path().join("data").to_string_lossy().into_owned(),
             "ADDRESS" => ports.address(0),
             "SECOND" => ports.address(1),
+            "THIRD" => ports.address(2),
             argument => argument.to_owned(),
         }));
         let exit: Exit = Program::spawn(command).wait_exit();

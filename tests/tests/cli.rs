@@ -136,6 +136,9 @@ fn a_bad_configuration_names_the_field() {
     refused("name = 'x'\n[members]\na = '127.0.0.1:1'", &["name", "x"]);
     refused("listen = '0.0.0.0:0'", &["insecure"]);
     run_ring(&["serve"]).refused(2, &["data"]);
+    let long = format!("k={}", "v".repeat(600));
+    let words = ["serve", "--memory", "--listen", "127.0.0.1:0", "--tag", &long];
+    run_ring(&words).refused(2, &["tags"]);
     run_ring(&["serve", "--config", "/nowhere/ring.toml"]).refused(2, &["/nowhere/ring.toml"]);
 }
 
@@ -254,6 +257,15 @@ fn scans_go_where_they_are_told() {
     assert_eq!(keys(&["--from", "a2"]), "a2 b1 ");
     assert_eq!(keys(&["--to", "b1"]), "a1 a2 ");
     assert_eq!(keys(&["--reverse", "--limit", "2"]), "b1 a2 ");
+    assert_eq!(keys(&["--local"]), "a1 a2 b1 ");
+
+    let batch =
+        ["kv", "batch", "--put", "c1", "w", "--put", "c2", "-1", "--del", "a1", "--del", "b1"];
+    assert_eq!(one.run(&batch).ok(), "revision 4\n");
+    assert_eq!(one.run(&["kv", "scan"]).ok(), "a2\tv\nc1\tw\nc2\t-1\n");
+    one.run(&["kv", "batch", "--put", "k", "v", "--del", "k"]).refused(2, &["'k' is given twice"]);
+    one.run(&["kv", "batch"]).refused(2, &["--put"]);
+
     let info = one.run(&["kv", "info"]);
     let row: Vec<&str> = info.ok().lines().last().unwrap_or_default().split_whitespace().collect();
     assert_eq!((row[0], row[2], row[4]), ("default", "one", "3"), "{info:?}");

@@ -60,6 +60,34 @@ fn the_members_of_the_readme_form_a_cluster() {
     }
 }
 
+/// One begins, two join, the cluster is looked at, and the first leaves.
+#[test]
+fn the_cluster_of_the_readme_grows() {
+    let home = tempfile::tempdir().expect("the temporary directory can be written");
+    let ports = Ports::reserve(3);
+    let mut members = Vec::new();
+    let mut typed = 0;
+    for line in block("## A cluster that grows") {
+        let mut line = line.split(" # ").next().unwrap_or_default().to_owned();
+        for k in 0..3 {
+            line = line.replace(&format!("127.0.0.1:471{}", k + 1), &ports.address(k));
+        }
+        let mut command = ring();
+        command.args(line.split_whitespace().skip(1)).current_dir(home.path());
+        if line.contains(" serve ") {
+            let member = Program::spawn(command);
+            drop(member.wait_line(" is up: "));
+            members.push(member);
+        } else {
+            Program::spawn(command).wait_exit().ok();
+            typed += 1;
+        }
+    }
+    assert_eq!((members.len(), typed), (3, 3));
+    let left = members.remove(0).wait_exit();
+    assert!(left.ok().contains("a has left: it holds nothing any more"), "{left:?}");
+}
+
 /// The lines of the first `sh` block below a heading.
 fn block(heading: &str) -> Vec<&'static str> {
     let (_, section) = README.split_once(heading).expect("the heading stands in the README");

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::member::PROFILE_BYTES_MAX;
 use super::wire::{BODY_BYTES_MAX, PREFIX_BYTES, UPDATE_BYTES_MAX};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Detector};
 use crate::ids::ClusterId;
 
 /// The configuration of the failure detector. Times are of the member's own monotonic clock. Members of one cluster
@@ -94,6 +94,23 @@ impl Config {
             join_retry_max: Duration::from_secs(30),
             leave_timeout: Duration::from_secs(5),
             datagram_bytes: 1400,
+        }
+    }
+
+    /// At the pace that a member was told.
+    #[must_use]
+    pub fn paced(self, detector: &Detector) -> Self {
+        Self {
+            period: detector.probe_interval,
+            ping_timeout: detector.ping_timeout,
+            ping_timeout_min: self.ping_timeout_min.min(detector.ping_timeout),
+            probe_timeout: detector.probe_timeout,
+            indirect_probes: detector.indirect_probes,
+            suspicion_min: detector.suspicion_min,
+            suspicion_max: detector.suspicion_max,
+            sync_interval: detector.sync_interval,
+            dead_probe_interval: detector.dead_probe_interval,
+            ..self
         }
     }
 

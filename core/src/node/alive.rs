@@ -241,11 +241,11 @@ impl Node {
         }
         let Some(profile) = profile(&self.config) else { return };
         let Some(genesis) = &self.genesis else { return };
-        let config = membership::Config::new(genesis.cluster);
+        let config = membership::Config::new(genesis.cluster).paced(&self.config.detector);
         let restored = Incarnation::before_start(self.boot.count());
         let rng = self.rng.fork(GOSSIP);
         let made = Membership::new(config, self.me, profile, restored, rng, now);
-        let mut gossip = made.expect("the profile was checked when this node was made");
+        let mut gossip = made.expect("profile and pace were checked when this node was made");
         // The start counter is durable: nothing was said before that.
         gossip.on_persisted(now, gossip.incarnation());
         gossip.flush(&mut Effects::default());
@@ -395,9 +395,10 @@ fn profile_at(config: &Config, address: SocketAddr) -> Profile {
     }
 }
 
-/// Checks what this member will say of itself, also if it does not gossip: the same tags are right or wrong on every
-/// member.
+/// Checks how this member will gossip, and what it will say of itself, also if it does not: the same is right or wrong on
+/// every member.
 pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
+    config.detector.check()?;
     let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
     let profile = profile_at(config, config.gossip.unwrap_or(anywhere));
     profile.check().map_err(|error| {

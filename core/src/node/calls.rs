@@ -280,6 +280,10 @@ fn validate_limits(limits: &Limits) -> Result<(), ConfigError> {
         );
         return wrong(problem);
     }
+    if limits.transfer_bytes < 4 << 10 {
+        let problem = format!("transfer_bytes: {}; at least 4096 a second", limits.transfer_bytes);
+        return wrong(problem);
+    }
     let sizes = [
         limits.key_bytes,
         limits.value_bytes,

@@ -2,6 +2,7 @@
 //! replicas and of the groups it leads, and, while it leads the directory's group, gives the orders.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
@@ -18,6 +19,7 @@ use crate::io::{Event, Output};
 use crate::ring::ShardPlacement;
 use crate::router::Own;
 use crate::shard::command::{Command, Expect, Query};
+use crate::storage::Recovered;
 use crate::storage::record::Record;
 use crate::store::StoreTask;
 use crate::time::Instant;
@@ -59,14 +61,15 @@ impl Node {
     /// What is known of members that are neither registered nor connected is forgotten: whoever comes on ever new
     /// directories must not fill the memory and the log's checkpoints. They have promised nothing that counts.
     fn forget_guests(&mut self) {
-        let (links, table) = (&self.links, &self.table);
+        let (links, table, former) = (&self.links, &self.table, &self.former);
         let is_listed = |id: MemberId| table.as_ref().is_some_and(|t| t.member(id).is_some());
         self.guests.retain(|&id, _| links.has_conn(id));
         if table.is_some() {
             let genesis = self.genesis.as_ref();
             let is_founder = |id| genesis.is_some_and(|genesis| genesis.founder(id).is_some());
             self.boots.retain(|&id, _| {
-                !id.is_joiner() || links.has_conn(id) || is_listed(id) || is_founder(id)
+                let is_known = is_listed(id) || is_founder(id) || former.contains(&id);
+                !id.is_joiner() || links.has_conn(id) || is_known
             });
         }
     }
@@ -324,6 +327,13 @@ impl Node {
                 self.members.remove(&member.id);
                 self.links.readdress(now, member.id, None);
             }
+            if table.member(member.id).is_none() && member.id.is_joiner() {
+                self.former.insert(member.id);
+            }
+        }
+        self.former.retain(|&id| table.member(id).is_none());
+        while self.former.len() > FORMER_MAX {
+            self.former.pop_first();
         }
         for member in &table.members {
             let known = self.members.get(&member.id).map(|(_, address)| address);
@@ -423,14 +433,9 @@ impl Node {
             let result = Err(AskError::NotReplica);
             self.send(read.asker, Message::Answer { call: read.call, result });
         }
-        self.loads_waiting.retain(|&(_, group)| group != id);
-        let loads: Vec<_> =
-            self.loads.iter().filter(|&(_, &group)| group == id).map(|(&load, _)| load).collect();
-        for load in loads {
-            self.loads.remove(&load);
-            self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: load }));
+        for snapshot in self.transfers.end_group(id) {
+            self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
         }
-        self.load_waiting();
         self.beats_forget(id);
         self.store.remove(&id);
         self.dropping.insert(id);
@@ -613,6 +618,17 @@ impl Node {
         }
     }
 }
+
+/// Who was registered before this start, as far as starts of those who are not any more are known.
+pub(super) fn former(recovered: &Recovered) -> BTreeSet<MemberId> {
+    let is_listed =
+        |id: MemberId| recovered.table.as_ref().is_some_and(|table| table.member(id).is_some());
+    let former = recovered.peers.keys().copied();
+    former.filter(|&id| id.is_joiner() && !is_listed(id)).take(FORMER_MAX).collect()
+}
+
+/// Former members whose starts are remembered: as many as can be registered at once by default.
+const FORMER_MAX: usize = 1024;
 
 /// Where the shards belong, on the members that are to hold replicas.
 fn placed(table: &Table, genesis: &Genesis) -> impl Fn(GroupId) -> Vec<MemberId> + use<> {

@@ -23,8 +23,6 @@ use crate::wire::message::{AskError, BeatOf, Message};
 const APPLYING_MAX: usize = 8;
 /// Bytes of entries in one apply task, about.
 const APPLY_BYTES: usize = 1 << 20;
-/// Most snapshots sent at once. The store keeps sixteen open: one more, and each would push another out.
-const SENDING_MAX: usize = 8;
 /// More promises than this for one batch are looked through for repetitions.
 const HELD_MAX: usize = 256;
 /// Most leaderships that are handed to their preferred members in one go.
@@ -142,6 +140,7 @@ impl Node {
         let rng = self.rng.fork(u64::from(id.0) + 16);
         let mut fx = Effects::default();
         let mut raft = Raft::new((id, replica), settings, durable, &store, rng, now, &mut fx);
+        raft.pace_learners();
         if self.preferred_leader(id, Some(layout)) == Some(self.me) {
             raft.stand_early(now);
         }
@@ -217,19 +216,17 @@ impl Node {
             self.on_read_index(id, ReadId(read), index);
         }
         for (snapshot, chunk) in fx.loads {
-            if self.loads.len() >= SENDING_MAX && !self.loads.contains_key(&snapshot) {
-                self.loads_waiting.push_back((snapshot, id));
-            } else {
-                self.load(id, snapshot, chunk);
-            }
+            self.transfers.want_chunk(id, snapshot, chunk);
         }
         for snapshot in fx.unloads {
-            self.loads_waiting.retain(|&(waiting, _)| waiting != snapshot);
-            if self.loads.remove(&snapshot).is_some() {
+            if self.transfers.end(snapshot) {
                 self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
             }
         }
-        self.load_waiting();
+        if fx.wants_grant {
+            self.transfers.want_grant(id);
+        }
+        self.transfers.on_granted(now, fx.granted_bytes);
         for install in fx.installs {
             let task = StoreTask::Install {
                 group: id,
@@ -243,20 +240,6 @@ impl Node {
         for what in fx.faults {
             self.peer_fault(None, what);
         }
-    }
-
-    /// Snapshots that waited for others begin, as far as there is room.
-    pub(super) fn load_waiting(&mut self) {
-        while self.loads.len() < SENDING_MAX
-            && let Some((id, group)) = self.loads_waiting.pop_front()
-        {
-            self.load(group, id, 0);
-        }
-    }
-
-    fn load(&mut self, group: GroupId, id: SnapshotId, chunk: u64) {
-        self.loads.insert(id, group);
-        self.outputs.0.push(Output::Store(StoreTask::Load { group, id, chunk }));
     }
 
     /// Beats of all groups for one member travel together.
@@ -480,8 +463,8 @@ impl Node {
         id: SnapshotId,
         step: impl FnOnce(&mut Raft, &mut Effects),
     ) {
-        match self.loads.get(&id) {
-            Some(&group) => self.with_group(now, group, |group, fx| step(&mut group.raft, fx)),
+        match self.transfers.group_of(id) {
+            Some(group) => self.with_group(now, group, |group, fx| step(&mut group.raft, fx)),
             None => self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id })),
         }
     }
@@ -514,7 +497,7 @@ impl Node {
     }
 
     /// Bytes of entries in memory at which the logs are cut.
-    fn log_memory_max(&self) -> usize {
+    pub(super) fn log_memory_max(&self) -> usize {
         usize::try_from(self.config.limits.log_bytes / 4).unwrap_or(usize::MAX)
     }
 

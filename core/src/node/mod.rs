@@ -11,6 +11,7 @@
 //! | `local.rs` | reads of what a replica has, and how stale they are |
 //! | `ring.rs` | who owns a key |
 //! | `requests.rs` | requests to owners and leaders |
+//! | `transfer.rs` | how fast snapshots, and the log to learners, are sent |
 //! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
 //! | `view.rs` | questions about the node |
 
@@ -26,6 +27,7 @@ mod requests;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod turn;
 mod view;
 
@@ -42,7 +44,7 @@ use crate::founding::Founding;
 use crate::gathering::Gathering;
 use crate::genesis::Genesis;
 use crate::group::Group;
-use crate::ids::{Boot, CursorId, GroupId, LogSeq, MemberId, ReadId, RequestId, SnapshotId};
+use crate::ids::{Boot, CursorId, GroupId, LogSeq, MemberId, ReadId, RequestId};
 use crate::io::{Event, Halt, Input, Output, Wakeup};
 use crate::link::{Links, flap};
 use crate::raft::message::{Beat, BeatAnswer};
@@ -58,6 +60,7 @@ use crate::time::{Instant, Now};
 use crate::wire::message::{BeatOf, Message};
 use alive::Alive;
 use gather::Gathered;
+use transfer::Transfers;
 
 pub(crate) use local::Freshness;
 pub use ring::Awaited;
@@ -112,6 +115,8 @@ pub struct Node {
     members: BTreeMap<MemberId, (String, String)>,
     /// The highest start counters seen of peers.
     boots: BTreeMap<MemberId, Boot>,
+    /// Members that joined and are not registered any more: their starts stay known. At most [`FORMER_MAX`].
+    former: BTreeSet<MemberId>,
     founding: Founding,
     /// The batch that makes the genesis durable.
     genesis_at: Option<LogSeq>,
@@ -146,10 +151,7 @@ pub struct Node {
     next_read: ReadId,
     /// When the replicas ask how fresh they are.
     next_confirm: Instant,
-    /// Which group a snapshot that is being sent belongs to.
-    loads: BTreeMap<SnapshotId, GroupId>,
-    /// Snapshots that wait for others to be sent.
-    loads_waiting: VecDeque<(SnapshotId, GroupId)>,
+    transfers: Transfers,
     /// Scans that the store may keep a snapshot for, and when they are given up.
     cursors: BTreeMap<CursorId, Instant>,
     /// Batches that are not stored, with their bytes.
@@ -258,6 +260,7 @@ impl Node {
             started: now.instant,
             members,
             boots: recovered.peers.clone(),
+            former: directory::former(&recovered),
             founding: Founding::new(me, birth, genesis.clone(), recovered.founded),
             genesis_at: None,
             gathering,
@@ -285,8 +288,7 @@ impl Node {
             // Drawn: a late answer of the leader to this member's last life must find no read of this one.
             next_read: ReadId(rng.next() >> 2),
             next_confirm: now.instant,
-            loads: BTreeMap::new(),
-            loads_waiting: VecDeque::new(),
+            transfers: Transfers::new(config.limits.transfer_bytes),
             cursors: BTreeMap::new(),
             unstored_batches: VecDeque::new(),
             unstored_bytes: 0,
@@ -411,7 +413,8 @@ impl Node {
         let call = self.router.deadline().map(|at| (at, Timer::Call));
         let request = self.requests.deadline().map(|at| (at, Timer::Request));
         let alive = self.alive.deadline().map(|at| (at, Timer::Membership));
-        let all = [raft, beat, link, call, request, alive];
+        let transfer = self.transfers.deadline().map(|at| (at, Timer::Transfer));
+        let all = [raft, beat, link, call, request, alive, transfer];
         let (at, timer) = all.into_iter().flatten().min()?;
         Some(Wakeup { at, timer })
     }
@@ -480,6 +483,7 @@ impl Node {
             }
             StoreDone::Persisted { groups } => self.on_persisted(now, &groups),
             StoreDone::Loaded { id, chunk, data, last, state } => {
+                self.transfers.on_loaded(now, data.len());
                 self.on_group_of_snapshot(now, id, |raft, fx| {
                     raft.on_loaded(id, chunk, data, last, &state, fx);
                 });

@@ -136,7 +136,8 @@ impl Node {
     fn on_handshake(&mut self, now: Instant, conn: ConnId, message: &Message) {
         let me = self.identity();
         let members = self.judged();
-        let judge = Judge { me: &me, members: &members, boots: &self.boots };
+        let (boots, former) = (&self.boots, &self.former);
+        let judge = Judge { me: &me, members: &members, boots, former };
         match self.links.on_handshake(conn, message, &judge) {
             None => {}
             Some(Handshake::Refused { who, reason }) => {
@@ -254,6 +255,8 @@ impl Node {
         reason: Refusal,
         by_us: bool,
     ) {
+        let dialled = self.links.dialled(conn).map(String::from);
+        let address = dialled.or_else(|| self.address_of(who?));
         if by_us {
             let message = Message::Refuse(reason.clone());
             self.outputs.0.push(Output::Send { conn, message });
@@ -283,7 +286,7 @@ impl Node {
                 | Refusal::Ring => {}
             }
         }
-        self.event(Event::PeerRefused { member: who, reason, by_us });
+        self.event(Event::PeerRefused { member: who, address, reason, by_us });
     }
 
     /// A client learns the cluster from the first member that welcomes it.
@@ -512,6 +515,9 @@ impl Node {
             }
             Message::Open { group, nonce } => self.on_open(from, group, nonce),
             Message::Propose { group, session, first, commands } => {
+                if group != GroupId::DIRECTORY {
+                    self.transfers.on_call(now);
+                }
                 self.on_propose(from, group, session, first, commands);
             }
             Message::Opened { group, nonce, session } => {
@@ -527,6 +533,7 @@ impl Node {
             }
             Message::Busy { group } => self.router.on_busy(now, from, group),
             Message::Ask { call, group, query, linearizable } => {
+                self.transfers.on_call(now);
                 self.on_ask(now, from, call, group, query, linearizable);
             }
             Message::Answer { call, result } => self.on_answer(now, from, call, result),

@@ -9,8 +9,8 @@ use super::turn::Reachable;
 use crate::group::Group;
 use crate::ids::{Boot, ConnId, GroupId, MemberId, RequestId};
 use crate::io::{Output, Refused};
-use crate::request::message::Fault;
-use crate::request::{Half, HandleId, Reach, Request, Requests, Response, StreamId, Via};
+use crate::request::message::{Fault, Part};
+use crate::request::{Half, HandleId, Reach, Request, Requests, Response, StreamId, Target, Via};
 use crate::ring::{RingView, shard_of};
 use crate::router::{self, Router};
 use crate::time::{Instant, Now};
@@ -124,7 +124,12 @@ impl Node {
         message: Message,
     ) -> Option<Message> {
         if let Message::Request { at, part } = message {
-            self.refresh_ring();
+            // Only who owns a key is asked of the ring, and a new one may take milliseconds to make.
+            if let Part::Ask(ask) = &part
+                && matches!(ask.target, Target::Key(_))
+            {
+                self.refresh_ring();
+            }
             let result = self.with_requests(|requests, reach| {
                 requests.on_part(now, from, conn, (at, part), reach)
             });

@@ -856,3 +856,54 @@ fn a_learner_that_is_a_round_trip_behind_has_caught_up() {
     // Noted at rounds 1, 3 and 5.
     assert_eq!(caught, [false, false, true, true, true, true]);
 }
+
+/// What a learner is behind by goes append by append, each on a grant; what the log grows by goes at once, and so does all
+/// that a voter lacks.
+#[test]
+fn a_paced_learner_waits_for_grants_and_falls_no_further_behind() {
+    let behind = |raft: &mut Raft, id: u64| {
+        raft.pace_learners();
+        assert!(!raft.grant(), "nobody waits");
+        let fx = flush(raft);
+        let probe = fx.sends.iter().find(|(member, _)| *member == MemberId(id)).unwrap();
+        let Body::Append { prev_index, .. } = probe.1.body else { panic!("{fx:?}") };
+        let (hint_index, hint_term) = (LogIndex(0), Term(0));
+        step(raft, at(0), from(id, 2, Body::Rejected { prev_index, hint_index, hint_term }));
+        flush(raft)
+    };
+    let sent = |fx: &Effects, id: u64| -> Vec<usize> {
+        let to_it = fx.sends.iter().filter(|(member, _)| *member == MemberId(id));
+        let lengths = to_it.map(|(_, message)| {
+            let Body::Append { entries, .. } = &message.body else { panic!("{message:?}") };
+            entries.len()
+        });
+        lengths.collect()
+    };
+    let grow = |raft: &mut Raft| {
+        let data = bytes::Bytes::from_static(b"x");
+        raft.propose(data, &mut Effects::default()).unwrap();
+        flush(raft)
+    };
+
+    let mut raft = leader(membership(&[1], &[4]), &[1; 1500]);
+    let fx = behind(&mut raft, 4);
+    assert_eq!((sent(&fx, 4), fx.wants_grant), (vec![], true));
+    assert!(raft.grant());
+    let fx = flush(&mut raft);
+    assert_eq!(sent(&fx, 4), [1024], "append_entries");
+    let size = entry(1, 1).body.size();
+    assert_eq!((fx.granted_bytes, fx.wants_grant), (1024 * size, false));
+    step(&mut raft, at(0), from(4, 2, accepted(1024)));
+    let fx = grow(&mut raft);
+    assert_eq!((sent(&fx, 4), fx.wants_grant), (vec![], true), "more than it grew by");
+    assert!(raft.grant());
+    let fx = flush(&mut raft);
+    assert_eq!(sent(&fx, 4), [478], "the rest of the log, the leader's first entry, and one more");
+    let fx = grow(&mut raft);
+    assert_eq!((sent(&fx, 4), fx.granted_bytes), (vec![1], 0), "growth");
+    assert!(!raft.grant());
+
+    let mut raft = leader(membership(&[1, 2, 3], &[]), &[1; 1500]);
+    let fx = behind(&mut raft, 2);
+    assert_eq!((sent(&fx, 2), fx.wants_grant), (vec![1024], false), "a voter");
+}

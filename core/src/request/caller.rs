@@ -113,6 +113,11 @@ impl Callers {
         self.due.first().is_some_and(|&(at, _)| at <= now)
     }
 
+    /// Whether something waits for its first or a later try.
+    pub(super) fn waits(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// What waits for a later try is tried now.
     pub(super) fn wake(&mut self, now: Instant) {
         let later = self.due.split_off(&(now, RequestId(u64::MAX)));

@@ -134,7 +134,8 @@ pub struct Handle {
     pub handle: HandleId,
     /// Names the request, the same in each of its attempts.
     pub id: RequestName,
-    /// 1; more if it was sent before and may have been handled.
+    /// How often it was sent, this time included: also to a member that was not the one, or had no room. So more than 1
+    /// does not say that it may have been handled before; 1 says that it was not.
     pub attempt: u32,
     /// Who was asked for.
     pub target: Target,
@@ -563,7 +564,8 @@ impl Requests {
 
     /// True when `drive` will ask who owns a key.
     pub(crate) fn wants_ring(&self, now: Instant) -> bool {
-        self.callers.is_due(now) || self.has_changed || !self.local.is_empty()
+        let is_woken = self.has_changed && self.callers.waits();
+        self.callers.is_due(now) || is_woken || !self.local.is_empty()
     }
 
     /// Effects of `expire` alone.

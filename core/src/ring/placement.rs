@@ -53,6 +53,12 @@ impl Placement {
         Self::of(members(set, SLOTS))
     }
 
+    /// True if this is the placement on that set. Cheap beside making one.
+    #[must_use]
+    pub fn is_of(&self, set: impl IntoIterator<Item = (MemberId, u16)>) -> bool {
+        able(set).into_iter().eq(self.members())
+    }
+
     pub(super) fn of(members: Vec<Member>) -> Self {
         if members.is_empty() {
             return Self { members, owners: Vec::new(), seconds: Vec::new() };
@@ -286,11 +292,7 @@ impl Matching {
 
 /// The members that can be placed, by id, each bounded to its share of `slots`.
 pub(super) fn members(set: impl IntoIterator<Item = (MemberId, u16)>, slots: u32) -> Vec<Member> {
-    let mut set: Vec<(MemberId, u16)> =
-        set.into_iter().filter(|(id, weight)| *weight > 0 && !id.is_client()).collect();
-    set.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-    set.dedup_by_key(|(id, _)| *id);
-    set.truncate(MEMBERS_PLACED_MAX);
+    let set = able(set);
     let total = set.iter().map(|&(_, weight)| u64::from(weight)).sum();
     let member = |(id, weight)| {
         let ranking = Ranking::new(id, weight);
@@ -298,6 +300,16 @@ pub(super) fn members(set: impl IntoIterator<Item = (MemberId, u16)>, slots: u32
         Member { id, weight, ranking, bound, load: 0, closed_at: Distance::NONE }
     };
     set.into_iter().map(member).collect()
+}
+
+/// Those of a set that can own slots, by id.
+fn able(set: impl IntoIterator<Item = (MemberId, u16)>) -> Vec<(MemberId, u16)> {
+    let mut set: Vec<(MemberId, u16)> =
+        set.into_iter().filter(|(id, weight)| *weight > 0 && !id.is_client()).collect();
+    set.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    set.dedup_by_key(|(id, _)| *id);
+    set.truncate(MEMBERS_PLACED_MAX);
+    set
 }
 
 /// The most of `slots` that a member may have: 1.10 of its share, less up to one slot, as its `rounding` says; or its

@@ -159,6 +159,11 @@ impl RingView {
         &mut self,
         set: impl IntoIterator<Item = (MemberId, u16)>,
     ) -> Vec<RingEvent> {
+        let set: Vec<(MemberId, u16)> = set.into_iter().collect();
+        // A table changes often while replicas move, and those who own slots seldom.
+        if self.placement.is_of(set.iter().copied()) {
+            return Vec::new();
+        }
         self.set_placement(Arc::new(Placement::new(set)))
     }
 

@@ -62,7 +62,15 @@ impl<S: Store> Sender<S> {
         Self { snapshots: Kept::new(SNAPSHOTS_MAX), chunk_bytes }
     }
 
-    /// Reads a chunk of the snapshot `id`. Nothing of the group may wait to be written.
+    /// Whether that chunk is read from the snapshot that is open; else it begins anew.
+    pub(super) fn has(&mut self, id: SnapshotId, group: GroupId, chunk: u64) -> bool {
+        let kept = self.snapshots.get_mut(id);
+        kept.is_some_and(|sending| {
+            sending.state.group == group && chunk != 0 && sending.can_go_to(chunk)
+        })
+    }
+
+    /// Reads a chunk of the snapshot `id`. Nothing of the group may wait to be written when it begins.
     pub(super) fn load(
         &mut self,
         state: &State,
@@ -71,11 +79,10 @@ impl<S: Store> Sender<S> {
         chunk: u64,
     ) -> Result<StoreDone, StoreError> {
         let group = state.meta.group;
-        let kept = self.snapshots.get_mut(id);
-        let has_chunk = kept.is_some_and(|sending| {
-            sending.state.group == group && chunk != 0 && sending.go_to(chunk)
-        });
-        if !has_chunk {
+        let has_chunk = self.has(id, group, chunk);
+        if has_chunk {
+            self.snapshots.get_mut(id).expect("just found").go_to(chunk);
+        } else {
             let sending = Sending {
                 snapshot: store.snapshot(),
                 state: state.store_state(),
@@ -103,19 +110,17 @@ impl<S: Store> Sender<S> {
 }
 
 impl<V: View> Sending<V> {
-    /// Goes to the chunk, if it is the last answered or the one after it.
-    fn go_to(&mut self, chunk: u64) -> bool {
-        if chunk == self.chunk {
-            return true;
+    /// Whether the chunk is the last answered or the one after it.
+    fn can_go_to(&self, chunk: u64) -> bool {
+        chunk == self.chunk || (chunk == self.chunk + 1 && self.next.is_some())
+    }
+
+    fn go_to(&mut self, chunk: u64) {
+        if chunk != self.chunk
+            && let Some((from, chain)) = self.next.take()
+        {
+            (self.chunk, self.from, self.chain) = (chunk, from, chain);
         }
-        if chunk != self.chunk + 1 {
-            return false;
-        }
-        let Some((from, chain)) = self.next.take() else {
-            return false;
-        };
-        (self.chunk, self.from, self.chain) = (chunk, from, chain);
-        true
     }
 
     /// The chunk at which it stands.
@@ -140,7 +145,8 @@ impl<V: View> Sending<V> {
                 stopped_at = Some(full.to_vec());
                 return false;
             }
-            let pair = postcard::to_extend(&(suffix, value), core::mem::take(&mut data));
+            let pair = (Raw(suffix), Raw(value));
+            let pair = postcard::to_extend(&pair, core::mem::take(&mut data));
             data = pair.expect("memory does not fail");
             true
         })?;
@@ -289,6 +295,15 @@ fn decode_head(data: &[u8]) -> Result<(Head, &[u8]), String> {
 }
 
 type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// Bytes that are encoded in one go, as a slice is one by one: the form is the same.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
 
 fn decode_pair(data: &[u8]) -> Result<(Pair<'_>, &[u8]), String> {
     postcard::take_from_bytes(data).map_err(|_| String::from("a chunk is damaged"))

@@ -11,6 +11,9 @@
 //! 4. `Persisted` tells of what was applied when its sync began, not of what was applied meanwhile.
 //! 5. No key is ever written under an epoch that was in use before; the pointer's `next` is written
 //!    in the batch that first uses it.
+//! 6. The pointer to a complete snapshot is written after its keys, so it is never durable without them; it is read and
+//!    answered for when a sync has covered both. The sync goes on beside the other groups' work: a member that moves in
+//!    serves the first groups while others still arrive. One sync covers all that are complete when it begins.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -42,6 +45,8 @@ pub struct Worker<S: Store> {
     answers: Vec<StoreDone>,
     /// Syncs under way, each with where the groups stood when it began.
     syncing: VecDeque<(SyncNumber, Vec<StoreState>)>,
+    /// Complete snapshots that are not current yet, at most one a group.
+    closing: Vec<Closing>,
     reader: Reader<S>,
     /// Questions that wait for a change, each with the revision up to which there was none.
     watchers: BTreeMap<GroupId, BTreeMap<ReadId, (Watch, Revision)>>,
@@ -59,6 +64,17 @@ struct Group {
     receiving: Option<Receiving>,
     /// The last snapshot installed since the start, with the hash of its chunks.
     installed: Option<(SnapshotId, u64)>,
+}
+
+/// A complete snapshot on its way to be its group's state: all of it is written, with the pointer that names its epoch, and
+/// not durable yet. The old state is read until then.
+struct Closing {
+    group: GroupId,
+    receiving: Receiving,
+    /// The epoch that the pointer named before.
+    before: Epoch,
+    /// What makes it durable; none: not begun.
+    sync: Option<SyncNumber>,
 }
 
 impl<S: Store> Worker<S> {
@@ -102,6 +118,7 @@ impl<S: Store> Worker<S> {
             touched: Vec::new(),
             answers: Vec::new(),
             syncing: VecDeque::new(),
+            closing: Vec::new(),
             reader: Reader::new(limits),
             watchers: BTreeMap::new(),
             sender: Sender::new(limits.chunk_bytes),
@@ -144,16 +161,16 @@ impl<S: Store> Worker<S> {
         }
         if !self.failed
             && let Err(stop) =
-                self.flush(done).and_then(|()| self.tidy()).and_then(|()| self.settle(done))
+                self.flush(done).and_then(|()| self.settle(done)).and_then(|()| self.tidy())
         {
             self.fail(stop, done);
         }
     }
 
-    /// True while a `Persist` waits for its sync.
+    /// True while a `Persist` or a complete snapshot waits for its sync.
     #[must_use]
     pub fn is_syncing(&self) -> bool {
-        !self.syncing.is_empty()
+        !self.syncing.is_empty() || !self.closing.is_empty()
     }
 
     /// Waits for the syncs under way and answers the tasks that asked for them.
@@ -161,7 +178,7 @@ impl<S: Store> Worker<S> {
         if self.failed || !self.is_syncing() {
             return;
         }
-        let synced = self.store.sync().map_err(Stop::from);
+        let synced = self.flush_whole(done).and_then(|()| Ok(self.store.sync()?));
         if let Err(stop) = synced.and_then(|()| self.settle(done)) {
             self.fail(stop, done);
         }
@@ -174,6 +191,8 @@ impl<S: Store> Worker<S> {
                 return Ok(());
             }
             StoreTask::Apply { group, entries, answers } => {
+                let closes = self.closing.iter().any(|closing| closing.group == group);
+                assert!(!closes, "nothing is applied to a state that is being replaced");
                 let state = state_of(&mut self.groups, group);
                 let (store, pending) = (&self.store, &mut self.pending);
                 let outcomes = apply::apply(state, store, pending, &entries, answers)?;
@@ -212,7 +231,14 @@ impl<S: Store> Worker<S> {
                 return self.settle(done);
             }
             StoreTask::Load { group, id, chunk } => {
-                self.flush_whole(done)?;
+                // A snapshot begins with all that the group has; the other groups' sessions need not be written for it.
+                if !self.sender.has(id, group, chunk) {
+                    if let Some(place) = self.touched.iter().position(|&touched| touched == group) {
+                        self.touched.swap_remove(place);
+                        state_of(&mut self.groups, group).write(&mut self.pending);
+                    }
+                    self.flush(done)?;
+                }
                 let state = state_of(&mut self.groups, group);
                 self.sender.load(state, &self.store, id, chunk)?
             }
@@ -225,8 +251,16 @@ impl<S: Store> Worker<S> {
                 self.drop_group(group)?
             }
             StoreTask::Install { group, id, chunk, data, last } => {
-                self.flush_whole(done)?;
-                self.install(group, id, chunk, &data, last)?
+                // What comes after a complete one is judged by what that makes of the group.
+                while self.closing.iter().any(|closing| closing.group == group) {
+                    self.flush_whole(done)?;
+                    self.store.sync()?;
+                    self.settle(done)?;
+                }
+                self.flush(done)?;
+                let answer = self.install(group, id, chunk, &data, last)?;
+                done.extend(answer);
+                return Ok(());
             }
         };
         done.push(answer);
@@ -259,6 +293,9 @@ impl<S: Store> Worker<S> {
             return Ok(StoreDone::Dropped { group });
         };
         let receiving = slot.receiving.take().map(|receiving| receiving.epoch);
+        let closing = self.closing.iter().position(|closing| closing.group == group);
+        let closing = closing.map(|place| self.closing.swap_remove(place));
+        let closed = closing.map(|closing| closing.before);
         let current = core::mem::replace(&mut slot.pointer.current, Epoch(0));
         slot.state = None;
         slot.installed = None;
@@ -268,7 +305,8 @@ impl<S: Store> Worker<S> {
         }
         push_pointer(&mut self.pending, group, slot.pointer);
         self.store.write(self.pending.take(true))?; // nothing is touched
-        let epochs = receiving.into_iter().chain(Some(current).filter(|&epoch| epoch != Epoch(0)));
+        let epochs = [receiving, closed, Some(current)].into_iter().flatten();
+        let epochs = epochs.filter(|&epoch| epoch != Epoch(0));
         self.garbage.extend(epochs.map(|epoch| epoch_range(group, epoch)));
         Ok(StoreDone::Dropped { group })
     }
@@ -363,13 +401,46 @@ impl<S: Store> Worker<S> {
         self.store.write(self.pending.take(whole))
     }
 
-    /// Answers the syncs that are done.
+    /// Answers the syncs that are done, and goes on with what waited for them.
     fn settle(&mut self, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
-        let synced = self.store.synced()?;
-        while let Some((_, groups)) = self.syncing.pop_front_if(|(number, _)| *number <= synced) {
-            done.push(StoreDone::Persisted { groups });
+        loop {
+            let synced = self.store.synced()?;
+            while let Some((_, groups)) = self.syncing.pop_front_if(|(number, _)| *number <= synced)
+            {
+                done.push(StoreDone::Persisted { groups });
+            }
+            let is_done = |closing: &mut Closing| closing.sync.is_some_and(|sync| sync <= synced);
+            let ready: Vec<Closing> = self.closing.extract_if(.., is_done).collect();
+            for closing in &ready {
+                self.close(closing, done)?;
+            }
+            // One sync for all that have come while the last one went on.
+            let waits = self.closing.iter().any(|closing| closing.sync.is_none());
+            if !waits || self.closing.iter().any(|closing| closing.sync.is_some()) {
+                return Ok(());
+            }
+            self.flush_whole(done)?;
+            let sync = self.store.start_sync()?;
+            for closing in &mut self.closing {
+                closing.sync = Some(sync);
+            }
         }
-        Ok(())
+    }
+
+    /// A complete snapshot is durable: from now on it is its group's state.
+    fn close(&mut self, closing: &Closing, done: &mut Vec<StoreDone>) -> Result<(), Stop> {
+        let Closing { group, receiving, before, .. } = closing;
+        let (group, id) = (*group, receiving.id);
+        let state = State::load(&self.store, group, receiving.epoch)?;
+        done.push(StoreDone::Installed { state: state.store_state(), id });
+        let slot = self.groups.get_mut(&group).expect("a dropped group closes nothing");
+        slot.state = Some(state);
+        slot.installed = Some((id, receiving.hash()));
+        self.tell_watchers(group);
+        if *before != Epoch(0) {
+            self.garbage.push_back(epoch_range(group, *before));
+        }
+        self.flush(done)
     }
 
     fn install(
@@ -379,7 +450,7 @@ impl<S: Store> Worker<S> {
         chunk: u64,
         data: &[u8],
         last: bool,
-    ) -> Result<StoreDone, Stop> {
+    ) -> Result<Option<StoreDone>, Stop> {
         let slot = self.groups.entry(group).or_default();
         if let (Some(state), Some((installed, hash))) = (&slot.state, slot.installed)
             && slot.receiving.is_none()
@@ -388,7 +459,7 @@ impl<S: Store> Worker<S> {
         {
             // Sent again before the sender knew that it was installed.
             let state = state.store_state();
-            return Ok(StoreDone::Installed { state, id });
+            return Ok(Some(StoreDone::Installed { state, id }));
         }
         let wanted = match &slot.receiving {
             Some(receiving) if chunk == 0 && !last && receiving.is_repeated(id, data) => 1,
@@ -397,7 +468,7 @@ impl<S: Store> Worker<S> {
         };
         if chunk != wanted {
             let next = wanted;
-            return Ok(StoreDone::Staged { group, id, next });
+            return Ok(Some(StoreDone::Staged { group, id, next }));
         }
         let before = slot.receiving.take();
         let epoch_before = before.as_ref().map(|receiving| receiving.epoch);
@@ -424,52 +495,43 @@ impl<S: Store> Worker<S> {
             Ok(receiving) => receiving,
             Err(problem) => {
                 drop(self.pending.take(false));
-                return Ok(StoreDone::InstallRefused { group, id, problem });
+                return Ok(Some(StoreDone::InstallRefused { group, id, problem }));
             }
         };
         if chunk == 0 {
             slot.pointer.next = receiving.epoch.next();
             push_pointer(&mut self.pending, group, slot.pointer);
         }
-        self.store.write(self.pending.take(true))?; // nothing is touched
+        let before = slot.pointer.current;
         if last {
-            return self.finish_install(group, &receiving);
+            slot.pointer.current = receiving.epoch;
+            push_pointer(&mut self.pending, group, slot.pointer);
+        }
+        self.store.write(self.pending.take(self.touched.is_empty()))?;
+        if last {
+            self.closing.push(Closing { group, receiving, before, sync: None });
+            return Ok(None);
         }
         let next = receiving.next;
         slot.receiving = Some(receiving);
-        Ok(StoreDone::Staged { group, id, next })
-    }
-
-    /// Makes a complete snapshot current: durable first, then counted, then durable as that.
-    fn finish_install(&mut self, group: GroupId, receiving: &Receiving) -> Result<StoreDone, Stop> {
-        self.store.sync()?;
-        let slot = self.groups.entry(group).or_default();
-        let before = core::mem::replace(&mut slot.pointer.current, receiving.epoch);
-        push_pointer(&mut self.pending, group, slot.pointer);
-        self.store.write(self.pending.take(true))?; // nothing is touched
-        self.store.sync()?;
-        let state = State::load(&self.store, group, receiving.epoch)?;
-        let id = receiving.id;
-        let answer = StoreDone::Installed { state: state.store_state(), id };
-        slot.state = Some(state);
-        slot.installed = Some((id, receiving.hash()));
-        self.tell_watchers(group);
-        if before != Epoch(0) {
-            self.garbage.push_back(epoch_range(group, before));
-        }
-        Ok(answer)
+        Ok(Some(StoreDone::Staged { group, id, next }))
     }
 
     /// Drops some of the keys that no longer count. In small steps: a dropped epoch may be large,
     /// and other groups wait for this thread.
     fn tidy(&mut self) -> Result<(), Stop> {
         let mut batch = WriteBatch { writes: Vec::new(), whole: self.touched.is_empty() };
-        while let Some((from, to)) = self.garbage.front() {
-            self.store.scan(from, to, false, &mut |key, _| {
+        let mut bytes = 0;
+        while let Some((from, to)) = self.garbage.front_mut() {
+            self.store.scan(from, to, false, &mut |key, value| {
                 batch.writes.push((Bytes::copy_from_slice(key), None));
-                batch.writes.len() < TIDY_KEYS
+                bytes += value.len();
+                batch.writes.len() < TIDY_KEYS && bytes < TIDY_BYTES
             })?;
-            if batch.writes.len() >= TIDY_KEYS {
+            if batch.writes.len() >= TIDY_KEYS || bytes >= TIDY_BYTES {
+                // The next step does not go through the removed keys once more.
+                let (last, _) = batch.writes.last().expect("some were removed");
+                *from = [last, &[0][..]].concat();
                 break;
             }
             self.garbage.pop_front();
@@ -483,6 +545,7 @@ impl<S: Store> Worker<S> {
     fn fail(&mut self, Stop(problem): Stop, done: &mut Vec<StoreDone>) {
         self.failed = true;
         self.syncing.clear();
+        self.closing.clear();
         done.push(StoreDone::Failed { problem });
     }
 }
@@ -508,5 +571,7 @@ fn epoch_range(group: GroupId, epoch: Epoch) -> (Vec<u8>, Vec<u8>) {
 const BATCH_BYTES: usize = 4 << 20;
 /// ... or this many keys.
 const BATCH_KEYS: usize = 16_384;
-/// Most keys dropped at once.
+/// Most keys dropped at once...
 const TIDY_KEYS: usize = 256;
+/// ... until they had so many bytes of values, which a store may have to read for that.
+const TIDY_BYTES: usize = 256 << 10;

@@ -187,9 +187,10 @@ pub enum StoreTask {
         id: SnapshotId,
     },
     /// Writes a chunk of a received snapshot under a new epoch; chunk 0 begins anew and drops what an earlier,
-    /// unfinished installation wrote. The last chunk is synced, made current together with its applied index, and
-    /// synced again, before it is answered with [`StoreDone::Installed`] (as is a chunk of it that comes again
-    /// after that); other chunks are answered with [`StoreDone::Staged`].
+    /// unfinished installation wrote. The last chunk makes it current together with its applied index; once all of that
+    /// is durable, which may be long after tasks that came later, it is answered with [`StoreDone::Installed`] (as is a
+    /// chunk of it that comes again after that). Until then nothing is applied to the group, and what is read of it is
+    /// what it was. Other chunks are answered with [`StoreDone::Staged`].
     Install {
         /// The group.
         group: GroupId,

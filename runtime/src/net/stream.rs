@@ -4,15 +4,15 @@ use std::net::IpAddr;
 
 use ring_core::genesis::Genesis;
 use ring_core::wire::Message;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::socket::Socket;
 use crate::security::{Fault, Metered, Role, Subject, Whom};
 
 /// A connection, secured or not.
 pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<Metered<TcpStream>>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Metered<Socket>>>),
 }
 
 /// The other end.
@@ -26,9 +26,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(socket: &TcpStream, address: String, dialled: bool) -> Self {
-        let ip = socket.peer_addr().ok().map(|address| address.ip());
-        Self { address, ip, dialled, subject: None }
+    pub(super) fn new(socket: &Socket, address: String, dialled: bool) -> Self {
+        Self { address, ip: socket.peer_ip(), dialled, subject: None }
     }
 
     /// By what it is known in what is said of it.

@@ -1,7 +1,10 @@
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use ring_core::ids::{Boot, GroupId, MemberId, Seq, SessionId};
 use ring_core::wire::Encoder;
 use ring_core::wire::message::{Hello, Identity, VERSION_MAX, VERSION_MIN, Welcome};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::options::Options;
@@ -21,7 +24,7 @@ impl World {
         let (net, gone) = Net::new(Arc::clone(&shared), Handle::current(), 3);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let listening = tokio::spawn(Arc::clone(&net).listen(listener));
+        let listening = tokio::spawn(Arc::clone(&net).listen(Entrance::Tcp(listener)));
         Self { shared, net, gone, address, listening }
     }
 

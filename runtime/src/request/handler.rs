@@ -121,7 +121,9 @@ impl Incoming {
         self.handle.id
     }
 
-    /// 1 for the first attempt. A later one may follow one that was handled, here or by another member.
+    /// How often the request was sent, this time included. A later attempt may follow one that was handled, here or by
+    /// another member, or one of which that is not so: the count also rises when a member that was asked is not the one, or
+    /// has no room.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.handle.attempt

@@ -120,7 +120,8 @@ fn the_end_answers_every_call_and_refuses_the_next() {
 fn a_refusal_is_kept_for_whoever_waits_for_the_opening() {
     let shared = shared(9, 100);
     let reason = Refusal::ClusterName { expected: "other".into() };
-    shared.event(Event::PeerRefused { member: None, reason: reason.clone(), by_us: true });
+    let (member, address) = (None, None);
+    shared.event(Event::PeerRefused { member, address, reason: reason.clone(), by_us: true });
     assert_eq!(*shared.phase().borrow(), Phase::Opening { refused: None });
     shared.refused(&explain(&reason));
     let Phase::Opening { refused: Some(why) } = shared.phase().borrow().clone() else {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod keys;
+pub(crate) mod proxy;
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -4,25 +4,37 @@ use std::collections::BTreeSet;
 
 use ring_core::directory::{Standing, Table};
 use ring_core::ids::{GroupId, MemberId};
+use ring_core::io::Halt;
 use ring_core::wire::message::{MemberStatus, Role};
 
 use super::Cluster;
 use crate::lock;
+use crate::rare::Rare;
 
 impl Cluster {
-    /// True when every founder has known at some time that the cluster exists.
+    /// True when everyone who began has known at some time that the cluster exists.
     pub(crate) fn is_founded(&mut self) -> bool {
-        let founders = &self.sim.machines[..self.plan.members];
+        let founders = &self.sim.machines[..self.plan.begin()];
         self.founded_once |= founders.iter().all(|machine| machine.state().founded);
         self.founded_once
     }
 
-    /// Whoever has left is closed for good.
+    /// Whoever has left is closed for good, and who came back on an old copy and was refused.
     pub(crate) fn close_who_left(&mut self) {
         for m in 0..self.sim.members {
+            self.close_if_refused(m);
             if self.sim.machines[m].state().left {
                 self.kill(m, false);
             }
+        }
+    }
+
+    fn close_if_refused(&self, m: usize) {
+        let state = &mut *lock(&self.sim.machines[m].state);
+        if state.restored && !state.gone && matches!(state.halted, Some(Halt::RolledBack { .. })) {
+            (state.lost, state.gone) = (true, true);
+            self.sim.oracle(|oracle| oracle.on_lost(m));
+            self.sim.lookout(|lookout| lookout.reach(Rare::RestoredRefused));
         }
     }
 

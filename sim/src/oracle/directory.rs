@@ -106,7 +106,7 @@ impl Directory {
         Ok(())
     }
 
-    fn newest(&self) -> Option<&Table> {
+    pub(super) fn newest(&self) -> Option<&Table> {
         self.tables.last_key_value().map(|(_, table)| table)
     }
 
@@ -169,6 +169,7 @@ impl Oracle {
     /// A machine has another, empty disk from now on: whoever starts on it is another member. What the one before
     /// had stored and said stays known.
     pub fn on_renewed(&mut self, machine: usize) {
+        self.on_birth_forgotten(machine);
         let facts = std::mem::take(&mut self.members[machine]);
         for (group, mirror) in facts.durable {
             if let Some(replica) = mirror.replica {
@@ -181,6 +182,14 @@ impl Oracle {
         }
         // Until a process has started nobody lives there.
         self.members[machine] = MemberFacts { id: Some(MemberId(0)), ..MemberFacts::default() };
+    }
+
+    /// A machine whose member has gone for good has its disk as it was before: it may come back under its id, but nothing
+    /// that it was counts any more.
+    pub fn on_restored(&mut self, machine: usize) {
+        let id = self.members[machine].id;
+        self.on_renewed(machine);
+        self.members[machine] = MemberFacts { id, restored: true, ..MemberFacts::default() };
     }
 
     /// The member that lives on a machine.
@@ -255,8 +264,12 @@ impl Oracle {
         if self.directory.known.get(&machine) == Some(&table.version) {
             return;
         }
+        let before = self.directory.newest().cloned();
         if let Err(problem) = self.directory.on_table(machine, table) {
             return self.fail("TABLE", format!("{}: {problem}", name(machine)));
+        }
+        if let Some(before) = before.filter(|before| before.version < table.version) {
+            self.on_departures(&before, table);
         }
         for (group, (_, shape)) in &self.directory.committed {
             if let Err(problem) = self.directory.names(*group, shape) {
@@ -359,7 +372,9 @@ impl Oracle {
     pub fn may_lose(&self, machine: Option<usize>, leaves: impl Fn(usize) -> bool) -> bool {
         let there = |replica: &Replica| self.machine_of(replica.member);
         let intact = |replica: &Replica| {
-            there(replica).is_some_and(|m| Some(m) != machine && !self.members[m].lost)
+            // Who came back on a copy may yet be refused by somebody who knows better.
+            let is_sound = |m: usize| !self.members[m].lost && !self.members[m].restored;
+            there(replica).is_some_and(|m| Some(m) != machine && is_sound(m))
         };
         let stays = |replica: &&Replica| there(replica).is_none_or(|m| !leaves(m));
         self.groups.iter().all(|(group, facts)| {

@@ -17,6 +17,7 @@ impl Oracle {
         self.on_recovered(member, log);
         // What is found was durable before it could be said so.
         self.on_stored(member, LogSeq(log.tail.next_seq.0.max(1) - 1));
+        self.on_birth_recovered(member, log);
         let facts = &mut self.members[member];
         facts.dropping.clear();
         facts.durable_upto = LogSeq(log.tail.next_seq.0.max(1) - 1);
@@ -91,6 +92,7 @@ impl Oracle {
         if self.members[member].lost {
             return;
         }
+        self.on_birth_written(member, batch);
         let facts = facts_of(batch);
         for fact in &facts {
             let mirror = self.members[member].written.get(&fact.group());
@@ -175,7 +177,8 @@ impl Oracle {
                     facts.votes.retain(|(voted, _), _| *voted != group);
                     let mirror = facts.durable.get(&group);
                     if let Some((replica, mirror)) = mirror.and_then(|m| Some((m.replica?, m))) {
-                        self.buried.insert((group, replica), mirror.clone());
+                        // One that came back on an old copy has been buried with all that it said.
+                        self.buried.entry((group, replica)).or_insert_with(|| mirror.clone());
                         self.directory.on_gone(group, replica);
                     }
                 }
@@ -194,5 +197,6 @@ impl Oracle {
             }
         }
         facts.durable_upto = facts.durable_upto.max(upto);
+        self.on_birth_stored(member, upto);
     }
 }

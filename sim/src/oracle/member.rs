@@ -52,7 +52,7 @@ impl Oracle {
         known.suspects = gossip.known().any(|(_, _, state)| state == State::Suspect);
         let own = gossip.incarnation();
         let said = self.views.said.entry(me).or_default();
-        if self.members[machine].lost {
+        if self.members[machine].lost || self.members[machine].restored {
             // What was put back says again what was said before, until a peer refuses it.
             *said = own.max(*said);
             return;

@@ -18,11 +18,14 @@ impl Oracle {
                 }
                 false
             }
+            Message::Gather(said) => {
+                self.on_gather(member, said);
+                false
+            }
             Message::Hello(_)
             | Message::Welcome(_)
             | Message::Refuse(_)
             | Message::Founding(_)
-            | Message::Gather(_)
             | Message::BeatAnswers(_)
             | Message::Open { .. }
             | Message::Opened { .. }

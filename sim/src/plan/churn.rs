@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::{KINDS, Kind, a_group, draw};
 use super::steady::clock;
-use super::{Fault, MS, Plan, SECOND, Scheduled, Who, pick};
+use super::{Birth, Fault, MS, Plan, SECOND, Scheduled, Who, birth, pick};
 use crate::clock::Nanos;
 
 /// Who is a member changes.
@@ -33,6 +33,15 @@ pub enum Change {
     Revive(usize),
     /// No word of the directory reaches a machine, whatever else does.
     Uninform(usize, Nanos),
+    /// A member asks to go when some are lost, if a majority of every group is there; after so long it goes by force, and gives
+    /// up who is away.
+    Abandon(Who, Nanos),
+    /// A member's directory is copied, unless one of its groups is so small that the copy alone could decide.
+    Copy(usize),
+    /// A machine whose member has left starts on the copy of before; one of a run.
+    Restore(usize),
+    /// A machine that is to found the cluster loses its disk before there is one, and begins anew after so long.
+    Forget(usize, Nanos),
 }
 
 /// What a machine that joins calls itself.
@@ -60,6 +69,8 @@ enum Theme {
     Uninformed,
 }
 
+/// Names the dice for how the founders find each other: plans stay what they were but for this.
+const BIRTHS: u64 = 36;
 /// Most machines that may be members.
 const MACHINES_MAX: u64 = 8;
 
@@ -95,8 +106,30 @@ pub(super) fn plan(seed: u64) -> Plan {
     if is_about_old_tables {
         plan.faults.extend(old_tables(&plan, &mut Rng::new(seed).fork(24)));
     }
+    let mut rng = Rng::new(seed).fork(BIRTHS);
+    if rng.chance(1, 4) {
+        gather(&mut plan, &mut rng);
+    }
+    plan.faults.extend(restores(&plan, &mut Rng::new(seed).fork(67)));
+    let mut rng = Rng::new(seed).fork(125);
+    if rng.chance(1, 4) {
+        abandon(&mut plan, &mut rng);
+    }
     plan.faults.sort_by_key(|fault| fault.at);
     plan
+}
+
+/// The founders find each other, and some of it goes wrong.
+fn gather(plan: &mut Plan, rng: &mut Rng) {
+    // Any number of them; where few are expected two sets are there.
+    let machines = plan.members + plan.spares;
+    plan.members = match rng.below(3) {
+        0 => 1 + len_usize(rng.below(2)).min(machines - 2),
+        _ => plan.members + len_usize(rng.below(len_u64(plan.spares)).min(2)),
+    };
+    plan.spares = machines - plan.members;
+    plan.birth = Some(Birth::draw(plan, rng));
+    plan.faults.extend(birth::faults(plan, rng));
 }
 
 /// Those who have left come back, each on its old directory.
@@ -109,6 +142,59 @@ fn returns(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
         Scheduled { at: end / 4 + rng.below(end - end / 4), fault: Fault::Churn(change) }
     });
     returns.collect()
+}
+
+/// Directories are copied, and one of them is put back when its member has left and is forgotten.
+fn restores(plan: &Plan, rng: &mut Rng) -> Vec<Scheduled> {
+    let machines = len_u64(plan.members + plan.spares);
+    let end = crate::net::nanos(plan.chaos);
+    if !rng.chance(1, 3) {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    let mut at = |at: Nanos, fault: Fault| faults.push(Scheduled { at, fault });
+    for _ in 0..2 {
+        let machine = len_usize(rng.below(machines));
+        let who = Who::Machine(machine);
+        for _ in 0..5 {
+            at(end / 6 + rng.below(end / 6), Fault::Churn(Change::Copy(machine)));
+        }
+        if rng.chance(1, 2) {
+            // Its peers see a start that the copy does not know.
+            at(end / 3 + rng.below(end / 8), Fault::Crash(who, 50 * MS));
+        }
+        at(end / 2, Fault::Churn(Change::Leave(who, 2)));
+        for _ in 0..8 {
+            at(end / 2 + rng.below(end / 2), Fault::Churn(Change::Restore(machine)));
+        }
+    }
+    faults
+}
+
+/// As many are lost as a majority of all bears, nobody is given up yet, and another one wants to go.
+fn abandon(plan: &mut Plan, rng: &mut Rng) {
+    let lost = match plan.members {
+        3 => 1,
+        5 => 2,
+        _ => return,
+    };
+    plan.replication = u32::try_from(plan.members).expect("few members");
+    plan.timers.replace_after = Duration::from_secs(8 + rng.below(5));
+    let at = 5 * SECOND + rng.below(5 * SECOND);
+    let until = at + 12 * SECOND;
+    // Until then the members are who they were.
+    plan.faults.retain(|scheduled| {
+        let is_birth = matches!(scheduled.fault, Fault::Churn(Change::Forget(..)));
+        scheduled.at >= until || is_birth || !matches!(scheduled.fault, Fault::Churn(_))
+    });
+    let first = len_usize(rng.below(len_u64(plan.members)));
+    let member = |n: usize| Who::Machine((first + n) % plan.members);
+    let buried = (0..lost).map(|n| (at, Change::Bury(member(n))));
+    let goes = (at + rng.below(SECOND), Change::Abandon(member(lost), SECOND + rng.below(SECOND)));
+    let changes = buried.chain([goes]);
+    let changes = changes.map(|(at, change)| Scheduled { at, fault: Fault::Churn(change) });
+    let changes: Vec<Scheduled> = changes.collect();
+    plan.faults.extend(changes);
 }
 
 /// One after the other hears nothing of the directory, while leaders change all the time: who is elected may know an
@@ -267,8 +353,14 @@ impl Change {
             Self::Leave(who, _)
             | Self::LeaveAndDie(who, _)
             | Self::Bury(who)
+            | Self::Abandon(who, _)
             | Self::Renew(who, ..) => Some(who),
-            Self::Join(..) | Self::Revive(_) | Self::Uninform(..) => None,
+            Self::Join(..)
+            | Self::Revive(_)
+            | Self::Uninform(..)
+            | Self::Copy(_)
+            | Self::Restore(_)
+            | Self::Forget(..) => None,
         }
     }
 
@@ -280,7 +372,11 @@ impl Change {
             | Self::LeaveAndDie(..)
             | Self::Bury(_)
             | Self::Revive(_)
-            | Self::Uninform(..) => None,
+            | Self::Uninform(..)
+            | Self::Abandon(..)
+            | Self::Copy(_)
+            | Self::Restore(_)
+            | Self::Forget(..) => None,
         }
     }
 
@@ -294,10 +390,17 @@ impl Change {
     /// How long it lasts.
     pub(crate) fn long(&mut self) -> Option<&mut Nanos> {
         match self {
-            Self::LeaveAndDie(_, long) | Self::Renew(_, long, ..) | Self::Uninform(_, long) => {
-                Some(long)
-            }
-            Self::Join(..) | Self::Leave(..) | Self::Bury(_) | Self::Revive(_) => None,
+            Self::LeaveAndDie(_, long)
+            | Self::Renew(_, long, ..)
+            | Self::Uninform(_, long)
+            | Self::Abandon(_, long)
+            | Self::Forget(_, long) => Some(long),
+            Self::Join(..)
+            | Self::Leave(..)
+            | Self::Bury(_)
+            | Self::Revive(_)
+            | Self::Copy(_)
+            | Self::Restore(_) => None,
         }
     }
 }
@@ -316,6 +419,14 @@ impl fmt::Display for Change {
             Self::Revive(machine) => write!(f, "n{} comes back", machine + 1),
             Self::Uninform(machine, long) => {
                 write!(f, "n{} hears of no directory for {}", machine + 1, s(long))
+            }
+            Self::Abandon(who, long) => {
+                write!(f, "{who} leaves the lost, by force after {}", s(long))
+            }
+            Self::Copy(machine) => write!(f, "directory of n{} copied", machine + 1),
+            Self::Restore(machine) => write!(f, "n{} comes back on its copy", machine + 1),
+            Self::Forget(machine, long) => {
+                write!(f, "disk of n{} emptied before the birth for {}", machine + 1, s(long))
             }
         }
     }

@@ -196,7 +196,12 @@ impl Takes {
 fn known(who: Who) -> Takes {
     match who {
         Who::Machine(member) => Takes::One(Some(member)),
-        Who::Leader(_) | Who::Sender | Who::Receiver | Who::Candidate => Takes::One(None),
+        Who::Leader(_)
+        | Who::Sender
+        | Who::Receiver
+        | Who::Candidate
+        | Who::Proposer
+        | Who::Founder => Takes::One(None),
     }
 }
 

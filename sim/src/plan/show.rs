@@ -45,12 +45,13 @@ impl fmt::Display for Plan {
         let l = &self.limits;
         writeln!(
             f,
-            "  limits: segment {} log {} tail {} chunk {} append {}/{} flight {} window {} page {}/{} \
+            "  limits: segment {} log {} tail {} chunk {} transfer {} append {}/{} flight {} window {} page {}/{} \
              cursors {} proposals {} reads {} calls {}/{}; drift {:?}",
             l.segment_bytes,
             l.log_bytes,
             l.log_tail_bytes,
             l.chunk_bytes,
+            l.transfer_bytes,
             l.append_entries,
             l.append_bytes,
             l.appends_in_flight,
@@ -64,6 +65,9 @@ impl fmt::Display for Plan {
             l.calls_bytes,
             self.clocks.iter().map(|c| c.0).collect::<Vec<_>>()
         )?;
+        if let Some(birth) = &self.birth {
+            writeln!(f, "  they find each other: told to join, from n1 on, {:?}", birth.told)?;
+        }
         write!(f, "  {} faults:", self.faults.len())?;
         for (n, scheduled) in self.faults.iter().enumerate() {
             let line = if n % 4 == 0 { "\n    " } else { "; " };
@@ -87,6 +91,8 @@ impl fmt::Display for Who {
             Self::Sender => write!(f, "sender of a snapshot"),
             Self::Receiver => write!(f, "receiver of a snapshot"),
             Self::Candidate => write!(f, "candidate"),
+            Self::Proposer => write!(f, "proposer of the cluster"),
+            Self::Founder => write!(f, "founder of the cluster"),
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     }
     let mut limits = limits(theme, &mut root.fork(2));
     remember(&mut limits, &mut root.fork(53));
+    pace_transfers(&mut limits, &mut root.fork(54));
     let machines = members + clients;
     let clocks = (0..machines).map(|_| clock(&mut rng)).collect();
     let latency =
@@ -47,6 +48,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         seed,
         members,
         spares: 0,
+        birth: None,
         clients,
         shards,
         replication,
@@ -176,6 +178,13 @@ fn remember(limits: &mut Limits, rng: &mut Rng) {
     }
     if rng.chance(1, 3) {
         limits.history_time = Duration::from_secs(*pick(rng, &[1, 5, 20]));
+    }
+}
+
+/// Snapshots, and the log for learners, that take a while.
+fn pace_transfers(limits: &mut Limits, rng: &mut Rng) {
+    if rng.chance(1, 3) {
+        limits.transfer_bytes = *pick(rng, &[16 << 10, 64 << 10, 1 << 20]);
     }
 }
 

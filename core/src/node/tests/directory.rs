@@ -587,6 +587,40 @@ fn the_latest_start_of_a_guest_counts() {
     assert_eq!(cluster.members[0].node.boots.get(&id), Some(&boot));
 }
 
+/// Who has left and comes back on a copy of its directory is refused by those who have seen a start that the copy lacks,
+/// also after a restart of theirs; on the directory that it left it is let in.
+#[test]
+fn a_former_member_does_not_come_back_on_a_copy() {
+    for is_rolled_back in [true, false] {
+        let mut cluster = Cluster::alone();
+        let second = cluster.join("m1");
+        cluster.run(Duration::from_secs(5));
+        let id = cluster.id(second);
+        let log_of = |node: &Node, boot: Boot, earlier: &[u32]| Recovered {
+            birth: node.birth,
+            genesis: node.genesis.clone(),
+            founded: true,
+            boot,
+            earlier: earlier.to_vec(),
+            ..Recovered::default()
+        };
+        let copy = log_of(&cluster.members[second].node, cluster.members[second].node.boot, &[]);
+        cluster.rejoin(second, "m1", copy.clone());
+        cluster.run(Duration::from_secs(5));
+        let node = &cluster.members[second].node;
+        let left = log_of(node, node.boot, &node.earlier);
+        cluster.members[second].node.leave(false);
+        cluster.run(Duration::from_secs(20));
+        assert!(cluster.table(0).member(id).is_none(), "it has left");
+
+        cluster.rejoin(second, "m1", if is_rolled_back { copy } else { left });
+        cluster.run(Duration::from_secs(20));
+        let halt = cluster.members[second].halt.clone();
+        assert_eq!(matches!(halt, Some(Halt::RolledBack { .. })), is_rolled_back, "{halt:?}");
+        assert_eq!(cluster.table(0).member(id).is_none(), is_rolled_back);
+    }
+}
+
 /// A table is taken from who is registered in it or was before, and only if it can be this cluster's.
 #[test]
 fn a_table_is_believed_from_members() {
@@ -709,14 +743,19 @@ fn a_dropped_replica_makes_room_for_other_snapshots() {
     let mut cluster = Cluster::alone();
     let node = &mut cluster.members[0].node;
     for number in 0..8 {
-        node.loads.insert(SnapshotId(number), GroupId(1));
+        node.transfers.want_chunk(GroupId(1), SnapshotId(number), 0);
     }
-    node.loads_waiting.extend([(SnapshotId(98), GroupId(1)), (SnapshotId(99), GroupId(2))]);
+    node.transfers.want_chunk(GroupId(1), SnapshotId(98), 0);
+    node.transfers.want_chunk(GroupId(2), SnapshotId(99), 0);
     node.drop_replica(GroupId(1));
+    for number in 0..8 {
+        let task = StoreTask::CloseSnapshot { id: SnapshotId(number) };
+        assert!(node.outputs.0.contains(&Output::Store(task)));
+    }
+    node.load_next_chunk(Instant(0));
     let task = StoreTask::Load { group: GroupId(2), id: SnapshotId(99), chunk: 0 };
-    assert!(node.outputs.0.contains(&Output::Store(task)));
-    assert_eq!(node.loads, BTreeMap::from([(SnapshotId(99), GroupId(2))]));
-    assert!(node.loads_waiting.is_empty());
+    assert_eq!(node.outputs.0.last(), Some(&Output::Store(task)));
+    assert_eq!(node.transfers.deadline(), None, "nothing else waits");
 }
 
 /// A member that joins through a list with its own address finds out and dials that no more.

@@ -241,3 +241,20 @@ proptest! {
         }
     }
 }
+
+/// A placement knows its set, however it is told, and no other.
+#[test]
+fn a_placement_knows_its_set() {
+    let set = [(MemberId(1), 1), (MemberId(2), 3)];
+    let placement = Placement::new(set);
+    assert!(placement.is_of(set));
+    assert!(placement.is_of([
+        (MemberId(2), 1),
+        (MemberId(3), 0),
+        (MemberId(2), 3),
+        (MemberId(1), 1)
+    ]));
+    assert!(!placement.is_of([(MemberId(1), 1), (MemberId(2), 2)]));
+    assert!(!placement.is_of([(MemberId(1), 1)]));
+    assert!(!placement.is_of([(MemberId(1), 1), (MemberId(2), 3), (MemberId(3), 1)]));
+}

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::model::{any_history, apply_in_portions, contents};
 use super::*;
+use crate::ids::len_u64;
 use crate::store::{StoreError, SyncNumber, View, WriteBatch};
 
 /// A store that remembers its batches and syncs, so that it can be opened as a power cut would have
@@ -341,4 +342,64 @@ fn tidying_is_bounded_and_comes_to_an_end() {
     assert!(whole_again && lengths[0] > whole, "in steps, to the end: {lengths:?}");
     assert!(lengths.windows(2).all(|pair| pair[0] - pair[1] <= 256), "{lengths:?}");
     assert_eq!(model::contents(&mut worker).len(), 600);
+}
+
+/// While a complete snapshot becomes durable other groups go on, and its own shows what it was; then it counts.
+#[test]
+fn an_installation_ends_beside_other_work() {
+    let mut from = Shard::with_session();
+    from.apply(0, vec![item(1, 1, 1, &put("k", "new"))]);
+    let new = chunks(&mut from.worker, 1);
+    let (last, first) = (new.len() - 1, &new[..new.len() - 1]);
+    let other = |index, items| StoreTask::Apply {
+        group: GroupId(2),
+        entries: vec![entry(index, data(0, items))],
+        answers: true,
+    };
+    let store = Late::default();
+    let (mut worker, _) = Worker::new(store.clone(), &small_limits()).unwrap();
+    let (group, membership) = (GroupId(2), membership(3));
+    run(&mut worker, [create(), StoreTask::Create { group, membership }, other(1, vec![open()])]);
+    for (chunk, data) in (0..).zip(first) {
+        run(&mut worker, [install(1, chunk, data, false)]);
+    }
+
+    let wanted = u64::try_from(last).unwrap();
+    assert_eq!(run(&mut worker, [install(1, wanted, &new[last], true)]), vec![]);
+    let put = item(1, 1, 1, &put("k", "other"));
+    assert!(matches!(run(&mut worker, [other(2, vec![put])])[..], [StoreDone::Applied { .. }]));
+    assert_eq!(get(&mut worker, "k"), None, "what is not durable is not shown");
+    assert!(worker.is_syncing());
+
+    store.done.set(store.begun.get());
+    let state = from.worker.states()[0].clone();
+    let done = run(&mut worker, []);
+    let [StoreDone::Installed { state: installed, id: SnapshotId(1) }] = &done[..] else {
+        panic!("{done:?}");
+    };
+    assert_eq!((installed.index, installed.digest), (state.index, state.digest));
+    assert!(!worker.is_syncing());
+    assert_eq!(get(&mut worker, "k").unwrap().0, bytes("new"));
+}
+
+/// One that is forgotten before it is durable leaves nothing behind.
+#[test]
+fn a_group_is_dropped_while_its_installation_ends() {
+    let mut from = Shard::with_session();
+    let chunks = chunks(&mut from.worker, 1);
+    let store = Late::default();
+    let (mut worker, _) = Worker::new(store.clone(), &small_limits()).unwrap();
+    run(&mut worker, [create()]);
+    for (chunk, data) in (0..).zip(&chunks) {
+        run(&mut worker, [install(1, chunk, data, chunk + 1 == len_u64(chunks.len()))]);
+    }
+    assert!(worker.is_syncing());
+
+    let done = run(&mut worker, [StoreTask::Drop { group: GROUP }]);
+
+    assert_eq!(done, vec![StoreDone::Dropped { group: GROUP }]);
+    assert!(!worker.is_syncing());
+    store.done.set(store.begun.get());
+    assert_eq!(run(&mut worker, []), vec![]);
+    assert_eq!(worker.store().now.len(), 1, "the pointer, which says that no epoch counts");
 }

@@ -1,0 +1,55 @@
+//! `ring owner`: whose a key is.
+
+use std::time::Duration;
+
+use libring::{Member, Node};
+use ring_core::ids::len_u64;
+use serde_json::{Map, Value, json};
+
+use crate::args::{Common, Owner};
+use crate::connect::connect;
+use crate::members::await_directory;
+use crate::out;
+use crate::stop::{Code, Stop};
+
+/// Shows who owns a key, and who would be next.
+pub(crate) async fn run(common: &Common, args: &Owner) -> Result<(), Stop> {
+    let patience = common.timeout_or(Duration::from_secs(3));
+    let node = connect(common, patience).await?;
+    await_directory(&node, patience).await;
+    let key = args.key.as_encoded_bytes();
+    let count = usize::from(args.count);
+    let members = node.members();
+    let owners = node.owners(key, count);
+    let owners: Vec<&Member> =
+        owners.iter().filter_map(|id| members.iter().find(|member| member.id == *id)).collect();
+    if owners.is_empty() {
+        return Err(Stop::new(Code::No, "no member with a weight is alive: nobody owns a key"));
+    }
+    tell(common, &node, key, &owners)
+}
+
+fn tell(common: &Common, node: &Node, key: &[u8], owners: &[&Member]) -> Result<(), Stop> {
+    let slot = node.slot(key);
+    if common.json {
+        let owners = owners.iter().map(
+            |member| json!({ "name": member.name, "id": member.id.0, "address": member.address }),
+        );
+        let mut object = Map::new();
+        out::put_bytes(&mut object, "key", key);
+        object.insert(String::from("slot"), Value::from(slot));
+        object.insert(String::from("owners"), owners.collect());
+        return out::json(&Value::from(object));
+    }
+    let rows = owners.iter().zip(1..).map(|(member, line)| {
+        vec![
+            len_u64(line).to_string(),
+            member.name.clone(),
+            member.id.to_string(),
+            member.address.clone(),
+            slot.to_string(),
+        ]
+    });
+    let head = ["IN LINE", "MEMBER", "ID", "ADDRESS", "SLOT"];
+    out::write(out::table(&head, rows.collect()).as_bytes())
+}
