@@ -230,10 +230,10 @@ pub struct Limits {
     pub history_time: Duration,
     /// Bytes of one chunk of a snapshot.
     pub chunk_bytes: usize,
-    /// Most bytes a second that a member sends to replicas that catch up, over all groups that it leads: snapshots, and
-    /// what learners lack of the log beyond what it grows by. What is left of the processor, the disk and the network is
-    /// for calls; how long a move takes follows from it. Past it a transfer waits, but for a snapshot that would be
-    /// outrun by the log. Eight times as much while nobody calls the member. At least 4 KiB.
+    /// Most bytes a second of snapshots that a member sends to replicas that move, over all groups that it leads, while it is
+    /// called; eight times as many while nobody calls it. What is left of the processor, the disk and the network is for
+    /// calls; how long a move takes follows from it. Past it a snapshot waits, but for one that would be outrun by the
+    /// log, and one for a voter. At least 4 KiB.
     pub transfer_bytes: u64,
     /// Most scan snapshots open on this member.
     pub cursors: usize,

@@ -227,7 +227,7 @@ pub enum Timer {
     Call,
     /// A request's deadline or its next try.
     Request,
-    /// A snapshot's next chunk, or what a learner lacks of the log, may be sent.
+    /// A snapshot's next chunk may be sent.
     Transfer,
     /// An idle scan.
     Cursor,

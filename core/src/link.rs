@@ -8,11 +8,14 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
 use crate::config::Timers;
 use crate::ids::{Boot, ClusterId, ConnId, LogSeq, MemberId};
 use crate::io::{Dial, Event, Output};
+use crate::request::WINDOW;
+use crate::request::message::Part;
 use crate::time::Instant;
 use crate::wire::message::{Hello, Identity, Message, Refusal, VERSION_MAX, VERSION_MIN, Welcome};
 
@@ -42,6 +45,9 @@ struct Conn {
     heard: Instant,
     /// Which start of the peer's speaks on it, once it has said so.
     boot: Boot,
+    /// Parts of requests that came before the link was up on this side, with their places, and what they weigh.
+    early: Vec<(u64, Part)>,
+    early_weight: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -352,7 +358,14 @@ impl Links {
         let until = now + self.timers.handshake;
         self.conns.insert(
             conn,
-            Conn { target, stage: Stage::Handshake { until }, heard: now, boot: Boot(0) },
+            Conn {
+                target,
+                stage: Stage::Handshake { until },
+                heard: now,
+                boot: Boot(0),
+                early: Vec::new(),
+                early_weight: 0,
+            },
         );
         if let Some(place) = target {
             self.targets[place].state = TargetState::Connected(conn);
@@ -473,6 +486,28 @@ impl Links {
             let welcome = welcome.map(Box::new);
             state.stage = Stage::Pending { who, seq, welcome };
         }
+    }
+
+    /// Whether the peer is checked, and only what it said is not durable yet.
+    pub(crate) fn is_pending(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| matches!(conn.stage, Stage::Pending { .. }))
+    }
+
+    /// Keeps a part of a request that came on a connection which is pending: its peer takes it for up, and would send the part
+    /// again only if the connection ended. False: that is more than its window lets it send.
+    pub(crate) fn keep_early(&mut self, conn: ConnId, at: u64, part: Part) -> bool {
+        let Some(state) = self.conns.get_mut(&conn) else { return true };
+        if state.early_weight >= WINDOW {
+            return false;
+        }
+        state.early_weight += part.weight();
+        state.early.push((at, part));
+        true
+    }
+
+    /// What was kept of a connection that is up now.
+    pub(crate) fn take_early(&mut self, conn: ConnId) -> Vec<(u64, Part)> {
+        self.conns.get_mut(&conn).map(|state| mem::take(&mut state.early)).unwrap_or_default()
     }
 
     /// Connections whose peer can be believed now.

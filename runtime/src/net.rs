@@ -38,7 +38,7 @@ use tokio::time::{sleep, timeout};
 pub(crate) use self::link::Link;
 use self::outlet::Sent;
 use self::socket::Socket;
-pub(crate) use self::socket::{Entrance, check_address, unix_path};
+pub(crate) use self::socket::{Entrance, check_address, guarded, unix_path};
 use self::stream::{Peer, Stream};
 pub use self::udp::DatagramCounts;
 pub(crate) use self::udp::{Addressed, Datagrams};

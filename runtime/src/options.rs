@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ring_core::config::{Config, ConfigError, Detector, Limits, Timers};
 
-use crate::net::check_address;
+use crate::net::{check_address, unix_path};
 use crate::security::Keys;
 use crate::transport::Transport;
 
@@ -114,7 +114,11 @@ impl Default for Options {
 impl Options {
     /// What core is told.
     pub(crate) fn config(&self) -> Config {
-        let listen = self.listen.clone().filter(|listen| !listen.ends_with(":0"));
+        // Which port it will be is not known yet.
+        let is_open = |listen: &String| {
+            listen.ends_with(":0") && self.transport.is_none() && unix_path(listen).is_none()
+        };
+        let listen = self.listen.clone().filter(|listen| !is_open(listen));
         let address = self.advertise.clone().or(listen).unwrap_or_default();
         let (members, join) = match self.client {
             true => (self.join.iter().map(|a| (String::new(), a.clone())).collect(), Vec::new()),

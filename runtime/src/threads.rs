@@ -26,7 +26,7 @@ use crate::error::OpenError;
 use crate::log::{self, Files, LogTask, Writer};
 use crate::mailbox::Mailbox;
 use crate::metrics;
-use crate::net::{Datagrams, Entrance, Net, unix_path};
+use crate::net::{Datagrams, Entrance, Net, guarded, unix_path};
 use crate::node::{Events, Listener};
 use crate::options::{Data, Options};
 use crate::security::Keys;
@@ -402,7 +402,8 @@ fn gossips(options: &Options) -> bool {
 async fn entrance(options: &Options) -> Result<(Option<Entrance>, Option<UdpSocket>), OpenError> {
     let Some(address) = options.listen_address() else { return Ok((None, None)) };
     if let Some(transport) = &options.transport {
-        return Ok((Some(listen_at(&**transport, address).await?), None));
+        let patience = options.timers.handshake;
+        return Ok((Some(listen_at(&**transport, address, patience).await?), None));
     }
     let beyond = options.insecure || options.keys.is_some();
     let (listener, socket) = listen_for_both(address, beyond, gossips(options)).await?;
@@ -410,8 +411,13 @@ async fn entrance(options: &Options) -> Result<(Option<Entrance>, Option<UdpSock
 }
 
 /// Listens at a transport of the application's.
-async fn listen_at(transport: &dyn Transport, address: String) -> Result<Entrance, OpenError> {
-    let acceptor = transport.listen(&address).await;
+async fn listen_at(
+    transport: &dyn Transport,
+    address: String,
+    patience: Duration,
+) -> Result<Entrance, OpenError> {
+    let acceptor = tokio::time::timeout(patience, guarded(|| transport.listen(&address))).await;
+    let acceptor = acceptor.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     acceptor.map(Entrance::Own).map_err(|source| OpenError::Listen { address, source })
 }
 

@@ -84,7 +84,7 @@ async fn more_addresses_may_be_told_later() {
     tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
     caller.partition("p").put("k", "v").await.unwrap();
     let refused = caller.join(["a\nb"]).await.unwrap_err();
-    let invalid = Refused::Invalid { what: "an address that no member can have" };
+    let invalid = Refused::Invalid { what: "an address that is neither host:port nor unix:/path" };
     assert_eq!(refused, libring::Error::Refused(invalid));
     assert_eq!(caller.slot("k"), nodes[0].slot("k"));
     assert!(caller.slot("k") < libring::SLOTS);

@@ -256,13 +256,15 @@ impl Process {
                 sim.lookout(|lookout| lookout.on_done(done, || sim.net.is_split()));
             }
             let end = self.end_behind_snapshot(&input);
-            if let Input::Message { message, .. } = &input {
-                self.traffic.on_message(&mut self.node, message);
+            self.traffic.judge_early(&mut self.node);
+            if let Input::Message { conn, message } = &input {
+                self.traffic.on_message(&mut self.node, *conn, message);
             }
             self.node.handle(now, input);
             self.watch_end(end);
         }
         self.scratch.inputs = inputs;
+        self.traffic.judge_early(&mut self.node);
         self.submit(now);
         self.node.flush(now, &mut self.outbox);
         self.node.check();
@@ -287,7 +289,7 @@ impl Process {
         self.plan_chores();
         // Who halts has said nothing more, and its world ends what was open.
         if self.world.halted.is_none() {
-            self.traffic.check(&sim, self.world.me, now.instant);
+            self.traffic.check(&sim, self.world.me, &self.node, now.instant);
         }
     }
 

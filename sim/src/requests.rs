@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ring_core::Node;
-use ring_core::ids::{MemberId, RequestId, len_u64, len_usize};
+use ring_core::ids::{ConnId, MemberId, RequestId, len_u64, len_usize};
 use ring_core::request::message::{Ask, Fault, Part};
 use ring_core::request::{
     Effect, Failure, Gone, Half, Handle, HandleId, Kind, Request, Response, Side, StreamId, Target,
@@ -41,6 +41,8 @@ pub(crate) struct Traffic {
     later: Vec<(Duration, Chore)>,
     /// Requests of others that came in this turn, and for which the node was the one to ask when they came.
     responsible: Vec<u64>,
+    /// Requests on connections that are not up yet: the node looks whether it is the one when they are.
+    early: Vec<(ConnId, Box<Ask>)>,
     /// Connections carry as much as large bodies and streams need.
     wide: bool,
 }
@@ -140,6 +142,7 @@ impl Traffic {
             ends: Ends::default(),
             later: Vec::new(),
             responsible: Vec::new(),
+            early: Vec::new(),
             wide,
         }
     }
@@ -281,10 +284,22 @@ impl Traffic {
     }
 
     /// Something has come; whether the node is the one to handle it is looked up before it does so.
-    pub(crate) fn on_message(&mut self, node: &mut Node, message: &Message) {
+    pub(crate) fn on_message(&mut self, node: &mut Node, conn: ConnId, message: &Message) {
         let Message::Request { part: Part::Ask(ask), .. } = message else { return };
+        if node.view().is_pending(conn) {
+            self.early.push((conn, ask.clone()));
+        }
         if is_responsible(node, &ask.target, ask) {
             self.responsible.push(number_of(&ask.body));
+        }
+    }
+
+    /// Something happens to the node, or has happened: it may be the one for what came early now.
+    pub(crate) fn judge_early(&mut self, node: &mut Node) {
+        for (_, ask) in &self.early {
+            if is_responsible(node, &ask.target, ask) {
+                self.responsible.push(number_of(&ask.body));
+            }
         }
     }
 
@@ -402,8 +417,9 @@ impl Traffic {
     }
 
     /// After a turn nothing is overdue, here or there.
-    pub(crate) fn check(&mut self, sim: &Sim, me: usize, now: Instant) {
+    pub(crate) fn check(&mut self, sim: &Sim, me: usize, node: &Node, now: Instant) {
         self.responsible.clear();
+        self.early.retain(|(conn, _)| node.view().is_pending(*conn));
         self.ends.end_turn();
         if let Some((request, _)) = self.open.iter().find(|(_, open)| open.deadline <= now) {
             let open = self.open.len();

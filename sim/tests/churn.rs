@@ -19,10 +19,11 @@ fn every_seed_passes() {
 /// Seeds that once failed. What was found: a director that had read too early never noticed the write of the one
 /// before it (26); founders that were forgotten while they were away were strangers for ever (7, 14), or came back
 /// without an address (78); a member that joined founded a cluster of its own (60); who left took the majority along
-/// where another was lost (29, 41, 65), or not detected yet (88); a state was dropped before the log said so (100).
+/// where another was lost (29, 41, 65), or not detected yet (88); a state was dropped before the log said so (100); requests that came while the
+/// counter of a link's other end was being stored were lost (2000123, 2000634).
 #[test]
 fn seeds_that_failed_once_pass() {
-    for seed in [7, 14, 26, 29, 41, 60, 65, 78, 88, 100] {
+    for seed in [7, 14, 26, 29, 41, 60, 65, 78, 88, 100, 2_000_123, 2_000_634] {
         let report = run_seed(seed, &churn());
         assert!(report.passed(), "{report}");
     }
@@ -55,7 +56,7 @@ fn plans_have_every_change() {
     assert!(has(|change| matches!(change, Change::Revive(_))) > 300);
     assert!(has(|change| matches!(change, Change::Uninform(..))) > 100);
     assert!(has(|change| matches!(change, Change::Forget(..))) > 100);
-    assert!(has(|change| matches!(change, Change::Abandon(..))) > 50);
+    assert!(has(|change| matches!(change, Change::Abandon(..))) > 20);
     assert!(has(|change| matches!(change, Change::Copy(_))) > 100);
     assert!(has(|change| matches!(change, Change::Restore(_))) > 100);
     let born = |more: usize| {

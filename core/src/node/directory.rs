@@ -343,7 +343,7 @@ impl Node {
             let is_new = known.is_none();
             self.members.insert(member.id, (member.name.clone(), member.address.clone()));
             self.links.readdress(now, member.id, Some(&member.address));
-            if is_new && !self.config.client && self.links.conn_of(member.id).is_some() {
+            if is_new && !self.config.client {
                 self.note_boot(member.id);
             }
         }

@@ -140,7 +140,6 @@ impl Node {
         let rng = self.rng.fork(u64::from(id.0) + 16);
         let mut fx = Effects::default();
         let mut raft = Raft::new((id, replica), settings, durable, &store, rng, now, &mut fx);
-        raft.pace_learners();
         if self.preferred_leader(id, Some(layout)) == Some(self.me) {
             raft.stand_early(now);
         }
@@ -223,10 +222,6 @@ impl Node {
                 self.outputs.0.push(Output::Store(StoreTask::CloseSnapshot { id: snapshot }));
             }
         }
-        if fx.wants_grant {
-            self.transfers.want_grant(id);
-        }
-        self.transfers.on_granted(now, fx.granted_bytes);
         for install in fx.installs {
             let task = StoreTask::Install {
                 group: id,
@@ -518,8 +513,8 @@ impl Node {
             self.with_group(now, id, |group, fx| {
                 group.persisted = group.persisted.max(state.index);
                 let mut target = group.cut_target(if pins { 0 } else { tail_bytes });
-                // Who is being sent a snapshot needs what follows it, as long as that can be held.
-                if let Some(floor) = group.raft.sending_index()
+                // Who is being brought up needs what it lacks, as long as that can be held.
+                if let Some(floor) = group.raft.needed_index(now)
                     && group.raft.log().bytes() < memory_max
                 {
                     target = target.min(floor.max(group.raft.log().cut_index()));

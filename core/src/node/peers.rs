@@ -68,6 +68,15 @@ impl Node {
                     self.on_peer_message(now, from, message);
                 }
             }
+            None if self.links.is_pending(conn)
+                && let Message::Request { at, part } = message =>
+            {
+                if !self.links.keep_early(conn, at, part) {
+                    self.peer_fault(None, "more requests at once than its window lets it send");
+                    self.on_disconnected(now, conn);
+                    self.outputs.0.push(Output::Disconnect { conn });
+                }
+            }
             None => self.on_handshake(now, conn, &message),
         }
     }
@@ -243,6 +252,10 @@ impl Node {
                 let said = self.founding.say();
                 self.send(member, Message::Founding(said));
                 self.advance_founding(now);
+            }
+            // The side that was dialled has the link up as soon as it has said welcome, and sends what waited for it.
+            for (at, part) in self.links.take_early(conn) {
+                self.on_request_message(now, member, conn, Message::Request { at, part });
             }
         }
     }

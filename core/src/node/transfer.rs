@@ -1,17 +1,20 @@
-//! How fast this member sends what replicas elsewhere are behind by: snapshots, and the log to learners.
+//! How fast this member sends snapshots to replicas elsewhere.
 //!
-//! Both take processor, disk and connections from the calls under way, on this member and on the one that catches up. So they
-//! share one budget a member ([`Limits::transfer_bytes`](crate::config::Limits::transfer_bytes)), and one piece at a time
-//! (a chunk, an append) takes from it. It is meant for a member that is called; where nobody has called for a while each byte
-//! counts for an eighth, so that a cluster at rest moves its data soon. What comes first:
+//! They take processor, disk and connections from the calls under way, on this member and on the one that catches up. So they
+//! share one budget a member ([`Limits::transfer_bytes`](crate::config::Limits::transfer_bytes)), and one chunk at a time
+//! takes from it. It is meant for a member that is called; where nobody has called for a while each byte counts for an eighth, so
+//! that a cluster at rest moves its data soon. First come the chunks of the snapshot that began first: that one ends soonest,
+//! and the log behind it can be cut again. All at once would all take long, and each log grow meanwhile.
 //!
-//! 1. Learners that lack entries: the log is kept for them, and they are nearly done. What the log grows by they get without
-//!    the budget ([`Raft::pace_learners`](crate::raft::Raft::pace_learners)), so none is left behind by a load however high.
-//! 2. Chunks, those of the snapshot that began first: that one ends soonest, and the log behind it can be cut again. All at
-//!    once would all take long, and each log grow meanwhile.
+//! Some wait for nothing, and nothing is counted for them:
 //!
-//! A chunk waits for nothing once the log that is kept for its snapshot fills half of what may be kept: a snapshot whose log
-//! is cut before it has arrived is in vain, and a budget that is too small for the load would repeat it for ever.
+//! 1. Snapshots whose log fills half of what may be kept: a snapshot whose log is cut before it has arrived is in vain, and a
+//!    budget that is too small for the load would repeat it for ever.
+//! 2. Snapshots for a voter: its group may be able to commit nothing until it has arrived.
+//!
+//! The log itself is not paced. What a learner lacks when its snapshot has arrived is kept for it
+//! ([`Raft::needed_index`](crate::raft::Raft::needed_index)) and follows as fast as it takes it: were it to wait, it could
+//! fall behind the cut again.
 //!
 //! The store is asked for one chunk at a time, so no call waits there behind more than one.
 //!
@@ -28,7 +31,7 @@ use crate::io::Output;
 use crate::store::StoreTask;
 use crate::time::Instant;
 
-/// What this member sends to replicas that are behind. Lost chunks that are sent again are not counted.
+/// The snapshots that this member sends. Lost chunks that are sent again are not counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Transfers {
     /// Snapshots that the store has open, each with its group and when it began, counted.
@@ -38,10 +41,8 @@ pub(super) struct Transfers {
     waiting: VecDeque<(SnapshotId, GroupId)>,
     /// Chunks to be read: at most one a snapshot.
     chunks: BTreeMap<SnapshotId, u64>,
-    /// The store reads one. It answers each, whatever becomes of the snapshot.
-    is_reading: bool,
-    /// Groups whose learners wait for a grant, in the order in which they get one.
-    learners: VecDeque<GroupId>,
+    /// The store reads one; whether it is counted. It answers each, whatever becomes of the snapshot.
+    reading: Option<bool>,
     budget: Budget,
     /// When a call last came to a group that this member leads.
     called: Instant,
@@ -61,8 +62,7 @@ impl Transfers {
             begun: 0,
             waiting: VecDeque::new(),
             chunks: BTreeMap::new(),
-            is_reading: false,
-            learners: VecDeque::new(),
+            reading: None,
             budget: Budget::new(bytes_per_second),
             called: Instant(0),
         }
@@ -106,7 +106,6 @@ impl Transfers {
     /// A group's replica is gone: its snapshots that the store has open.
     pub(super) fn end_group(&mut self, group: GroupId) -> impl Iterator<Item = SnapshotId> + use<> {
         self.waiting.retain(|&(_, waiting)| waiting != group);
-        self.learners.retain(|&waiting| waiting != group);
         let gone = self.open.extract_if(.., |_, (of, _)| *of == group);
         let gone: VecDeque<SnapshotId> = gone.map(|(snapshot, _)| snapshot).collect();
         for snapshot in &gone {
@@ -128,27 +127,9 @@ impl Transfers {
 
     /// The store has read a chunk.
     pub(super) fn on_loaded(&mut self, now: Instant, bytes: usize) {
-        self.is_reading = false;
-        self.spend(now, bytes);
-    }
-
-    /// A learner of this group waits for a grant.
-    pub(super) fn want_grant(&mut self, group: GroupId) {
-        if !self.learners.contains(&group) {
-            self.learners.push_back(group);
-        }
-    }
-
-    /// Entries were sent on a grant.
-    pub(super) fn on_granted(&mut self, now: Instant, bytes: usize) {
-        if bytes > 0 {
+        if self.reading.take() == Some(true) {
             self.spend(now, bytes);
         }
-    }
-
-    /// The group whose learner may be sent an append now.
-    fn next_learner(&mut self, now: Instant) -> Option<GroupId> {
-        self.learners.pop_front_if(|_| self.budget.is_free(now))
     }
 
     /// The chunk that is to be read now.
@@ -157,7 +138,7 @@ impl Transfers {
         now: Instant,
         is_pressing: impl Fn(GroupId) -> bool,
     ) -> Option<(SnapshotId, GroupId, u64)> {
-        if self.is_reading {
+        if self.reading.is_some() {
             return None;
         }
         let is_free = self.budget.is_free(now);
@@ -166,38 +147,27 @@ impl Transfers {
             let is_pressing = is_pressing(group);
             (is_free || is_pressing).then_some((!is_pressing, begun, snapshot, group, chunk))
         });
-        let (_, _, snapshot, group, chunk) = found.min()?;
+        let (is_counted, _, snapshot, group, chunk) = found.min()?;
         self.chunks.remove(&snapshot);
-        self.is_reading = true;
+        self.reading = Some(is_counted);
         Some((snapshot, group, chunk))
     }
 
     /// When something that waits may go; none while nothing waits, or only for the store.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let waits = !self.learners.is_empty() || (!self.chunks.is_empty() && !self.is_reading);
+        let waits = !self.chunks.is_empty() && self.reading.is_none();
         waits.then(|| self.budget.free_at())
     }
 }
 
 impl Node {
-    /// A learner is sent its next append, if it is its turn. Its group sends it at the end of the turn.
-    pub(super) fn grant_learners(&mut self, now: Instant) {
-        while let Some(id) = self.transfers.next_learner(now) {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            if group.raft.grant() {
-                self.dirty.insert(id);
-                return;
-            }
-        }
-    }
-
     /// The store is asked for the next chunk, if it is time.
     pub(super) fn load_next_chunk(&mut self, now: Instant) {
         let kept_max = self.log_memory_max() / 2;
         let groups = &self.groups;
         let is_pressing = |id| {
             groups.get(&id).is_some_and(|group| {
-                group.raft.sending_index().is_some() && group.raft.log().bytes() > kept_max
+                group.raft.sends_to_voter() || group.raft.log().bytes() > kept_max
             })
         };
         if let Some((id, group, chunk)) = self.transfers.next_chunk(now, is_pressing) {
@@ -247,29 +217,19 @@ mod tests {
         let second = |group| group == GroupId(2);
         assert_eq!(transfers.next_chunk(now, second), Some((SnapshotId(3), GroupId(2), 0)));
         transfers.on_loaded(now, 1_000_000);
-        assert_eq!(transfers.next_chunk(now, second), None, "the first has time");
         transfers.want_chunk(GroupId(2), SnapshotId(3), 1);
         assert_eq!(transfers.next_chunk(now, second), Some((SnapshotId(3), GroupId(2), 1)));
-    }
-
-    /// A learner is served before snapshots, and pays for them all.
-    #[test]
-    fn learners_come_first_and_in_turn() {
-        let mut transfers = Transfers::new(1000);
-        let now = Instant(SECOND);
-        transfers.on_call(now);
-        transfers.want_chunk(GroupId(1), SnapshotId(7), 0);
-        for group in [5, 4, 5] {
-            transfers.want_grant(GroupId(group));
-        }
-        assert_eq!(transfers.next_learner(now), Some(GroupId(5)));
-        transfers.on_granted(now, 120);
-        assert_eq!(transfers.next_learner(now), None);
-        assert_eq!(transfers.next_chunk(now, nobody), None);
-        let paid = now + Duration::from_millis(100);
-        assert_eq!(transfers.deadline(), Some(paid));
-        assert_eq!(transfers.next_learner(paid), Some(GroupId(4)));
-        assert_eq!(transfers.next_learner(paid), None, "each once");
+        transfers.on_loaded(now, 1_000_000);
+        assert_eq!(
+            transfers.next_chunk(now, second),
+            Some((SnapshotId(7), GroupId(1), 0)),
+            "nothing was counted for the other"
+        );
+        transfers.on_loaded(now, 1_000_000);
+        transfers.want_chunk(GroupId(1), SnapshotId(7), 1);
+        assert_eq!(transfers.next_chunk(now, second), None, "it has time");
+        transfers.want_chunk(GroupId(2), SnapshotId(3), 2);
+        assert_eq!(transfers.next_chunk(now, second), Some((SnapshotId(3), GroupId(2), 2)));
     }
 
     /// Eight times the rate while nobody calls; from the next call on no more than that.
@@ -282,8 +242,10 @@ mod tests {
             if let Some(called) = called {
                 transfers.on_call(called);
             }
-            transfers.want_grant(GroupId(1));
-            transfers.on_granted(now, if millis == 80 { 800 } else { 1000 });
+            transfers.want_chunk(GroupId(1), SnapshotId(7), 0);
+            assert!(transfers.next_chunk(now, nobody).is_some());
+            transfers.on_loaded(now, if millis == 80 { 800 } else { 1000 });
+            transfers.want_chunk(GroupId(1), SnapshotId(7), 1);
             assert_eq!(transfers.deadline(), Some(now + Duration::from_millis(millis)));
         }
     }

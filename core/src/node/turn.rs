@@ -55,7 +55,6 @@ impl Node {
         self.touched.clear();
         if !self.halted && self.awake_at.is_none() {
             self.on_timers(now);
-            self.grant_learners(now);
             self.settle(now);
             self.load_next_chunk(now);
             self.drive_alive(now);

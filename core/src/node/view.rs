@@ -7,7 +7,7 @@ use super::Node;
 use crate::directory::{Registered, Table};
 use crate::genesis::Genesis;
 use crate::group::Group;
-use crate::ids::{Boot, GroupId, LogIndex, LogSeq, MemberId};
+use crate::ids::{Boot, ConnId, GroupId, LogIndex, LogSeq, MemberId};
 use crate::io::Peer;
 use crate::membership::Membership;
 use crate::raft::Raft;
@@ -148,6 +148,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn peer_faults(&self) -> u64 {
         self.0.peer_faults
+    }
+
+    /// True for a connection whose peer is checked, and is believed once what it said is durable.
+    #[must_use]
+    pub fn is_pending(&self, conn: ConnId) -> bool {
+        self.0.links.is_pending(conn)
     }
 
     /// True when the node has halted.

@@ -112,8 +112,6 @@ pub struct Raft {
     unstored: VecDeque<(Option<LogSeq>, Waiting)>,
     receiving: Option<Receiving>,
     installing: Installing,
-    /// What learners lack of the log is sent as [`Raft::grant`] lets it.
-    is_paced: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -177,18 +175,6 @@ struct Progress {
     sent_round: u64,
     /// The round of the last tick.
     tick_round: u64,
-    allowance: Allowance,
-}
-
-/// What a learner may be sent of the log, where that is paced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Allowance {
-    /// Bytes by which the log has grown and that it has not been sent: they need no grant.
-    growth: usize,
-    /// One append may go, however long it is.
-    granted: bool,
-    /// It waits for a grant.
-    wanted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -231,10 +217,6 @@ pub struct Effects {
     pub installs: Vec<Install>,
     /// The leader (or the lack of one) is another than before.
     pub leader_changed: bool,
-    /// A learner waits for a grant.
-    pub wants_grant: bool,
-    /// Bytes of entries that were sent on a grant.
-    pub granted_bytes: usize,
     /// A peer's message broke the protocol: what it did.
     pub faults: Vec<&'static str>,
 }
@@ -312,7 +294,6 @@ impl Raft {
             unstored: VecDeque::new(),
             receiving: None,
             installing: Installing::default(),
-            is_paced: false,
         };
         raft.reset_election_deadline(now);
         if raft.term > term {
@@ -753,7 +734,6 @@ impl Raft {
     fn append_own(&mut self, body: EntryBody, fx: &mut Effects) -> LogIndex {
         let entry = Entry { index: self.log.last_index().next(), term: self.term, body };
         let index = entry.index;
-        self.allow_growth(entry.body.size());
         self.log.push(entry.clone());
         // What is proposed in one turn becomes one record.
         if let Some(Record::Entries { group, replica, entries }) = fx.records.last_mut()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::message::{Beat, BeatAnswer, Body, Entry, EntryBody, Membership, Replica};
 use super::snapshot::Sending;
-use super::{Allowance, Effects, Mode, Progress, ProposeRefused, Raft, State};
+use super::{Effects, Mode, Progress, ProposeRefused, Raft, State};
 use crate::ids::{LogIndex, ReplicaId, Term};
 use crate::time::Instant;
 
@@ -317,51 +317,15 @@ impl Raft {
         progress.mode = Mode::Probe { sent: false };
     }
 
-    /// From now on what a learner lacks of the log waits for [`Raft::grant`]. Voters never wait: on them rests what is
-    /// committed. Nor does what the log grows by: a learner falls no further behind than it was, and each grant brings it
-    /// nearer, however fast the log grows and however few there are.
-    pub fn pace_learners(&mut self) {
-        self.is_paced = true;
-    }
-
-    /// Lets one append go to a learner that waits for it, with the next [`Raft::flush`], which tells how long it was in
-    /// [`Effects::granted_bytes`]. False: none waits.
-    pub fn grant(&mut self) -> bool {
-        let State::Leader(leader) = &mut self.state else { return false };
-        let allowances = leader.progress.values_mut().map(|progress| &mut progress.allowance);
-        let Some(allowance) = allowances.into_iter().find(|allowance| allowance.wanted) else {
-            return false;
-        };
-        allowance.wanted = false;
-        allowance.granted = true;
-        true
-    }
-
-    /// The log of a leader has grown.
-    pub(super) fn allow_growth(&mut self, bytes: usize) {
-        let State::Leader(leader) = &mut self.state else { return };
-        if !self.is_paced {
-            return;
-        }
-        // More is not on its way at once; what a learner is behind by when it begins is no growth.
-        let most = (self.settings.append_bytes * FLIGHT_APPENDS).max(bytes * FLIGHT_APPENDS);
-        for progress in leader.progress.values_mut() {
-            let growth = &mut progress.allowance.growth;
-            *growth = (*growth + bytes).min(most);
-        }
-    }
-
     fn send_appends(&mut self, fx: &mut Effects) {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
         let round = leader.round;
         let mut behind_cut = Vec::new();
-        let membership = self.log.membership();
         // Taken out for the loop, so that the log can be read while followers' progress is written.
         let mut all = mem::take(&mut leader.progress);
         for progress in all.values_mut() {
-            let is_paced = self.is_paced && membership.learners.contains(&progress.replica);
             loop {
                 let full = match &progress.mode {
                     Mode::Probe { sent } => *sent,
@@ -387,15 +351,12 @@ impl Raft {
                     self.settings.append_entries,
                     self.settings.append_bytes,
                 );
-                let bytes: usize = entries.iter().map(|entry| entry.body.size()).sum();
-                if is_paced && !progress.allowance.take(bytes, fx) {
-                    break;
-                }
                 progress.sent_round = round;
                 match &mut progress.mode {
                     Mode::Probe { sent } => *sent = true,
                     Mode::Replicate { flight } => {
                         let last = entries.last().expect("there is something to send").index;
+                        let bytes = entries.iter().map(|entry| entry.body.size()).sum();
                         flight.push_back((last, bytes));
                         progress.next = last.next();
                     }
@@ -523,7 +484,6 @@ impl Raft {
                 round: 0,
                 sent_round: 0,
                 tick_round: 0,
-                allowance: Allowance::default(),
             });
             leader.progress.insert(replica.id, progress);
         }
@@ -532,23 +492,6 @@ impl Raft {
                 fx.unloads.push(sending.id);
             }
         }
-    }
-}
-
-impl Allowance {
-    /// Takes what an append of so many bytes needs. False: it must wait for a grant.
-    fn take(&mut self, bytes: usize, fx: &mut Effects) -> bool {
-        if bytes <= self.growth {
-            self.growth -= bytes;
-        } else if self.granted {
-            self.granted = false;
-            fx.granted_bytes += bytes;
-        } else {
-            self.wanted = true;
-            fx.wants_grant = true;
-            return false;
-        }
-        true
     }
 }
 

@@ -115,15 +115,37 @@ impl Raft {
         }
     }
 
-    /// The least index of the snapshots that are being sent: what follows it will be needed.
+    /// The least index behind which the log will be needed: of the snapshots that are being sent, and of the learners that
+    /// are heard of, which would have to begin with another snapshot if what they lack were cut.
     #[must_use]
-    pub fn sending_index(&self) -> Option<LogIndex> {
+    pub fn needed_index(&self, now: Instant) -> Option<LogIndex> {
         let State::Leader(leader) = &self.state else { return None };
-        let sending = leader.progress.values().filter_map(|progress| match &progress.mode {
+        let learners = &self.log.membership().learners;
+        let needed = leader.progress.values().filter_map(|progress| match &progress.mode {
             Mode::Snapshot(sending) => sending.index,
-            Mode::Probe { .. } | Mode::Replicate { .. } => None,
+            Mode::Probe { .. } | Mode::Replicate { .. } => {
+                let is_brought_up = learners.contains(&progress.replica)
+                    && progress.matched > LogIndex(0)
+                    && now.since(progress.heard) < self.settings.election_max;
+                is_brought_up.then_some(progress.matched)
+            }
         });
-        sending.min()
+        needed.min()
+    }
+
+    /// Whether a snapshot is sent to a voter: its group may be able to commit nothing until it has arrived.
+    #[must_use]
+    pub fn sends_to_voter(&self) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let membership = self.log.membership();
+        leader.progress.values().any(|progress| {
+            matches!(progress.mode, Mode::Snapshot(_))
+                && membership
+                    .voters
+                    .iter()
+                    .chain(&membership.outgoing)
+                    .any(|v| *v == progress.replica)
+        })
     }
 
     pub(super) fn on_snapshot_next(

@@ -1,7 +1,10 @@
 //! What connections go over: TCP, between processes of one machine Unix domain sockets, or a transport of the application's.
 
+use std::any::Any;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +12,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::transport::{Acceptor, Connection, Transport};
+use crate::shared::panic_text;
+use crate::transport::{Acceptor, Connection, Pending, Transport};
 
 /// One end of a connection.
 pub(crate) enum Socket {
@@ -21,7 +25,8 @@ pub(crate) enum Socket {
 /// Where connections are accepted.
 pub(crate) enum Entrance {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// The file goes first: once nobody listens at it another process may take its place.
+    Unix(SocketFile, UnixListener),
     Own(Box<dyn Acceptor>),
 }
 
@@ -56,7 +61,7 @@ impl Socket {
         transport: Option<&dyn Transport>,
     ) -> io::Result<Self> {
         if let Some(transport) = transport {
-            return transport.connect(address).await.map(Self::Own);
+            return guarded(|| transport.connect(address)).await.map(Self::Own);
         }
         match unix_path(address) {
             Some(path) => UnixStream::connect(path).await.map(Self::Unix),
@@ -91,7 +96,7 @@ impl Entrance {
             }
             bound => bound?,
         };
-        Ok(Self::Unix(listener, SocketFile(path.to_owned())))
+        Ok(Self::Unix(SocketFile(path.to_owned()), listener))
     }
 
     /// The next connection, and from where it comes.
@@ -101,12 +106,12 @@ impl Entrance {
                 let (socket, peer) = listener.accept().await?;
                 Ok((Socket::Tcp(socket), peer.to_string()))
             }
-            Self::Unix(listener, SocketFile(path)) => {
+            Self::Unix(SocketFile(path), listener) => {
                 let (socket, _) = listener.accept().await?;
                 Ok((Socket::Unix(socket), format!("{UNIX}{}", path.display())))
             }
             Self::Own(acceptor) => {
-                let (connection, from) = acceptor.accept().await?;
+                let (connection, from) = guarded(|| acceptor.accept()).await?;
                 Ok((Socket::Own(connection), from))
             }
         }
@@ -119,6 +124,19 @@ impl Entrance {
             Self::Unix(..) | Self::Own(_) => None,
         }
     }
+}
+
+/// What a transport answers. A panic of the application's is an error as any other: it takes no task of ours along.
+pub(crate) async fn guarded<'a, T>(begin: impl FnOnce() -> Pending<'a, T>) -> io::Result<T> {
+    let panicked = |panic: Box<dyn Any + Send>| {
+        io::Error::other(format!("the transport panicked: {}", panic_text(&*panic)))
+    };
+    let mut pending = catch_unwind(AssertUnwindSafe(begin)).map_err(panicked)?;
+    poll_fn(move |cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| pending.as_mut().poll(cx)));
+        polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic))))
+    })
+    .await
 }
 
 /// Whether a file is a socket at which nobody listens any more.
