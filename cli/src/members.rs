@@ -172,7 +172,7 @@ fn is_listed(node: &Node, member: &Member) -> bool {
 
 /// What the member that answers first thinks of all of them, for a client does not gossip; and what those that are alive
 /// say of themselves.
-async fn states(
+pub(crate) async fn states(
     node: &Node,
     members: &[Member],
 ) -> (BTreeMap<MemberId, MemberState>, BTreeMap<MemberId, Vec<(String, String)>>) {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use libring::{Member, Node};
+use libring::{Member, MemberId, MemberState, Node, Placement, slot_of};
 use ring_core::ids::len_u64;
 use serde_json::{Map, Value, json};
 
 use crate::args::{Common, Owner};
 use crate::connect::connect;
-use crate::members::await_directory;
+use crate::members::{await_directory, states};
 use crate::out;
 use crate::stop::{Code, Stop};
 
@@ -18,19 +18,27 @@ pub(crate) async fn run(common: &Common, args: &Owner) -> Result<(), Stop> {
     let node = connect(common, patience).await?;
     await_directory(&node, patience).await;
     let key = args.key.as_encoded_bytes();
-    let count = usize::from(args.count);
     let members = node.members();
-    let owners = node.owners(key, count);
+    let alive = owning(&node, &members).await;
+    let slot = slot_of(key);
+    let owners = Placement::new(alive).owners(slot, usize::from(args.count));
     let owners: Vec<&Member> =
         owners.iter().filter_map(|id| members.iter().find(|member| member.id == *id)).collect();
     if owners.is_empty() {
         return Err(Stop::new(Code::No, "no member with a weight is alive: nobody owns a key"));
     }
-    tell(common, &node, key, &owners)
+    tell(common, (key, slot), &owners)
 }
 
-fn tell(common: &Common, node: &Node, key: &[u8], owners: &[&Member]) -> Result<(), Stop> {
-    let slot = node.slot(key);
+/// Who owns keys, as a member sees it: this client knows only whom it is connected to.
+async fn owning(node: &Node, members: &[Member]) -> Vec<(MemberId, u16)> {
+    let (states, _) = states(node, members).await;
+    let is_present = |id| states.get(&id).is_some_and(|state: &MemberState| state.is_present());
+    let present = members.iter().filter(|member| is_present(member.id));
+    present.map(|member| (member.id, member.weight)).collect()
+}
+
+fn tell(common: &Common, (key, slot): (&[u8], u16), owners: &[&Member]) -> Result<(), Stop> {
     if common.json {
         let owners = owners.iter().map(
             |member| json!({ "name": member.name, "id": member.id.0, "address": member.address }),

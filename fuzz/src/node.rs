@@ -3,6 +3,8 @@
 //! - Nothing that a peer says makes the member panic, and every invariant holds after each turn (`Node::check`).
 //! - The disk is never the reason for a halt; and whatever peers said, the member starts again on what it wrote.
 //! - What is held stays bounded (the fuzzer's own limit), and so do the outputs of a turn.
+//! - A request of its application ends once, at its deadline at the latest, and a stream loses no byte and repeats none:
+//!   the rules are at `world::Talk`.
 
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use ring_core::raft::message::{Beat, BeatAnswer, Body, Entry, Message as RaftMes
 use ring_core::shard::command::{Query, Scan, Watch};
 use ring_core::wire::message::{BeatOf, Leave, Message};
 
+mod requests;
+
 use crate::entries::{body, command};
 use crate::world::Lone;
 
@@ -33,9 +37,13 @@ fn try_run(u: &mut Unstructured<'_>) -> Result<()> {
     while !u.is_empty() && lone.halt.is_none() {
         step(&mut lone, u)?;
     }
-    if let Some(Halt::Contradiction { what }) = &lone.halt {
+    if let Some(Halt::Contradiction { what } | Halt::Defect { what }) = &lone.halt {
         panic!("the disk and the store are honest: {what}");
     }
+    if lone.halt.is_none() && !lone.talk.asked().is_empty() {
+        lone.pass(requests::PATIENCE);
+    }
+    assert!(lone.talk.asked().is_empty(), "a request has passed its deadline, or the halt");
     if lone.halt.is_none() {
         lone.store(usize::MAX);
         lone.run(usize::MAX);
@@ -45,7 +53,7 @@ fn try_run(u: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fn step(lone: &mut Lone, u: &mut Unstructured<'_>) -> Result<()> {
-    match u.int_in_range(0..=15)? {
+    match u.int_in_range(0..=19)? {
         0 => lone.pass(Duration::from_millis(u64::from(u.arbitrary::<u8>()?) * 8)),
         1 => lone.store(1 + usize::from(u.arbitrary::<u8>()? % 4)),
         2 => lone.run(1 + usize::from(u.arbitrary::<u8>()? % 4)),
@@ -60,6 +68,7 @@ fn step(lone: &mut Lone, u: &mut Unstructured<'_>) -> Result<()> {
             lone.store(usize::MAX);
             lone.run(usize::MAX);
         }
+        6 | 7 => requests::act(lone, u)?,
         kind => {
             let Some(place) = lone.conns.len().checked_sub(1) else {
                 lone.meet();
@@ -67,8 +76,9 @@ fn step(lone: &mut Lone, u: &mut Unstructured<'_>) -> Result<()> {
             };
             let (conn, member) = lone.conns[u.int_in_range(0..=place)?];
             let message = match kind {
-                6 => call(u, lone)?,
-                7 => beats(u, lone, member)?,
+                8 => call(u, lone)?,
+                9 => beats(u, lone, member)?,
+                10 | 11 => requests::said(u, lone, conn)?,
                 _ => Message::Raft(raft(u, lone, member)?),
             };
             hear(lone, conn, message);
@@ -340,7 +350,8 @@ fn query(u: &mut Unstructured<'_>) -> Result<Query> {
         3 => Query::ScanClose { cursor },
         4 => Query::Info { partition },
         _ => {
-            let (after, limit, wait) = (u.arbitrary::<Option<u8>>()?, u.arbitrary()?, u.arbitrary()?);
+            let (after, limit, wait) =
+                (u.arbitrary::<Option<u8>>()?, u.arbitrary()?, u.arbitrary()?);
             let after = after.map(|after| Revision(after.into()));
             let from = Bytes::from_static(b"a");
             Query::Watch(Watch { partition, from, to: None, after, limit, wait })

@@ -9,7 +9,7 @@ use ring_core::config::{Config, Limits};
 use ring_core::ids::{Boot, ConnId, LogSeq, MemberId, RequestId, SegmentId};
 use ring_core::io::{Dial, Event, Failure, Halt, Reply};
 use ring_core::node::{Node, Restored};
-use ring_core::request::Effect;
+use ring_core::request::{Effect, Fault, Half, HandleId, Request, Response, StreamId};
 use ring_core::shard::Worker;
 use ring_core::storage::record::Batch;
 use ring_core::storage::{encode_batch, recover};
@@ -17,6 +17,10 @@ use ring_core::store::{MemoryStore, StoreDone, StoreTask};
 use ring_core::time::Now;
 use ring_core::wire::message::{Founding, Hello, Identity, Message, Welcome};
 use ring_core::{Input, Outbox, World, carry_out};
+
+mod talk;
+
+pub use talk::{Talk, stream_bytes};
 
 /// The member under test is `b`: it is dialled by `a` and dials `c`.
 pub const ME: MemberId = MemberId(2);
@@ -37,6 +41,8 @@ pub struct Lone {
     pub identity: Option<Identity>,
     /// Why it has halted.
     pub halt: Option<Halt>,
+    /// Its requests and streams.
+    pub talk: Talk,
     worker: Worker<MemoryStore>,
     tasks: VecDeque<StoreTask>,
     done: VecDeque<StoreDone>,
@@ -66,6 +72,7 @@ impl Lone {
             sent: Vec::new(),
             identity: None,
             halt: None,
+            talk: Talk::default(),
             worker,
             tasks: VecDeque::new(),
             done: VecDeque::new(),
@@ -77,6 +84,7 @@ impl Lone {
             starts: 1,
             boots: BTreeMap::new(),
         };
+        lone.node.serve_requests();
         lone.flush();
         lone.store(usize::MAX);
         lone
@@ -101,6 +109,7 @@ impl Lone {
             sent: self.sent.clone(),
             identity: self.identity.clone(),
             halt: self.halt.clone(),
+            talk: self.talk.clone(),
             worker,
             tasks: self.tasks.clone(),
             done: self.done.clone(),
@@ -126,6 +135,9 @@ impl Lone {
         }
         assert!(lone.node.view().groups().count() > 0, "the cluster is founded");
         lone.sent.clear();
+        // Made once, and not in every play that asks for it.
+        lone.node.ring();
+        lone.flush();
         lone
     }
 
@@ -168,6 +180,53 @@ impl Lone {
         self.next_request += 1;
         // A refusal is an answer.
         let _ = self.node.submit(self.now, request, call);
+        self.flush();
+    }
+
+    /// A request of the application.
+    pub fn request(&mut self, what: Request) {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        let streams = what.streams.len();
+        if self.node.request(self.now, request, what).is_ok() {
+            self.talk.on_asked(request, streams);
+        }
+        self.flush();
+    }
+
+    /// The application gives a request up, answered or not.
+    pub fn cancel(&mut self, request: RequestId) {
+        self.node.cancel_request(request);
+        self.flush();
+    }
+
+    /// The application answers a request that was handed to it.
+    pub fn respond(&mut self, handle: HandleId, result: Result<Response, Fault>) {
+        let streams = result.as_ref().map_or(0, |response| response.streams.len());
+        let is_response = self.node.respond(handle, result);
+        self.talk.on_responded(handle, is_response.then_some(streams));
+        self.flush();
+    }
+
+    /// The application writes so many bytes to a stream. More than it may is refused.
+    pub fn write(&mut self, stream: StreamId, len: usize, last: bool) {
+        let data = stream_bytes(self.talk.written(stream), len);
+        let is_accepted = self.node.stream_write(stream, data, last).is_ok();
+        self.talk.on_written(stream, len, is_accepted);
+        self.flush();
+    }
+
+    /// The application has done with so many bytes of a stream, at most what has come.
+    pub fn taken(&mut self, stream: StreamId, bytes: u64) {
+        let bytes = self.talk.take(stream, bytes);
+        self.node.stream_taken(stream, bytes);
+        self.flush();
+    }
+
+    /// The application gives a direction of a stream up.
+    pub fn give_up(&mut self, stream: StreamId, half: Half) {
+        self.node.stream_give_up(stream, half);
+        self.talk.on_given_up(stream, half);
         self.flush();
     }
 
@@ -231,6 +290,8 @@ impl Lone {
         let restored = Restored { log, store };
         let node = Node::new(config(), restored, self.starts, self.now);
         self.node = node.expect("what this member made durable makes sense");
+        self.node.serve_requests();
+        self.talk.on_restart();
         self.worker = worker;
         self.tasks.clear();
         self.done.clear();
@@ -324,7 +385,9 @@ impl World for Lone {
         self.tasks.push_back(task);
     }
     fn reply(&mut self, _request: RequestId, _result: Result<Reply, Failure>) {}
-    fn request(&mut self, _effect: Effect) {}
+    fn request(&mut self, effect: Effect) {
+        self.talk.on_effect(effect, HANDLERS);
+    }
     fn event(&mut self, _event: Event) {}
     fn halt(&mut self, reason: Halt) {
         assert!(!matches!(reason, Halt::Log { .. }), "the disk is honest");
@@ -334,6 +397,8 @@ impl World for Lone {
 
 /// No input is worth more outputs: groups, peers and reads are few.
 const OUTPUTS_MAX: usize = 10_000;
+/// See [`limits`].
+const HANDLERS: usize = 4;
 
 /// The configuration of the member under test: small limits, so that they are reached.
 #[must_use]
@@ -369,6 +434,10 @@ pub fn limits() -> Limits {
         clients: 4,
         calls: 64,
         session_window: 8,
+        requests: 8,
+        handlers: HANDLERS,
+        streams: 16,
+        body_bytes: 4 << 10,
         ..Limits::default()
     }
 }

@@ -339,7 +339,9 @@ impl Process {
             if let Some(table) = table {
                 oracle.on_table(me, table);
             }
-            for (group, replica) in view.touched() {
+            // Until it is durable that the cluster exists, what this process has made of it may never have been.
+            let exists = self.world.sim.machines[me].state().founded;
+            for (group, replica) in view.touched().filter(|_| exists) {
                 let raft = replica.raft();
                 let log = raft.log();
                 let range = (log.cut_index(), log.membership_index(), log.last_index());

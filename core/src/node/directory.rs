@@ -416,6 +416,10 @@ impl Node {
         for held in self.held.values_mut() {
             held.retain(|(_, message)| !matches!(message, Message::Raft(raft) if raft.group == id));
         }
+        // It says nothing more, not even what it might: its end comes first in this turn's batch.
+        self.outputs.0.retain(|output| {
+            !matches!(output, Output::Send { message: Message::Raft(raft), .. } if raft.group == id)
+        });
         // Its own records of this turn would follow its end in the log.
         self.records.retain(|record| record.group() != Some(id));
         self.records.push(Record::Dropped { group: id });

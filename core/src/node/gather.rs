@@ -27,6 +27,8 @@ pub(super) struct Gathered {
     asked_at: Option<LogSeq>,
     /// The batch that makes durable that this member belongs to a cluster: nobody is told before.
     pub(super) founded_at: Option<LogSeq>,
+    /// The cluster that this member founds, until then: the application is not told before either.
+    founds: Option<Genesis>,
     /// Addresses that it was told.
     pub(super) introduced: BTreeSet<String>,
     /// What the application was told last.
@@ -171,8 +173,7 @@ impl Node {
         self.founding.join(genesis.clone());
         self.genesis = Some(genesis);
         if is_founder {
-            self.is_up = true;
-            self.found_groups(now);
+            self.gathered.founds = Some(self.found_groups(now));
         } else {
             self.keep_links(now);
         }
@@ -181,6 +182,9 @@ impl Node {
     pub(super) fn on_gathering_stored(&mut self, upto: LogSeq) {
         if self.gathered.founded_at.is_some_and(|at| at <= upto) {
             self.gathered.founded_at = None;
+            if let Some(genesis) = self.gathered.founds.take() {
+                self.come_up(genesis);
+            }
         }
         if self.gathered.asked_at.is_some_and(|at| at <= upto) {
             self.gathered.asked_at = None;

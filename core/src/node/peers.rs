@@ -424,7 +424,8 @@ impl Node {
             }
             Step::Founded => {
                 self.records.push(Record::Founded);
-                self.found_groups(now);
+                let genesis = self.found_groups(now);
+                self.come_up(genesis);
             }
             Step::Split(theirs) => self.halt(Halt::Contradiction {
                 what: format!(

@@ -211,7 +211,8 @@ impl Asked {
     /// The next to be asked, of those in line; those that cannot be reached are passed over.
     fn choose(&mut self, now: Instant, reach: &impl Reach) -> Choice {
         let is_new = |hint: &MemberId| !self.skipped.contains(hint) && !self.refused.contains(hint);
-        if let Some(hint) = self.hint.take().filter(is_new) {
+        let has_room = self.skipped.len() + self.refused.len() < LINE_MAX;
+        if let Some(hint) = self.hint.take().filter(is_new).filter(|_| has_room) {
             if let Some(via) = reach.via(hint) {
                 return Choice::Ask(hint, via);
             }
@@ -228,8 +229,8 @@ impl Asked {
             let line = match &self.request.target {
                 Target::Key(key) if tried < LINE_MAX => reach.owners(key, tried + 1),
                 Target::Partition(partition) if tried < LINE_MAX => reach.leaders(partition),
-                Target::Member(member) => Vec::from([*member]),
-                Target::Key(_) | Target::Partition(_) => Vec::new(),
+                Target::Member(member) if tried < LINE_MAX => Vec::from([*member]),
+                Target::Key(_) | Target::Partition(_) | Target::Member(_) => Vec::new(),
             };
             if line.is_empty() && tried == 0 {
                 self.waited = Waited::Owner;

@@ -450,3 +450,17 @@ fn all_ends_when_the_node_halts() {
     assert_eq!(ended, [closed(1, true), closed(2, false)]);
     assert_eq!(one.machine.deadline(), None);
 }
+
+/// A peer refuses a request that passes over more members than [`SKIPPED_MAX`], and the connection with it: whatever
+/// hints this node is given, it sends none such.
+#[test]
+fn no_request_passes_over_more_than_a_peer_reads() {
+    let mut one = One::new(&[A]);
+    one.ask(1, Request { target: Target::Member(A), ..request(Kind::Retried) });
+    for hint in (100..).map(MemberId).take(message::SKIPPED_MAX + 4) {
+        let (_, ask) = one.asked();
+        assert!(ask.skipped.len() <= message::SKIPPED_MAX, "{} members", ask.skipped.len());
+        one.comes(A, fault(1, Fault::NotOwner { hint: Some(hint) })).unwrap();
+        one.run(SECOND / 4);
+    }
+}
