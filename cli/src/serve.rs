@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use libring::{Data, Detector, Event, Halt, Keys, Node, OpenError, Options};
+use libring::{Data, Detector, Event, Halt, Keys, Node, OpenError, Options, Refusal};
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -59,7 +59,7 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Opens a member, and tells meanwhile whom it waits for to found a cluster; none: it was told to stop.
+/// Opens a member, and tells meanwhile whom it waits for to found a cluster, and who refuses what; none: it was told to stop.
 async fn open(
     options: Options,
     signals: &mut Signals,
@@ -67,19 +67,31 @@ async fn open(
 ) -> Option<Result<Node, OpenError>> {
     let (tell, mut told) = mpsc::unbounded_channel();
     let who = options.name.clone();
+    let own = [options.listen.clone(), options.advertise.clone()];
     let listener = move |event| {
-        if matches!(event, Event::Gathering { .. }) {
+        // Its own address may be among those that it dials.
+        let met_itself = matches!(&event, Event::PeerRefused { reason: Refusal::Twin, by_us, address, .. }
+            if *by_us || own.contains(address));
+        let tells = matches!(
+            event,
+            Event::PeerRefused { .. } | Event::ChangeRefused { .. } | Event::Gathering { .. }
+        );
+        if tells && !met_itself {
             // When it is up nobody hears it any more.
             let _: Result<(), mpsc::error::SendError<Event>> = tell.send(event);
         }
     };
     let mut opening = std::pin::pin!(Node::open_listening(options, listener));
+    let mut repeats = Repeats::default();
     loop {
         tokio::select! {
             biased;
             Some(event) = told.recv() => {
-                let line = follow::describe(&who, &event, &Names::default());
-                line.into_iter().for_each(|line| watched.line(line));
+                if let Some(line) = follow::describe(&who, &event, &Names::default())
+                    && repeats.is_news(Instant::now(), &event, &line)
+                {
+                    watched.line(line);
+                }
             }
             opened = &mut opening => return Some(opened),
             () = signals.stop() => return None,
