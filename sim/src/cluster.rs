@@ -474,6 +474,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until no process takes a connection for open whose other end is gone: a request for once that goes there is
+    /// lost, and rightly so.
+    pub(crate) async fn noticed(&mut self, long: Duration) -> Result<(), Stuck> {
+        let end = self.sim.now() + nanos(long);
+        while self.sim.net.is_half_open() {
+            if self.sim.now() > end {
+                return Err(Stuck(format!("a lost connection is not noticed in {long:?}")));
+            }
+            self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
+        }
+        Ok(())
+    }
+
     /// What every member that may be up says of itself.
     async fn statuses(&self) -> Result<Vec<MemberStatus>, String> {
         let mut statuses = Vec::new();

@@ -48,6 +48,8 @@ struct State {
     waiters: Vec<Waker>,
     /// By machine: ends of connections to it notice its death only after this moment.
     half_open_until: Vec<Nanos>,
+    /// Ends that take a connection for open whose other end is gone.
+    half_open: usize,
     rng: Rng,
     /// For datagrams alone, so that they do not shift what else is drawn.
     datagrams: Rng,
@@ -184,6 +186,7 @@ impl Net {
             links: vec![Link::default(); machines * machines],
             waiters: Vec::new(),
             half_open_until: vec![0; machines],
+            half_open: 0,
             rng: Rng::new(seed),
             datagrams: Rng::new(seed).fork(1),
             recorder: Recorder::of(seed),
@@ -236,6 +239,12 @@ impl Net {
     /// A machine lost its power: others notice only after `until`.
     pub fn half_open(&self, machine: usize, until: Nanos) {
         lock(&self.state).half_open_until[machine] = until;
+    }
+
+    /// Whether some process has not noticed yet that a connection's other end is gone.
+    #[must_use]
+    pub fn is_half_open(&self) -> bool {
+        lock(&self.state).half_open > 0
     }
 
     /// What the network did so far.
@@ -310,6 +319,22 @@ impl Net {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// The time between the end of a connection's other side and the moment in which this side notices it, or its process dies.
+struct HalfOpen<'a>(&'a Net);
+
+impl<'a> HalfOpen<'a> {
+    fn new(net: &'a Net) -> Self {
+        lock(&net.state).half_open += 1;
+        Self(net)
+    }
+}
+
+impl Drop for HalfOpen<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).half_open -= 1;
     }
 }
 
@@ -421,6 +446,7 @@ async fn receive(sim: Arc<Sim>, me: usize, peer: usize, conn: ConnId, mut receiv
         corrupt(&sim.net, link, &mut parcel);
         inbox.push(Delivery::Parcel { conn, parcel });
     }
+    let _half_open = HalfOpen::new(&sim.net);
     let late = lock(&sim.net.state).half_open_until[peer].saturating_sub(sim.now());
     if late > 0 {
         sim.time.sleep(Duration::from_nanos(late)).await;

@@ -323,6 +323,7 @@ async fn live(plan: Plan, options: Options, remains: Arc<Mutex<Remains>>) -> Res
     }
     cluster.settled(SETTLE_MAX).await.map_err(stuck)?;
     cluster.agreed(AGREE_MAX).await.map_err(stuck)?;
+    cluster.noticed(SETTLE_MAX).await.map_err(stuck)?;
     cluster.sim.oracle(|oracle| oracle.be_quiet(cluster.sim.now()));
     read_everything(&mut cluster, &plan, &keys).await?;
     watched(&cluster).await?;
