@@ -500,9 +500,9 @@ fn section(plan: &Plan, moved: &Moved, outages: &[f64]) -> Section {
         tables: vec![load, join, killed],
         notes: Vec::new(),
         figures: json!({
-        "before": rates(before), "meanwhile": rates(meanwhile), "after": rates(after), "seconds": seconds, "bytes": bytes,
-                "replicas": replicas, "outages": outages,
-            }),
+            "before": rates(before), "meanwhile": rates(meanwhile), "after": rates(after), "seconds": seconds,
+            "bytes": bytes, "replicas": replicas, "outages": outages,
+        }),
     }
 }
 

@@ -150,7 +150,7 @@ fn refused(name: &str, reason: ChangeRefused, away: &[String]) -> Stop {
 }
 
 /// A client that knows the directory, if a member can tell it within its patience.
-async fn connect_and_learn(common: &Common) -> Result<Node, Stop> {
+pub(crate) async fn connect_and_learn(common: &Common) -> Result<Node, Stop> {
     let patience = common.timeout_or(Duration::from_secs(3));
     let node = connect(common, patience).await?;
     await_directory(&node, patience).await;

@@ -1,22 +1,17 @@
 //! `ring owner`: whose a key is.
 
-use std::time::Duration;
-
 use libring::{Member, MemberId, MemberState, Node, Placement, slot_of};
 use ring_core::ids::len_u64;
 use serde_json::{Map, Value, json};
 
 use crate::args::{Common, Owner};
-use crate::connect::connect;
-use crate::members::{await_directory, states};
+use crate::members::{connect_and_learn, states};
 use crate::out;
 use crate::stop::{Code, Stop};
 
 /// Shows who owns a key, and who would be next.
 pub(crate) async fn run(common: &Common, args: &Owner) -> Result<(), Stop> {
-    let patience = common.timeout_or(Duration::from_secs(3));
-    let node = connect(common, patience).await?;
-    await_directory(&node, patience).await;
+    let node = connect_and_learn(common).await?;
     let key = args.key.as_encoded_bytes();
     let members = node.members();
     let alive = owning(&node, &members).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use libring::{Bytes, Call, Error, MemberId, Node, Response, StreamReader, StreamWriter, Way};
 use serde_json::{Map, Value};
+use tokio::io::AsyncRead;
 
 use crate::args::{Common, Request};
 use crate::connect::connect;
@@ -25,8 +26,9 @@ pub(crate) async fn run(common: &Common, args: &Request) -> Result<(), Stop> {
     if let Some(name) = &args.stream {
         request = request.stream(name.as_str(), Way::Down);
     }
-    if let Some((name, path)) = &args.upload {
-        readable(path)?;
+    let upload =
+        args.upload.as_ref().map(|(name, path)| Ok((name, path, source(path)?))).transpose()?;
+    if let Some((name, ..)) = &upload {
         request = request.stream(name.as_str(), Way::Up);
     }
     if args.once {
@@ -39,11 +41,11 @@ pub(crate) async fn run(common: &Common, args: &Request) -> Result<(), Stop> {
         return node.fire(key, request).await.map_err(failed);
     }
     let mut call = begin(&node, args, request, &what)?;
-    if let Some((name, path)) = &args.upload
+    if let Some((name, path, from)) = upload
         && let Some(stream) = call.writer(name)
     {
         // Beside the answer, which may come before all of it was read.
-        tokio::spawn(upload(stream, path.clone()));
+        tokio::spawn(send(from, path.clone(), stream));
     }
     let mut response = call.response().await.map_err(failed)?;
     let stream = args.stream.as_deref().and_then(|name| response.reader(name));
@@ -109,25 +111,20 @@ async fn follow(mut stream: StreamReader, what: &str) -> Result<(), Stop> {
     }
 }
 
-/// Whether there is such a file, before anybody is asked.
-fn readable(path: &Path) -> Result<(), Stop> {
+type Source = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A file, or stdin.
+fn source(path: &Path) -> Result<Source, Stop> {
     if path == Path::new("-") {
-        return Ok(());
+        return Ok(Box::new(tokio::io::stdin()));
     }
-    fs::File::open(path).map(drop).map_err(|e| Stop::io(path.display().to_string(), &e))
+    let file = fs::File::open(path).map_err(|e| Stop::io(path.display().to_string(), &e))?;
+    Ok(Box::new(tokio::fs::File::from_std(file)))
 }
 
-/// Sends a file, or what comes on stdin, as it comes. What cannot be read to its end breaks the stream at its reader.
-async fn upload(mut stream: StreamWriter, path: PathBuf) {
-    let sent = if path == Path::new("-") {
-        tokio::io::copy(&mut tokio::io::stdin(), &mut stream).await
-    } else {
-        match tokio::fs::File::open(&path).await {
-            Ok(mut file) => tokio::io::copy(&mut file, &mut stream).await,
-            Err(error) => Err(error),
-        }
-    };
-    match sent {
+/// Sends what is read as it comes. What cannot be read to its end breaks the stream at its reader.
+async fn send(mut from: Source, path: PathBuf, mut stream: StreamWriter) {
+    match tokio::io::copy(&mut from, &mut stream).await {
         // Broken meanwhile: whoever reads it has answered or gone, and the answer says so.
         Ok(_) => drop(stream.finish().await),
         Err(error) => out::aside(&format!("({}: {error}: not all was sent)", path.display())),

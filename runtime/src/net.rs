@@ -1,4 +1,4 @@
-//! TCP and Unix domain sockets: listening, dialling, and the two tasks of each connection. Bytes become messages here.
+//! TCP, Unix domain sockets, and transports of the application's: listening, dialling, and the two tasks of each connection. Bytes become messages here.
 //!
 //! # What a peer cannot do
 //!
@@ -181,21 +181,19 @@ impl Net {
     pub(crate) fn dial(self: &Arc<Self>, dial: Dial, address: String) {
         let net = Arc::clone(self);
         self.tasks.spawn(async move {
-            let transport = net.shared.options.transport.clone();
-            let problem =
-                match timeout(net.dial_time, Socket::connect(&address, transport.as_deref())).await
-                {
-                    Ok(Ok(socket)) => match net.secure(socket, address.clone(), true).await {
-                        Some((stream, peer)) => {
-                            net.unreached.lock().remove(&address);
-                            let link = Arc::new(Link::new(net.conn(), None));
-                            return net.serve(stream, link, Some(dial), None, peer).await;
-                        }
-                        None => None,
-                    },
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_) => Some("no answer in time".to_owned()),
-                };
+            let connecting = Socket::connect(&address, net.shared.options.transport.as_deref());
+            let problem = match timeout(net.dial_time, connecting).await {
+                Ok(Ok(socket)) => match net.secure(socket, address.clone(), true).await {
+                    Some((stream, peer)) => {
+                        net.unreached.lock().remove(&address);
+                        let link = Arc::new(Link::new(net.conn(), None));
+                        return net.serve(stream, link, Some(dial), None, peer).await;
+                    }
+                    None => None,
+                },
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("no answer in time".to_owned()),
+            };
             if let Some(problem) = problem {
                 net.note_unreached(address, problem);
             }

@@ -164,12 +164,12 @@ impl Node {
         genesis.map_or(self.inner.shared.options.replication, |genesis| genesis.replication)
     }
 
-    /// Dials these addresses (`host:port`, or `unix:/path`), too, from now on, again and again until somebody answers: more ways to the
-    /// members of this node's cluster, or to the one that it is to join. Two clusters do not merge: a member of one is
-    /// refused by the other, and goes on.
+    /// Dials these addresses (`host:port`, or `unix:/path`), too, from now on, again and again until somebody answers: more
+    /// ways to the members of this node's cluster, or to the one that it is to join. Two clusters do not merge: a member
+    /// of one is refused by the other, and goes on.
     ///
     /// # Errors
-    /// [`crate::Refused::Invalid`] for what is no address, [`crate::Refused::Full`] when there are too many: nothing was changed.
+    /// [`Refused::Invalid`] for what is no address, [`Refused::Full`] when there are too many: nothing was changed.
     /// [`Failure::Closed`] when the node has ended.
     pub async fn join(
         &self,
@@ -178,10 +178,8 @@ impl Node {
         let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
         let options = &self.inner.shared.options;
         if addresses.iter().any(|address| options.check_address(address).is_err()) {
-            return Err(Refused::Invalid {
-                what: "an address that is neither host:port nor unix:/path",
-            }
-            .into());
+            let what = "an address that is neither host:port nor unix:/path";
+            return Err(Refused::Invalid { what }.into());
         }
         let bytes = addresses.iter().map(String::len).sum();
         let (answer, answered) = oneshot::channel();

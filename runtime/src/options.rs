@@ -41,8 +41,8 @@ pub struct Options {
     /// Whether this member finds out by gossip who is alive: datagrams (UDP) at the port on which it listens. Without,
     /// and where it does not listen, it takes for alive who it is connected to. The same on all members. Default: true.
     pub gossip: bool,
-    /// Where to listen (`host:port`, or `unix:/path`; who may connect there the permissions of the directory say). None: on the own address of `members`; not at all for a
-    /// cluster of one and for a client.
+    /// Where to listen (`host:port`, or `unix:/path`; who may connect there the permissions of the directory say). None: on
+    /// the own address of `members`; not at all for a cluster of one and for a client.
     pub listen: Option<String>,
     /// Where to tell metrics to scrapers of Prometheus (`host:port`): `GET /metrics` over HTTP. Nothing is encrypted
     /// there, and nobody is asked who they are, whatever `keys` say. None: nowhere.

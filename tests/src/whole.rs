@@ -132,9 +132,8 @@ async fn statuses(client: &Node) -> BTreeMap<MemberId, MemberStatus> {
 fn marks(table: &Table, statuses: &BTreeMap<MemberId, MemberStatus>) -> Result<Marks, GroupId> {
     let held = || statuses.values().flat_map(|status| &status.groups);
     let mark = |group: GroupId| {
-        let replicas = held().filter(|held| held.group == group);
+        let mut replicas = held().filter(|held| held.group == group);
         let term = replicas.clone().map(|held| held.term).max().unwrap_or(Term(0));
-        let mut replicas = replicas;
         let leader = replicas.find(|held| held.role == Role::Leader && held.term == term);
         Ok((group, leader.ok_or(group)?.commit))
     };

@@ -245,7 +245,7 @@ impl Node {
     }
 
     /// True for those whom the cluster's genesis names.
-    fn has_founded(&self, id: MemberId) -> bool {
+    pub(super) fn has_founded(&self, id: MemberId) -> bool {
         self.genesis.as_ref().is_some_and(|genesis| genesis.founder(id).is_some())
     }
 
@@ -359,9 +359,7 @@ impl Node {
         // One of the cluster's for the first time: a founder was from the beginning, and one that starts again is
         // when it wakes.
         if self.me.is_joiner() && !self.is_up && listed(&table) {
-            self.is_up = true;
-            let genesis = self.genesis.clone().expect("who is listed knows the cluster");
-            self.come_up(genesis);
+            self.come_up();
         }
     }
 

@@ -25,10 +25,9 @@ const GATHERING: u64 = 4;
 pub(super) struct Gathered {
     /// The batch that makes durable what the gathering asked for.
     asked_at: Option<LogSeq>,
-    /// The batch that makes durable that this member belongs to a cluster: nobody is told before.
+    /// The batch that makes durable that this member belongs to a cluster: nobody is told before, nor is the application of
+    /// one that it founds.
     pub(super) founded_at: Option<LogSeq>,
-    /// The cluster that this member founds, until then: the application is not told before either.
-    founds: Option<Genesis>,
     /// Addresses that it was told.
     pub(super) introduced: BTreeSet<String>,
     /// What the application was told last.
@@ -173,7 +172,7 @@ impl Node {
         self.founding.join(genesis.clone());
         self.genesis = Some(genesis);
         if is_founder {
-            self.gathered.founds = Some(self.found_groups(now));
+            self.found_groups(now);
         } else {
             self.keep_links(now);
         }
@@ -182,8 +181,8 @@ impl Node {
     pub(super) fn on_gathering_stored(&mut self, upto: LogSeq) {
         if self.gathered.founded_at.is_some_and(|at| at <= upto) {
             self.gathered.founded_at = None;
-            if let Some(genesis) = self.gathered.founds.take() {
-                self.come_up(genesis);
+            if self.has_founded(self.me) {
+                self.come_up();
             }
         }
         if self.gathered.asked_at.is_some_and(|at| at <= upto) {

@@ -29,8 +29,8 @@ const HELD_MAX: usize = 256;
 const HAND_OVERS: usize = 4;
 
 impl Node {
-    /// The cluster exists: this member's replicas begin. The genesis is handed back.
-    pub(super) fn found_groups(&mut self, now: Instant) -> Genesis {
+    /// The cluster exists: this member's replicas begin.
+    pub(super) fn found_groups(&mut self, now: Instant) {
         let genesis = self.genesis.clone().expect("a founded node has a genesis");
         let layout = genesis.layout();
         for id in genesis.all_groups() {
@@ -42,7 +42,6 @@ impl Node {
             }
         }
         self.keep_links(now);
-        genesis
     }
 
     /// This member's replicas as they were.

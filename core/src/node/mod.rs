@@ -11,7 +11,7 @@
 //! | `local.rs` | reads of what a replica has, and how stale they are |
 //! | `ring.rs` | who owns a key |
 //! | `requests.rs` | requests to owners and leaders |
-//! | `transfer.rs` | how fast snapshots, and the log to learners, are sent |
+//! | `transfer.rs` | how fast snapshots are sent |
 //! | `turn.rs` | the end of a turn: timers, the log's batch, what is sent |
 //! | `view.rs` | questions about the node |
 

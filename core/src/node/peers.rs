@@ -313,8 +313,8 @@ impl Node {
             let named = (founder.name.clone(), founder.address.clone());
             self.members.insert(founder.id, named);
         }
-        self.genesis = Some(genesis.clone());
-        self.come_up(genesis);
+        self.genesis = Some(genesis);
+        self.come_up();
     }
 
     /// A member that joins takes the cluster's genesis for its own, durably, before it asks for anything.
@@ -424,8 +424,8 @@ impl Node {
             }
             Step::Founded => {
                 self.records.push(Record::Founded);
-                let genesis = self.found_groups(now);
-                self.come_up(genesis);
+                self.found_groups(now);
+                self.come_up();
             }
             Step::Split(theirs) => self.halt(Halt::Contradiction {
                 what: format!(

@@ -159,11 +159,18 @@ impl Node {
         if self.requests.wants_ring(now) {
             self.refresh_ring();
         }
-        let mut sends = Vec::new();
-        let effects = self.with_requests(|requests, reach| requests.drive(now, reach, &mut sends));
-        let sends = sends.into_iter().map(|(conn, message)| Output::Send { conn, message });
-        self.outputs.0.extend(sends);
-        self.outputs.0.extend(effects.into_iter().map(Output::Request));
+        loop {
+            let mut sends = Vec::new();
+            let effects =
+                self.with_requests(|requests, reach| requests.drive(now, reach, &mut sends));
+            let sends = sends.into_iter().map(|(conn, message)| Output::Send { conn, message });
+            self.outputs.0.extend(sends);
+            self.outputs.0.extend(effects.into_iter().map(Output::Request));
+            let Some((conn, how)) = self.requests.stuck() else { break };
+            self.peer_fault(self.links.member_of(conn), how);
+            self.on_disconnected(now, conn);
+            self.outputs.0.push(Output::Disconnect { conn });
+        }
     }
 
     /// Ends overdue requests while nothing may be sent.

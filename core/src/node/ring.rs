@@ -11,7 +11,6 @@ use core::mem;
 
 use super::Node;
 use crate::directory::Registered;
-use crate::genesis::Genesis;
 use crate::ids::MemberId;
 use crate::io::Event;
 use crate::ring::{RingView, TrackError, TrackId};
@@ -59,7 +58,8 @@ impl Node {
     }
 
     /// The cluster exists and this node is part of it; who hears that can ask for owners at once.
-    pub(super) fn come_up(&mut self, genesis: Genesis) {
+    pub(super) fn come_up(&mut self) {
+        let genesis = self.genesis.clone().expect("who comes up knows the cluster");
         self.ring_due = true;
         self.is_up = true;
         self.ready_due = true;

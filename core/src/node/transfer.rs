@@ -22,6 +22,7 @@
 //! send to it at once as groups change their members at once ([`Limits::moves`](crate::config::Limits::moves)).
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Node;
@@ -53,7 +54,7 @@ const CALLED: Duration = Duration::from_millis(100);
 /// So many times the rate is sent then.
 const AT_REST: usize = 8;
 /// Most snapshots sent at once. The store keeps sixteen open: one more, and each would push another out.
-pub(super) const SENDING_MAX: usize = 8;
+const SENDING_MAX: usize = 8;
 
 impl Transfers {
     pub(super) fn new(bytes_per_second: u64) -> Self {
@@ -104,15 +105,15 @@ impl Transfers {
     }
 
     /// A group's replica is gone: its snapshots that the store has open.
-    pub(super) fn end_group(&mut self, group: GroupId) -> impl Iterator<Item = SnapshotId> + use<> {
+    pub(super) fn end_group(&mut self, group: GroupId) -> Vec<SnapshotId> {
         self.waiting.retain(|&(_, waiting)| waiting != group);
         let gone = self.open.extract_if(.., |_, (of, _)| *of == group);
-        let gone: VecDeque<SnapshotId> = gone.map(|(snapshot, _)| snapshot).collect();
+        let gone: Vec<SnapshotId> = gone.map(|(snapshot, _)| snapshot).collect();
         for snapshot in &gone {
             self.chunks.remove(snapshot);
         }
         self.open_waiting();
-        gone.into_iter()
+        gone
     }
 
     fn open_waiting(&mut self) {
@@ -260,13 +261,13 @@ mod tests {
         assert_eq!(transfers.group_of(SnapshotId(9)), None);
         assert!(transfers.end(SnapshotId(1)) && !transfers.end(SnapshotId(1)));
         assert_eq!(transfers.group_of(SnapshotId(9)), Some(GroupId(1)));
-        let mut read = alloc::vec::Vec::new();
+        let mut read = Vec::new();
         while let Some((snapshot, _, 0)) = transfers.next_chunk(Instant(0), nobody) {
             read.push(snapshot.0);
             transfers.on_loaded(Instant(0), 1);
         }
         assert_eq!(read, [2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(transfers.end_group(GroupId(1)).count(), 8);
+        assert_eq!(transfers.end_group(GroupId(1)).len(), 8);
         assert_eq!(transfers.group_of(SnapshotId(9)), None);
     }
 }

@@ -233,8 +233,7 @@ impl Node {
     fn wake(&mut self, now: Instant) {
         self.next_beat = now;
         if self.founding.is_founded() {
-            let genesis = self.genesis.clone().expect("a founded node has a genesis");
-            self.come_up(genesis);
+            self.come_up();
         }
         if let Some(table) = &self.table {
             self.event(crate::io::Event::DirectoryChanged { table: Box::new(table.clone()) });

@@ -25,8 +25,7 @@ impl Raft {
     fn as_candidate(&self) -> Option<Replica> {
         let mut memberships = self.log.memberships_since(self.commit);
         memberships.find_map(|membership| {
-            let mut voters = membership.voters.iter().chain(&membership.outgoing);
-            voters.find(|voter| voter.id == self.id).copied()
+            membership.all_voters().find(|voter| voter.id == self.id).copied()
         })
     }
 
@@ -279,9 +278,7 @@ impl Raft {
     }
 
     fn other_voters(&self) -> Vec<Replica> {
-        let membership = self.membership();
-        let mut voters: Vec<Replica> =
-            membership.voters.iter().chain(&membership.outgoing).copied().collect();
+        let mut voters: Vec<Replica> = self.membership().all_voters().copied().collect();
         voters.sort_unstable();
         voters.dedup();
         voters.retain(|voter| voter.id != self.id);

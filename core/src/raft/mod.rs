@@ -549,8 +549,7 @@ impl Raft {
 
     /// True when this replica votes in the membership in force.
     fn is_voter(&self) -> bool {
-        let membership = self.membership();
-        membership.voters.iter().chain(&membership.outgoing).any(|r| r.id == self.id)
+        self.membership().all_voters().any(|voter| voter.id == self.id)
     }
 
     fn message(&self, to: Replica, term: Term, body: Body) -> (MemberId, Message) {

@@ -29,10 +29,15 @@ impl Membership {
         if self.outgoing.is_empty() { index } else { index.min(majority(&self.outgoing)) }
     }
 
+    /// Everyone who votes; who stays in a joint configuration twice.
+    pub(super) fn all_voters(&self) -> impl Iterator<Item = &Replica> {
+        self.voters.iter().chain(&self.outgoing)
+    }
+
     /// Everyone who receives the log, each once, sorted by id.
     #[must_use]
     pub fn replicas(&self) -> Vec<Replica> {
-        let all = self.voters.iter().chain(&self.outgoing).chain(&self.learners);
+        let all = self.all_voters().chain(&self.learners);
         let mut replicas: Vec<Replica> = all.copied().collect();
         replicas.sort_unstable();
         replicas.dedup();
@@ -42,7 +47,7 @@ impl Membership {
     /// The replica that lives on a member, if one does.
     #[must_use]
     pub fn on_member(&self, member: crate::ids::MemberId) -> Option<Replica> {
-        let mut all = self.voters.iter().chain(&self.outgoing).chain(&self.learners);
+        let mut all = self.all_voters().chain(&self.learners);
         all.find(|replica| replica.member == member).copied()
     }
 

@@ -140,11 +140,7 @@ impl Raft {
         let membership = self.log.membership();
         leader.progress.values().any(|progress| {
             matches!(progress.mode, Mode::Snapshot(_))
-                && membership
-                    .voters
-                    .iter()
-                    .chain(&membership.outgoing)
-                    .any(|v| *v == progress.replica)
+                && membership.all_voters().any(|voter| *voter == progress.replica)
         })
     }
 

@@ -109,13 +109,10 @@ impl Callers {
         self.deadlines.first().map(|&(at, _)| at)
     }
 
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.due.first().is_some_and(|&(at, _)| at <= now)
-    }
-
-    /// Whether something waits for its first or a later try.
-    pub(super) fn waits(&self) -> bool {
-        !self.due.is_empty()
+    /// Whether something that is for a key's owner is tried by then.
+    pub(super) fn wants_ring(&self, until: Instant) -> bool {
+        let mut due = self.due.iter().take_while(|(at, _)| *at <= until);
+        due.any(|(_, request)| matches!(self.requests[request].request.target, Target::Key(_)))
     }
 
     /// What waits for a later try is tried now.
@@ -211,8 +208,7 @@ impl Asked {
     /// The next to be asked, of those in line; those that cannot be reached are passed over.
     fn choose(&mut self, now: Instant, reach: &impl Reach) -> Choice {
         let is_new = |hint: &MemberId| !self.skipped.contains(hint) && !self.refused.contains(hint);
-        let has_room = self.skipped.len() + self.refused.len() < LINE_MAX;
-        if let Some(hint) = self.hint.take().filter(is_new).filter(|_| has_room) {
+        if let Some(hint) = self.hint.take().filter(is_new).filter(|_| self.tried() < LINE_MAX) {
             if let Some(via) = reach.via(hint) {
                 return Choice::Ask(hint, via);
             }
@@ -225,12 +221,14 @@ impl Asked {
             self.waited = Waited::Connection;
         }
         loop {
-            let tried = self.skipped.len() + self.refused.len();
+            let tried = self.tried();
+            if tried >= LINE_MAX {
+                return Choice::Nobody;
+            }
             let line = match &self.request.target {
-                Target::Key(key) if tried < LINE_MAX => reach.owners(key, tried + 1),
-                Target::Partition(partition) if tried < LINE_MAX => reach.leaders(partition),
-                Target::Member(member) if tried < LINE_MAX => Vec::from([*member]),
-                Target::Key(_) | Target::Partition(_) | Target::Member(_) => Vec::new(),
+                Target::Key(key) => reach.owners(key, tried + 1),
+                Target::Partition(partition) => reach.leaders(partition),
+                Target::Member(member) => Vec::from([*member]),
             };
             if line.is_empty() && tried == 0 {
                 self.waited = Waited::Owner;
@@ -246,6 +244,11 @@ impl Asked {
             self.skip(next);
             self.waited = Waited::Connection;
         }
+    }
+
+    /// How many of this round were asked or passed over.
+    fn tried(&self) -> usize {
+        self.skipped.len() + self.refused.len()
     }
 
     /// A member that was never reached may be about to be: a node that has just begun is connected to few.

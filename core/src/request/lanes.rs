@@ -20,8 +20,10 @@ pub(super) struct Lanes {
     lanes: BTreeMap<ConnId, Lane>,
     /// Those that have something to send and may.
     ready: BTreeSet<ConnId>,
-    /// Those whose window is full, and when the other end is asked what it has taken.
-    full: BTreeMap<ConnId, Option<Instant>>,
+    /// Those whose window is full.
+    full: BTreeMap<ConnId, Full>,
+    /// Those whose other end does not keep the protocol, and how.
+    stuck: BTreeMap<ConnId, &'static str>,
     /// Those whose other end is to be told what was taken.
     untold: BTreeSet<ConnId>,
 }
@@ -34,10 +36,21 @@ struct Lane {
     /// ... and of what of it the other end has taken.
     acked: u64,
     waiting: VecDeque<Waiting>,
+    /// How many of those that wait answer what the other end said.
+    replies: usize,
     /// Weight of everything taken...
     taken: u64,
     /// ... and how much of it the other end knows of.
     told: u64,
+}
+
+/// A window that is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+struct Full {
+    /// When the other end is asked what it has taken.
+    ask_at: Option<Instant>,
+    /// When it is not believed any more that it takes anything.
+    until: Option<Instant>,
 }
 
 /// What waits for a window.
@@ -45,16 +58,29 @@ struct Lane {
 pub(super) enum Waiting {
     /// A request, which may end before it is sent.
     Ask(RequestId),
-    /// A handler's answer, and the bytes that it holds.
-    Answer(Part, usize),
+    /// An answer to something that the other end said, and the bytes that it holds.
+    Reply(Part, usize),
     /// Anything else.
     Part(Part),
+}
+
+impl Waiting {
+    /// The bytes of a handler's answer.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply(_, bytes) => *bytes,
+            Self::Ask(_) | Self::Part(_) => 0,
+        }
+    }
 }
 
 /// The other end is told when it knows of so much less than was taken.
 const TELL_EVERY: u64 = WINDOW / 8;
 /// The other end of a full window is asked after this long, and again: a connection may have lost its word.
 const ASK_AFTER: Duration = Duration::from_millis(500);
+/// A connection whose other end takes nothing for this long, and has been asked all the while, is given up: requests would
+/// pile up for it.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
 
 impl Lane {
     fn is_open(&self) -> bool {
@@ -73,8 +99,18 @@ impl Lanes {
         if lane.is_open() {
             self.ready.insert(conn);
         } else {
-            self.full.entry(conn).or_insert(None);
+            self.full.entry(conn).or_default();
         }
+    }
+
+    /// Answers something that the other end said; `bytes` are held until that is sent. `most`: so many answers may wait.
+    pub(super) fn reply(&mut self, conn: ConnId, part: Part, bytes: usize, most: usize) {
+        let lane = self.lanes.entry(conn).or_default();
+        lane.replies += 1;
+        if lane.replies > most {
+            self.stuck.insert(conn, "asked on, and took no answers");
+        }
+        self.queue(conn, Waiting::Reply(part, bytes));
     }
 
     /// The next thing that may be sent.
@@ -84,10 +120,11 @@ impl Lanes {
             if lane.is_open()
                 && let Some(waiting) = lane.waiting.pop_front()
             {
+                lane.replies -= usize::from(matches!(waiting, Waiting::Reply(..)));
                 return Some((conn, waiting));
             }
             if !lane.waiting.is_empty() {
-                self.full.entry(conn).or_insert(None);
+                self.full.entry(conn).or_default();
             }
             self.ready.remove(&conn);
         }
@@ -117,7 +154,13 @@ impl Lanes {
 
     pub(super) fn on_taken(&mut self, conn: ConnId, upto: u64) {
         let Some(lane) = self.lanes.get_mut(&conn) else { return };
-        lane.acked = lane.acked.max(upto.min(lane.sent));
+        let before = lane.acked;
+        lane.acked = before.max(upto.min(lane.sent));
+        if let Some(full) = self.full.get_mut(&conn)
+            && lane.acked > before
+        {
+            full.until = None;
+        }
         if lane.is_open() {
             self.full.remove(&conn);
             if !lane.waiting.is_empty() {
@@ -140,19 +183,27 @@ impl Lanes {
             lane.told = lane.taken;
             sends.push((conn, Message::RequestsTaken { upto: lane.taken }));
         }
-        for (conn, ask_at) in &mut self.full {
-            if let Some(at) = *ask_at
+        for (conn, full) in &mut self.full {
+            if let Some(at) = full.ask_at
                 && at <= now
             {
                 sends.push((*conn, Message::RequestsSent { upto: self.lanes[conn].sent }));
-                *ask_at = None;
+                full.ask_at = None;
             }
-            ask_at.get_or_insert(now + ASK_AFTER);
+            full.ask_at.get_or_insert(now + ASK_AFTER);
+            if *full.until.get_or_insert(now + STUCK_AFTER) <= now {
+                self.stuck.insert(*conn, "took nothing of what was sent to it");
+            }
         }
     }
 
+    /// A connection whose other end does not keep the protocol, and how. It is to be dropped.
+    pub(super) fn stuck(&self) -> Option<(ConnId, &'static str)> {
+        self.stuck.first_key_value().map(|(&conn, &how)| (conn, how))
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.full.values().flatten().min().copied()
+        self.full.values().filter_map(|full| full.ask_at).min()
     }
 
     /// Forgets a connection; gives back the bytes of the answers that waited for it.
@@ -160,27 +211,21 @@ impl Lanes {
         self.ready.remove(&conn);
         self.full.remove(&conn);
         self.untold.remove(&conn);
+        self.stuck.remove(&conn);
         let lane = self.lanes.remove(&conn).unwrap_or_default();
-        let held = lane.waiting.iter().map(|waiting| match waiting {
-            Waiting::Answer(_, bytes) => *bytes,
-            Waiting::Ask(_) | Waiting::Part(_) => 0,
-        });
-        held.sum()
+        lane.waiting.iter().map(Waiting::bytes).sum()
     }
 
     /// Bytes of the answers that wait.
     pub(super) fn answers_bytes(&self) -> usize {
-        let waiting = self.lanes.values().flat_map(|lane| &lane.waiting);
-        let held = waiting.map(|waiting| match waiting {
-            Waiting::Answer(_, bytes) => *bytes,
-            Waiting::Ask(_) | Waiting::Part(_) => 0,
-        });
-        held.sum()
+        self.lanes.values().flat_map(|lane| &lane.waiting).map(Waiting::bytes).sum()
     }
 
     pub(super) fn check(&self) {
         for (conn, lane) in &self.lanes {
             assert!(lane.acked <= lane.sent && lane.told <= lane.taken, "places do not fall");
+            let replies = lane.waiting.iter().filter(|w| matches!(w, Waiting::Reply(..))).count();
+            assert_eq!(replies, lane.replies, "1: answers that wait add up");
             let is_full = self.full.contains_key(conn);
             assert!(lane.waiting.is_empty() || is_full, "4: only a full window makes parts wait");
             assert!(!is_full || !lane.is_open(), "4: a full window is full");

@@ -203,11 +203,13 @@ impl Large {
     }
 }
 
+/// Nothing counts less.
+pub(super) const WEIGHT_MIN: usize = 64;
+
 impl Part {
     /// What it counts in the window of its connection. The same on both sides.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        const LEAST: usize = 64;
         let held = match self {
             Self::Ask(ask) => {
                 let target = match &ask.target {
@@ -237,7 +239,7 @@ impl Part {
             | Self::Abort { .. }
             | Self::Stop { .. } => 0,
         };
-        len_u64(LEAST + held)
+        len_u64(WEIGHT_MIN + held)
     }
 }
 

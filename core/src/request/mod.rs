@@ -74,6 +74,11 @@ use streams::Streams;
 
 /// What may be on a connection without being taken by its other end, in weight; one part more may pass it.
 pub const WINDOW: u64 = 4 << 20;
+/// So many parts at most.
+const WINDOW_PARTS: usize = (4 << 20) / message::WEIGHT_MIN;
+/// So many answers to what the other end said, and one for each handler, wait for a connection's window. Who keeps the
+/// protocol never has more: what lets it send on comes to it after the answers before, and those it takes.
+const REPLIES_MAX: usize = 4 * WINDOW_PARTS;
 /// What a stream's writer may be ahead of its reader, in bytes.
 pub const STREAM_WINDOW: u64 = 512 << 10;
 /// Most bytes of one write to a stream.
@@ -564,13 +569,20 @@ impl Requests {
 
     /// True when `drive` will ask who owns a key.
     pub(crate) fn wants_ring(&self, now: Instant) -> bool {
-        let is_woken = self.has_changed && self.callers.waits();
-        self.callers.is_due(now) || is_woken || !self.local.is_empty()
+        let asks =
+            |part: &Part| matches!(part, Part::Ask(ask) if matches!(ask.target, Target::Key(_)));
+        let until = if self.has_changed { Instant(u64::MAX) } else { now };
+        self.local.iter().any(asks) || self.callers.wants_ring(until)
     }
 
     /// Effects of `expire` alone.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         core::mem::take(&mut self.effects)
+    }
+
+    /// A connection whose other end does not keep the protocol, and how. It is to be dropped.
+    pub(crate) fn stuck(&self) -> Option<(ConnId, &'static str)> {
+        self.lanes.stuck()
     }
 
     /// When `drive` has something to do again. It has just been called.
@@ -628,12 +640,24 @@ impl Requests {
         }
     }
 
+    /// Answers something that the other end said; `bytes` count as held by a handler until that is sent.
+    fn reply(&mut self, via: Via, part: Part, bytes: usize) {
+        match via {
+            Via::Local => self.local.push_back(part),
+            Via::Conn(conn) => {
+                self.server.hold(bytes);
+                let most = self.limits.handlers + REPLIES_MAX;
+                self.lanes.reply(conn, part, bytes, most);
+            }
+        }
+    }
+
     /// Sends what the windows allow.
     fn flush_lanes(&mut self, now: Instant) {
         while let Some((conn, waiting)) = self.lanes.next() {
             match waiting {
                 lanes::Waiting::Part(part) => self.put(conn, part),
-                lanes::Waiting::Answer(part, bytes) => {
+                lanes::Waiting::Reply(part, bytes) => {
                     self.server.release(bytes);
                     self.put(conn, part);
                 }

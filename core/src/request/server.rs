@@ -10,7 +10,7 @@ use super::message::{Ask, Part, headers_bytes, streams_bytes};
 use super::{
     Broken, Effect, Fault, Gone, Handle, HandleId, Kind, Large, NAME_BYTES_MAX, Reach,
     RequestLimits, RequestName, Requests, Response, STREAM_WINDOW, Side, TEXT_BYTES_MAX, Target,
-    TooLarge, Via, Way, check_parts, lanes,
+    TooLarge, Via, Way, check_parts,
 };
 use crate::ids::{MemberId, len_u64};
 use crate::time::Instant;
@@ -73,6 +73,11 @@ impl Server {
         Some((handling.caller?, handling.number))
     }
 
+    /// Answers that hold so many bytes wait for their connection.
+    pub(super) fn hold(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
     /// Answers that held so many bytes are sent, or given up.
     pub(super) fn release(&mut self, bytes: usize) {
         self.bytes -= bytes;
@@ -129,7 +134,7 @@ impl Requests {
             Err(_) if ask.kind == Kind::OneWay => {}
             Err(fault) => {
                 let answer = Part::Answer { number: ask.number, result: Err(fault) };
-                self.send(via, answer);
+                self.reply(via, answer, 0);
             }
         }
         Ok(())
@@ -180,8 +185,8 @@ impl Requests {
         server.next += 1;
         let one_way = ask.kind == Kind::OneWay;
         // A one-way request's caller has not waited since it was sent.
-        let left = Duration::from_nanos(ask.left).min(ONE_WAY_MAX);
-        let deadline = now + left;
+        let longest = if one_way { ONE_WAY_MAX } else { Duration::MAX };
+        let deadline = now + Duration::from_nanos(ask.left).min(longest);
         let boot = match via {
             Via::Local => self.boot,
             Via::Conn(conn) => reach.boot(conn),
@@ -234,6 +239,7 @@ impl Requests {
         let result = self.fit(result);
         let bytes = match &result {
             Ok(response) => response.bytes(),
+            Err(Fault::Handler { text, .. }) => text.len(),
             Err(_) => 0,
         };
         let ways: Vec<Way> = match &result {
@@ -242,13 +248,7 @@ impl Requests {
         };
         let is_done = result.is_ok();
         let part = Part::Answer { number, result: result.map(Box::new) };
-        match via {
-            Via::Local => self.local.push_back(part),
-            Via::Conn(conn) => {
-                self.server.bytes += bytes;
-                self.lanes.queue(conn, lanes::Waiting::Answer(part, bytes));
-            }
-        }
+        self.reply(via, part, bytes);
         if !is_done {
             self.end_handling(handle, Broken::Request);
             return false;

@@ -293,7 +293,7 @@ impl Requests {
 
     fn stop(&mut self, stream: StreamId) {
         if let Some((via, of)) = self.address(stream) {
-            self.send(via, Part::Stop { of });
+            self.reply(via, Part::Stop { of }, 0);
         }
     }
 

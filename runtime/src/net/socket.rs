@@ -1,10 +1,8 @@
 //! What connections go over: TCP, between processes of one machine Unix domain sockets, or a transport of the application's.
 
 use std::any::Any;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::shared::panic_text;
+use crate::shared::{catch, panic_text};
 use crate::transport::{Acceptor, Connection, Pending, Transport};
 
 /// One end of a connection.
@@ -127,16 +125,12 @@ impl Entrance {
 }
 
 /// What a transport answers. A panic of the application's is an error as any other: it takes no task of ours along.
-pub(crate) async fn guarded<'a, T>(begin: impl FnOnce() -> Pending<'a, T>) -> io::Result<T> {
+pub(crate) async fn guarded<'a, T>(begin: impl FnOnce() -> Pending<'a, T> + Send) -> io::Result<T> {
     let panicked = |panic: Box<dyn Any + Send>| {
         io::Error::other(format!("the transport panicked: {}", panic_text(&*panic)))
     };
-    let mut pending = catch_unwind(AssertUnwindSafe(begin)).map_err(panicked)?;
-    poll_fn(move |cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| pending.as_mut().poll(cx)));
-        polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic))))
-    })
-    .await
+    let begun = catch(Box::pin(async { begin().await })).await;
+    begun.unwrap_or_else(|panic| Err(panicked(panic)))
 }
 
 /// Whether a file is a socket at which nobody listens any more.

@@ -1,10 +1,7 @@
 //! Handlers, and what they are given.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +21,7 @@ use super::stream::{Ends, Open};
 use super::{Response, StreamReader, StreamWriter, Talk};
 use crate::node::Node;
 use crate::partition::Partition;
-use crate::shared::{Shared, panic_text};
+use crate::shared::{Shared, catch, panic_text};
 
 /// An answer that is an error: a code and a text, which reach the caller as
 /// [`Failure::Handler`](ring_core::request::Failure::Handler).
@@ -353,17 +350,6 @@ impl Handler {
         };
         Some(executor.spawn(task).abort_handle())
     }
-}
-
-/// Polls a future; what it panics with is its end.
-async fn catch(
-    mut answering: Answering,
-) -> Result<Result<Response, HandlerError>, Box<dyn Any + Send>> {
-    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => std::task::Poll::Ready(Err(panic)),
-    })
-    .await
 }
 
 /// The answer that a handler owes. Given when it is dropped, however the handler ended.

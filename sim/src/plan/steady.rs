@@ -181,7 +181,7 @@ fn remember(limits: &mut Limits, rng: &mut Rng) {
     }
 }
 
-/// Snapshots, and the log for learners, that take a while.
+/// Snapshots that take a while.
 fn pace_transfers(limits: &mut Limits, rng: &mut Rng) {
     if rng.chance(1, 3) {
         limits.transfer_bytes = *pick(rng, &[16 << 10, 64 << 10, 1 << 20]);

@@ -200,6 +200,79 @@ fn a_full_window_is_asked_about() {
     assert_eq!(other.sent, [(ConnId(2), Message::RequestsTaken { upto })]);
 }
 
+/// A peer that takes nothing, however often it is asked, is given up; whatever it takes is a new beginning.
+#[test]
+fn a_window_that_stays_full_is_given_up() {
+    let mut one = One::new(&[A]);
+    let large = || Request {
+        body: Bytes::from(vec![7; 5 << 20]),
+        deadline: START + SECOND * 100,
+        ..request(Kind::Retried)
+    };
+    one.ask(1, large());
+    one.ask(2, large());
+    one.run(SECOND * 15);
+    one.machine.on_taken(ConnId(2), 1 << 20);
+    one.drive();
+    one.run(SECOND * 15);
+    assert_eq!(one.machine.stuck(), None, "it took something 15 s ago");
+    one.run(SECOND * 6);
+    let (conn, how) = one.machine.stuck().expect("it took nothing for 20 s");
+    assert_eq!((conn, how), (ConnId(2), "took nothing of what was sent to it"));
+    one.lose(A);
+    assert_eq!(one.machine.stuck(), None);
+    one.around.conns.insert(A, ConnId(9));
+    one.machine.on_change();
+    one.sent.clear();
+    one.drive();
+    let (to, part) = &one.sent()[0];
+    assert!(matches!((to, part), (ConnId(9), Part::Ask(ask)) if ask.number == 1), "{part:?}");
+}
+
+/// N2: a peer that asks on and takes no answers does not make them pile up: errors hold no room of handlers.
+#[test]
+fn a_peer_that_takes_no_answers_is_given_up() {
+    let limits = Limits { handlers: 1, ..Limits::default() };
+    let mut one = One::with(&limits, &[ME, A]);
+    one.comes(A, Part::Ask(Box::new(ask(0)))).unwrap();
+    let most = u64::try_from(1 + REPLIES_MAX).unwrap() + WINDOW / 64;
+    let mut number = 0;
+    while one.machine.stuck().is_none() {
+        number += 1;
+        assert!(number <= 2 * most, "answers pile up");
+        let ask = Part::Ask(Box::new(ask(number)));
+        let at = one.places[&ConnId(2)] + number * 1000;
+        one.machine.on_part(one.now, A, ConnId(2), (at, ask), &one.around).unwrap();
+        if number.is_multiple_of(1000) {
+            one.drive();
+            one.sent.clear();
+        }
+    }
+    assert!(number >= most, "who keeps the protocol is never given up: {number}");
+    let (conn, how) = one.machine.stuck().unwrap();
+    assert_eq!((conn, how), (ConnId(2), "asked on, and took no answers"));
+    one.lose(A);
+    assert_eq!(one.machine.stuck(), None);
+}
+
+/// A request's deadline is its caller's, be it far.
+#[test]
+fn a_handler_has_as_long_as_its_caller_waits() {
+    let mut one = One::new(&[ME, A]);
+    let day = Duration::from_secs(86_400);
+    for (number, (kind, left, expected)) in (0..).zip([
+        (Kind::Once, day, START + day),
+        (Kind::OneWay, day, START + Duration::from_secs(3_600)),
+        (Kind::Retried, Duration::from_nanos(u64::MAX), Instant(u64::MAX)),
+    ]) {
+        let left = u64::try_from(left.as_nanos()).unwrap();
+        let asked = Ask { kind, left, ..ask(number) };
+        one.comes(A, Part::Ask(Box::new(asked))).unwrap();
+        assert_eq!(one.handle().deadline, expected);
+        one.machine.check();
+    }
+}
+
 /// A peer that says it has taken what was never sent opens no window.
 #[test]
 fn a_false_word_of_what_was_taken_is_harmless() {
