@@ -447,7 +447,8 @@
 
 /**
  * Who is registered, and what is thought of them. DONE: `data` is a JSON array of objects (id, name, address, weight,
- * standing, state, tags), `b` their number, `a` this node's own id. Ends as RING_OP_OWNERS does.
+ * standing, state, tags, connected), `b` their number, `a` this node's own id. With RING_WITH_CLIENTS also the clients that
+ * are connected to this node: objects with their id, and `client`, which is true. Ends as RING_OP_OWNERS does.
  */
 #define RING_OP_MEMBERS 9
 
@@ -593,6 +594,11 @@
  * RING_OP_LEAVE: also where so many others are away that no majority would be left.
  */
 #define RING_FORCE 16384
+
+/**
+ * RING_OP_MEMBERS: the clients too.
+ */
+#define RING_WITH_CLIENTS 32768
 
 /**
  * RING_OP_REQUEST: takes the streams that the response adds. Without, they are given up.

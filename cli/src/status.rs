@@ -479,6 +479,7 @@ mod tests {
             standing: if id == 3 { standing } else { Standing::Active },
             state: None,
             tags: Vec::new(),
+            connected: false,
         };
         let listed = |member: &Member| Registered {
             id: member.id,

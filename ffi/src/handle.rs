@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::guard;
-use crate::op::{self, Listed, Op, What};
+use crate::op::{self, Listed, Op, There, What};
 use crate::own::{OWN, Own};
 use crate::pager::Pager;
 use crate::queue::{Event, Queue, User};
@@ -370,12 +370,16 @@ impl Handle {
             }
             What::Ask(question) => {
                 let listed = |m: Member| {
-                    let Member { id, name, address, weight, standing, state, tags } = m;
-                    Listed { id, name, address, weight, standing, state, tags }
+                    let Member { id, name, address, weight, standing, state, tags, connected } = m;
+                    Listed { id, name, address, weight, standing, state, tags, connected }
                 };
-                let members = || self.node.members().into_iter().map(listed).collect();
+                let there = || {
+                    let view = self.node.view();
+                    let members = view.members.into_iter().map(listed).collect();
+                    There { members, clients: view.clients }
+                };
                 let me = self.node.whoami();
-                sink.push(op::answered(tag, &question, me, &self.node.ring(), members));
+                sink.push(op::answered(tag, &question, me, &self.node.ring(), there));
                 self.end_one();
                 return Ok(0);
             }

@@ -24,7 +24,7 @@ use ring_core::{Config, Input, Node, Outbox, Restored, World, carry_out};
 
 use crate::fault::{Fault, code_of_refused};
 use crate::handle::told;
-use crate::op::{self, Listed, Op, What};
+use crate::op::{self, Listed, Op, There, What};
 use crate::queue::Event;
 use crate::scan::{Paging, failed};
 use crate::status;
@@ -175,16 +175,22 @@ impl Machine {
             What::Ask(question) => {
                 let ring = Arc::clone(self.node.ring().placement());
                 let view = self.node.view();
+                let connected: BTreeSet<MemberId> = view.connected().collect();
                 let listed = |m: Registered| {
                     let Registered { id, name, address, birth: _, weight, standing } = m;
                     let peer = view.peer(id);
                     let own = (id == view.me()).then_some(MemberState::Alive);
                     let state = own.or(peer.map(|peer| peer.state));
                     let tags = peer.map_or_else(Vec::new, |peer| peer.tags.clone());
-                    Listed { id, name, address, weight, standing, state, tags }
+                    let connected = own.is_some() || connected.contains(&id);
+                    Listed { id, name, address, weight, standing, state, tags, connected }
                 };
-                let members = || view.registered().into_iter().map(listed).collect();
-                let answer = op::answered(op.tag, &question, view.me(), &ring, members);
+                let there = || {
+                    let members = view.registered().into_iter().map(listed).collect();
+                    let clients = connected.iter().copied().filter(|id| id.is_client()).collect();
+                    There { members, clients }
+                };
+                let answer = op::answered(op.tag, &question, view.me(), &ring, there);
                 self.dirty = true;
                 self.desk.event(answer);
                 return Ok(0);

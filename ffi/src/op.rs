@@ -28,7 +28,8 @@ use crate::types::{
     RING_OP_JOIN, RING_OP_LEAVE, RING_OP_MEMBERS, RING_OP_METRICS, RING_OP_OWNERS, RING_OP_PUT,
     RING_OP_REPLICA, RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_SCAN, RING_OP_STATUS, RING_OP_TRACK,
     RING_OP_WATCH, RING_PREFIX, RING_REMOVE, RING_REST, RING_REVERSE, RING_STREAMS, RING_TO_LEADER,
-    RING_TO_MEMBER, RING_UP, ring_bytes_t, ring_change_t, ring_op_t, ring_pair_t, ring_stream_t,
+    RING_TO_MEMBER, RING_UP, RING_WITH_CLIENTS, ring_bytes_t, ring_change_t, ring_op_t,
+    ring_pair_t, ring_stream_t,
 };
 
 /// An operation, read whole: nothing in it points to the host's memory but the partition's name.
@@ -88,7 +89,7 @@ impl What {
 /// What a node knows by itself.
 pub(crate) enum Question {
     Owners { key: Bytes, count: usize },
-    Members,
+    Members { with_clients: bool },
 }
 
 /// The answer to a question: who is in line for a key, or who is registered.
@@ -97,7 +98,7 @@ pub(crate) fn answered(
     question: &Question,
     me: MemberId,
     ring: &Placement,
-    members: impl FnOnce() -> Vec<Listed>,
+    there: impl FnOnce() -> There,
 ) -> Event {
     let event = Event { tag, kind: RING_EV_DONE, ..Event::default() };
     match question {
@@ -107,12 +108,24 @@ pub(crate) fn answered(
             let a = owners.first().map_or(0, |owner| owner.0);
             Event { a, b: len_u64(owners.len()), data: data.into(), ..event }
         }
-        Question::Members => {
-            let members: Vec<Value> = members().into_iter().map(Listed::json).collect();
-            let b = len_u64(members.len());
-            Event { a: me.0, b, data: Value::from(members).to_string().into(), ..event }
+        Question::Members { with_clients } => {
+            let There { members, clients } = there();
+            let mut listed: Vec<Value> = members.into_iter().map(Listed::json).collect();
+            if *with_clients {
+                let client = |id: MemberId| json!({ "id": id.0, "client": true });
+                listed.extend(clients.into_iter().map(client));
+            }
+            let b = len_u64(listed.len());
+            Event { a: me.0, b, data: Value::from(listed).to_string().into(), ..event }
         }
     }
+}
+
+/// Who is there.
+pub(crate) struct There {
+    pub(crate) members: Vec<Listed>,
+    /// Those that are connected to this node.
+    pub(crate) clients: Vec<MemberId>,
 }
 
 /// A registered member, and what is thought of it.
@@ -124,6 +137,7 @@ pub(crate) struct Listed {
     pub(crate) standing: Standing,
     pub(crate) state: Option<MemberState>,
     pub(crate) tags: Vec<(String, String)>,
+    pub(crate) connected: bool,
 }
 
 impl Listed {
@@ -149,6 +163,7 @@ impl Listed {
             "standing": standing,
             "state": state,
             "tags": tags,
+            "connected": self.connected,
         })
     }
 }
@@ -245,8 +260,9 @@ unsafe fn read_what(op: &ring_op_t) -> Result<What, Fault> {
             return Ok(What::Ask(Question::Owners { key: copy(op.key, "key")?, count }));
         }
         RING_OP_MEMBERS => {
-            known(0)?;
-            return Ok(What::Ask(Question::Members));
+            known(RING_WITH_CLIENTS)?;
+            let with_clients = op.flags & RING_WITH_CLIENTS != 0;
+            return Ok(What::Ask(Question::Members { with_clients }));
         }
         RING_OP_LEAVE => {
             known(RING_FORCE)?;

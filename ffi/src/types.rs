@@ -395,7 +395,8 @@ pub const RING_OP_STATUS: u16 = 7;
 /// when ring_submit() returns, and has no id.
 pub const RING_OP_OWNERS: u16 = 8;
 /// Who is registered, and what is thought of them. DONE: `data` is a JSON array of objects (id, name, address, weight,
-/// standing, state, tags), `b` their number, `a` this node's own id. Ends as RING_OP_OWNERS does.
+/// standing, state, tags, connected), `b` their number, `a` this node's own id. With RING_WITH_CLIENTS also the clients that
+/// are connected to this node: objects with their id, and `client`, which is true. Ends as RING_OP_OWNERS does.
 pub const RING_OP_MEMBERS: u16 = 9;
 /// Tells a member to leave the cluster: what it holds moves elsewhere. DONE when it knows: `data` and `a` as with
 /// RING_OP_STATUS. It is gone when RING_OP_MEMBERS has it no more; itself it is told RING_EV_LEFT, or RING_EV_STAYS: the only
@@ -469,6 +470,8 @@ pub const RING_AFTER: u16 = 2048;
 pub const RING_NEXT: u16 = 4096;
 /// RING_OP_LEAVE: also where so many others are away that no majority would be left.
 pub const RING_FORCE: u16 = 16384;
+/// RING_OP_MEMBERS: the clients too.
+pub const RING_WITH_CLIENTS: u16 = 32768;
 /// RING_OP_REQUEST: takes the streams that the response adds. Without, they are given up.
 pub const RING_STREAMS: u16 = 8192;
 

@@ -79,13 +79,14 @@ mod store;
 mod submit;
 mod threads;
 mod transport;
+mod view;
 mod watch;
 
 pub use bytes::Bytes;
 pub use error::{Error, OpenError, ScanError};
 pub use metrics::{CallCounts, Metrics};
 pub use net::DatagramCounts;
-pub use node::{Connections, Events, Member, Node};
+pub use node::{Connections, Events, Node};
 pub use options::{Data, Options};
 pub use partition::{Compared, Info, Item, Local, Partition, Range, Scan, Value};
 pub use request::{
@@ -113,4 +114,5 @@ pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use security::{Keys, KeysError};
 pub use shared::explain;
 pub use transport::{Acceptor, Connection, Pending, Transport};
+pub use view::{Member, View};
 pub use watch::{Watch, WatchError};

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ring_core::directory::{Registered, Standing, Table};
+use ring_core::directory::Table;
 use ring_core::ids::MemberId;
 use ring_core::io::{Action, Event, Failure, Halt, Refused, Reply};
-use ring_core::membership::State as MemberState;
 use ring_core::wire::message::MemberStatus;
 use tokio::runtime;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -56,26 +55,6 @@ pub struct Connections {
     pub unsecured: u64,
 }
 
-/// A registered member of the cluster, as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its id.
-    pub id: MemberId,
-    /// Its name; no two members have the same.
-    pub name: String,
-    /// Where it listens.
-    pub address: String,
-    /// Its share of the shards, beside the others'.
-    pub weight: u16,
-    /// Whether it is to hold replicas.
-    pub standing: Standing,
-    /// What is thought of it; none if nothing was heard of it. A client, and a member that does not gossip, takes
-    /// for alive who it is connected to.
-    pub state: Option<MemberState>,
-    /// The application's own data ([`Options::tags`]), as far as it was heard of.
-    pub tags: Vec<(String, String)>,
-}
-
 impl Node {
     /// Starts a node; resolves when it is up. For a member that is when the cluster is founded and
     /// known, however long that takes; for a client when a member has let it in, or its deadline
@@ -119,30 +98,6 @@ impl Node {
     #[must_use]
     pub fn whoami(&self) -> MemberId {
         *self.inner.shared.me.get().expect("set before the node is handed out")
-    }
-
-    /// All registered members of the cluster, sorted by id, as far as this node has been told.
-    #[must_use]
-    pub fn members(&self) -> Vec<Member> {
-        let shared = &self.inner.shared;
-        let registered = match self.directory() {
-            Some(table) => table.members.clone(),
-            None => {
-                let genesis = shared.genesis.get();
-                genesis.into_iter().flat_map(Registered::founders).collect()
-            }
-        };
-        let peers = shared.peers.lock();
-        let member = |listed: Registered| {
-            let Registered { id, name, address, birth: _, weight, standing } = listed;
-            let (state, tags) = match peers.get(&id) {
-                _ if id == self.whoami() => (Some(MemberState::Alive), shared.options.tags.clone()),
-                Some(peer) => (Some(peer.state), peer.tags.clone()),
-                None => (None, Vec::new()),
-            };
-            Member { id, name, address, weight, standing, state, tags }
-        };
-        registered.into_iter().map(member).collect()
     }
 
     /// Numbers about datagrams; none if this node does not gossip.

@@ -1,7 +1,7 @@
 //! What the threads of one node share.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) placement: Mutex<Arc<Placement>>,
     /// What is thought of the other members.
     pub(crate) peers: Mutex<BTreeMap<MemberId, Peer>>,
+    /// The members and clients to which it is connected.
+    pub(crate) connected: Mutex<BTreeSet<MemberId>>,
     /// Where scrapers are answered, if they are.
     pub(crate) metrics_address: OnceLock<SocketAddr>,
     /// Whether a majority is connected.
@@ -152,6 +154,7 @@ impl Shared {
             table: Mutex::new(None),
             placement: Mutex::new(Arc::new(Placement::new([]))),
             peers: Mutex::default(),
+            connected: Mutex::default(),
             metrics_address: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             datagrams: OnceLock::new(),
@@ -539,9 +542,11 @@ impl Shared {
                 log_gathering(found, *expect, missing.as_deref());
             }
             Event::PeerConnected { member, address } => {
+                self.connected.lock().insert(*member);
                 tracing::info!(%member, ?address, "peer connected");
             }
             Event::PeerDisconnected { member, address } => {
+                self.connected.lock().remove(member);
                 tracing::info!(%member, ?address, "peer disconnected");
             }
             Event::PeerReconnecting { member, address } => {

@@ -117,8 +117,21 @@ async fn a_client_calls_through_any_member() {
     for node in &nodes {
         let status = caller.status(node.whoami()).await.unwrap();
         assert_eq!(status.clients, 1);
+        let view = node.view();
+        assert_eq!((view.me, view.clients), (node.whoami(), vec![caller.whoami()]));
+        assert_eq!(view.members, node.members());
+        assert!(view.is_ready && view.members.iter().all(|member| member.connected));
     }
-    nodes.remove(0).close().await.unwrap();
+    assert_eq!((caller.view().clients, caller.view().me), (Vec::new(), caller.whoami()));
+    let mut events = caller.events();
+    let gone = nodes.remove(0);
+    let id = gone.whoami();
+    gone.close().await.unwrap();
+    let is_lost =
+        |event: &Event| matches!(event, Event::PeerDisconnected { member, .. } if *member == id);
+    while !is_lost(&events.next().await.unwrap()) {}
+    let connected = caller.view().members.into_iter().filter(|member| member.connected);
+    assert!(connected.map(|member| member.id).eq(nodes.iter().map(Node::whoami)));
     put(&p, "k", "w").await;
     assert_eq!(get(&p, "k").await.as_deref(), Some("w"));
     drop(p);

@@ -1,5 +1,5 @@
 /* Three members that expect each other: what they tell while they open and then, what they say of themselves, local reads
- * and how stale they are, a leave that is refused and then forced. argv[1] to argv[3]: where they listen. */
+ * and how stale they are, a client, a leave that is refused and then forced. argv[1] to argv[3]: where they listen. */
 #include "check.h"
 
 enum { MEMBERS = 3 };
@@ -132,6 +132,30 @@ static void local(ring_node_t *node) {
   ring_cq_free(cq);
 }
 
+/* A client is no member: who it is connected to lists it when asked for it. */
+static void client(struct member *members) {
+  char text[4096];
+  ring_bytes_t join = ring_text(members[0].addresses[0]);
+  ring_options_t options;
+  ring_options_init(&options, sizeof options);
+  options.flags = RING_CLIENT;
+  options.join = &join;
+  options.n_join = 1;
+  ring_node_t *node = NULL;
+  CHECK_STATUS(ring_node_open(&options, NULL, &node, NULL), RING_OK);
+  ring_op_t op = new_op(RING_OP_MEMBERS, 1, "", "");
+  CHECK(call(members[0].node, op, RING_OK, text, sizeof text).b == MEMBERS && !strstr(text, "client"));
+  CHECK(strstr(text, "\"connected\":true"));
+  op.flags = RING_WITH_CLIENTS;
+  while (call(members[0].node, op, RING_OK, text, sizeof text).b != MEMBERS + 1) {
+  }
+  CHECK(strstr(text, "{\"client\":true,\"id\":"));
+  CHECK(call(node, op, RING_OK, text, sizeof text).b == MEMBERS);
+  ring_node_free(node);
+  while (call(members[0].node, op, RING_OK, text, sizeof text).b != MEMBERS) {
+  }
+}
+
 /* With one of three away another may not go, and says so; by force it does, and the last has all of the data. */
 static void leave(struct member *members) {
   char text[256];
@@ -184,6 +208,7 @@ int main(int argc, char **argv) {
   opened(members);
   says(members[0].node, argv[2]);
   local(members[1].node);
+  client(members);
   leave(members);
   close_all(members[0].node, members[0].events);
   ring_cq_free(members[2].events);

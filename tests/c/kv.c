@@ -59,6 +59,11 @@ static void ring(ring_node_t *node) {
   ring_event_t members = call(node, new_op(RING_OP_MEMBERS, 13, "", ""), RING_OK);
   CHECK(members.b == 1 && members.data.len > 2 && members.data.ptr[0] == '[');
   give_back(members);
+  op = new_op(RING_OP_MEMBERS, 13, "", "");
+  op.flags = RING_WITH_CLIENTS;
+  members = call(node, op, RING_OK);
+  CHECK(members.b == 1);
+  give_back(members);
 
   ring_op_t unknown = new_op(RING_OP_OWNERS, 14, "some key", "");
   unknown.flags = RING_LOCAL;

@@ -56,6 +56,11 @@ impl<'a> View<'a> {
         table.unwrap_or_else(|| self.genesis().into_iter().flat_map(Registered::founders).collect())
     }
 
+    /// The members and clients that are connected, sorted.
+    pub fn connected(&self) -> impl Iterator<Item = MemberId> + use<'a> {
+        self.0.links.connected()
+    }
+
     /// Members by id, with name and address.
     pub fn members(&self) -> impl Iterator<Item = (MemberId, &'a String, &'a String)> + use<'a> {
         self.0.members.iter().map(|(&id, (name, address))| (id, name, address))
