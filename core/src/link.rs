@@ -240,8 +240,11 @@ impl Links {
         let place = self.targets.iter().position(by_member);
         if let Some(place) = place.or_else(|| self.targets.iter().position(by_address)) {
             let is_dialled = |target: &Target| target.state != TargetState::Retired;
-            let another = |target: &Target| by_member(target) && is_dialled(target);
-            if member.is_none() || self.targets.iter().any(another) {
+            let has_own = |target: &Target| by_member(target) && is_dialled(target);
+            // Who is there is connected: whoever was there before is not.
+            let is_taken = |target: &Target| by_address(target) && self.is_up(target.member);
+            let is_done = |target: &Target| has_own(target) || is_taken(target);
+            if member.is_none() || self.targets.iter().any(is_done) {
                 return;
             }
             // Another member is there by now, on another directory than the one before it; or one that had been
@@ -473,6 +476,31 @@ impl Links {
         }
     }
 
+    /// A member that is connected is the one at its address. Who else was known there is dialled there no more: a second
+    /// connection would take the place of the one that is in use.
+    pub(crate) fn settle_at(&mut self, who: MemberId, address: &str) {
+        let is_its = |target: &Target| target.member == Some(who);
+        let there =
+            |target: &Target| target.address == address && target.state != TargetState::Retired;
+        let mut has_own = self.targets.iter().any(|target| is_its(target) && there(target));
+        for place in 0..self.targets.len() {
+            let target = &self.targets[place];
+            if !there(target) || target.member.is_none() || self.is_up(target.member) {
+                continue;
+            }
+            if has_own {
+                self.targets[place].state = TargetState::Retired;
+            } else {
+                self.targets[place].member = Some(who);
+                has_own = true;
+            }
+        }
+    }
+
+    fn is_up(&self, member: Option<MemberId>) -> bool {
+        member.is_some_and(|member| self.up.contains_key(&member))
+    }
+
     /// The peer is believed once this batch is durable.
     pub(crate) fn hold(
         &mut self,
@@ -685,80 +713,4 @@ pub(crate) fn cluster_id(name: &str, births: impl Iterator<Item = (MemberId, u64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::string::ToString;
-
-    const A_MINUTE: Duration = Duration::from_secs(60);
-
-    fn me() -> Identity {
-        Identity {
-            cluster_name: "c".to_string(),
-            cluster: Some(ClusterId(1)),
-            member: MemberId::joiner(1),
-            name: "m".to_string(),
-            boot: Boot(1),
-            earlier: Vec::new(),
-            birth: 1,
-            agreement: 0,
-            ring: crate::ring::parameters(),
-        }
-    }
-
-    fn dials(links: &mut Links, now: Instant) -> Vec<Dial> {
-        let mut out = Vec::new();
-        links.drive(now, &mut out);
-        let dials = out.into_iter().filter_map(|output| match output {
-            Output::Connect { dial, .. } => Some(dial),
-            _ => None,
-        });
-        dials.collect()
-    }
-
-    /// Dials, and finds this node itself there.
-    fn dial_itself(links: &mut Links, now: Instant, conn: ConnId) {
-        let dial = dials(links, now).pop().expect("it is due");
-        links.on_connected(now, conn, Some(dial), &me(), &mut Vec::new());
-        links.on_dialled_itself(conn);
-        links.drop_conn(now, conn);
-    }
-
-    /// The own address is dialled again when it is another member's, and never given up for that one.
-    #[test]
-    fn an_own_address_may_be_anothers_later() {
-        let mut links = Links::new(Timers::default(), 8, 8);
-        let mut now = Instant(0);
-        links.add_target(now, None, "a".to_string());
-        dial_itself(&mut links, now, ConnId(1));
-        now = now + A_MINUTE;
-        assert_eq!(dials(&mut links, now), []);
-        assert_eq!(links.deadline(), None);
-
-        links.add_target(now, Some(MemberId(3)), "a".to_string());
-        dial_itself(&mut links, now, ConnId(2));
-        now = now + A_MINUTE;
-        assert_eq!(dials(&mut links, now).len(), 1);
-    }
-
-    /// A member that was forgotten, and is registered again under its id, is dialled again, where it is by then, and once.
-    #[test]
-    fn a_member_that_was_forgotten_is_dialled_when_it_is_back() {
-        let mut links = Links::new(Timers::default(), 8, 8);
-        let (member, mut now) = (MemberId::joiner(3), Instant(0));
-        links.add_target(now, Some(member), "a".to_string());
-        let dial = dials(&mut links, now).pop().expect("it is due");
-        links.readdress(now, member, None);
-        assert_eq!(links.on_connect_failed(now, dial), None, "nobody waits for it");
-        now = now + A_MINUTE;
-        assert_eq!(dials(&mut links, now), []);
-
-        for _ in 0..2 {
-            links.add_target(now, Some(member), "b".to_string());
-        }
-        let mut out = Vec::new();
-        links.drive(now, &mut out);
-        let is_there =
-            |output: &Output| matches!(output, Output::Connect { address, .. } if address == "b");
-        assert!(out.len() == 1 && out.iter().all(is_there), "{out:?}");
-    }
-}
+mod tests;

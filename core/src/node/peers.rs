@@ -241,6 +241,9 @@ impl Node {
             }
             self.ready_due = true;
             let address = self.address_of(member);
+            if let Some(address) = &address {
+                self.links.settle_at(member, address);
+            }
             self.event(Event::PeerConnected { member, address });
             self.compare_views(now, member);
             self.requests.on_change();

@@ -324,18 +324,8 @@ impl Oracle {
         if !shape.is_joint() || shape.order <= before {
             return;
         }
-        let first = self.genesis.as_ref().map(|genesis| genesis.membership(group));
-        let must_hold = |voter: &Replica| {
-            let founding = first.as_ref().is_some_and(|first| first.learners.contains(voter));
-            let learned = self.directory.learned.get(&(group, voter.id)).copied();
-            learned.unwrap_or(if founding { LogIndex(0) } else { applied })
-        };
         let new = shape.voters.iter().filter(|voter| !shape.outgoing.contains(voter));
-        let late = new.filter(|voter| {
-            let mirror = self.mirror_of(group, voter);
-            mirror.is_none_or(|mirror| mirror.last() < must_hold(voter))
-        });
-        let late: Vec<&Replica> = late.collect();
+        let late: Vec<&Replica> = new.filter(|voter| self.is_late(group, voter)).collect();
         if !late.is_empty() {
             let problem = format!(
                 "{}: {group} {}: {late:?} become voters without what was applied when they became learners",
@@ -344,6 +334,15 @@ impl Oracle {
             );
             self.fail("READY", problem);
         }
+    }
+
+    /// Whether a replica that is to be a voter does not hold what was applied when it became a learner, if it did.
+    fn is_late(&self, group: GroupId, voter: &Replica) -> bool {
+        let first = self.genesis.as_ref().map(|genesis| genesis.membership(group));
+        let founding = first.is_some_and(|first| first.learners.contains(voter));
+        let learned = self.directory.learned.get(&(group, voter.id)).copied();
+        let least = learned.unwrap_or(if founding { LogIndex(0) } else { self.applied(group) });
+        self.mirror_of(group, voter).is_none_or(|mirror| mirror.last() < least)
     }
 
     /// A member says that it may be closed for good. One that does not know that it is registered may be named as a
@@ -367,7 +366,8 @@ impl Oracle {
     }
 
     /// Whether a machine's disk may be lost: of every membership that is, or is ordered and so may come, into force in
-    /// any group the replicas that are left decide. Who leads may put in force what is ordered before it can know of the loss.
+    /// any group the replicas that are left decide. Who leads may put in force what is ordered before it can know of the loss,
+    /// but not while an ordered voter is late, which stays so when it is lost.
     #[must_use]
     pub fn may_lose(&self, machine: Option<usize>, leaves: impl Fn(usize) -> bool) -> bool {
         let there = |replica: &Replica| self.machine_of(replica.member);
@@ -382,6 +382,10 @@ impl Oracle {
             let from = self.directory.committed.get(group).map_or(LogIndex(0), |(at, _)| *at);
             let logged = facts.shapes.range((from, Term(0))..).map(|(_, shape)| shape);
             let ordered = self.newest_table().and_then(|table| table.group(*group));
+            let is_new = |voter: &&Replica| !present.voters.contains(voter);
+            let never = |voter: &Replica| !intact(voter) && self.is_late(*group, voter);
+            let ordered =
+                ordered.filter(|assignment| !assignment.voters.iter().filter(is_new).any(never));
             let ordered = ordered.map(|assignment| Membership {
                 voters: assignment.voters.clone(),
                 outgoing: present.voters.clone(),
