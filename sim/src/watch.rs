@@ -30,6 +30,13 @@ pub(crate) struct Watcher {
 /// How long a watcher waits when nobody could be asked, at most.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// In one of so many rounds it is busy elsewhere...
+const IS_BUSY: u64 = 30;
+/// ... for at most this long.
+const BUSY: Duration = Duration::from_secs(3);
+/// What that is for each round, in nanoseconds.
+pub(crate) const PAUSES: u64 = BUSY.as_secs() * 1_000_000_000 / 2 / IS_BUSY;
+
 impl Watcher {
     pub(crate) fn new(sim: Arc<Sim>, mut rng: Rng, home: usize, workload: &Workload) -> Self {
         let partition = partition_name(rng.below(workload.partitions));
@@ -59,8 +66,8 @@ impl Watcher {
                 }
             }
             // Whoever is busy elsewhere falls behind.
-            if self.rng.chance(1, 30) {
-                let pause = self.rng.duration(Duration::ZERO, Duration::from_secs(3));
+            if self.rng.chance(1, IS_BUSY) {
+                let pause = self.rng.duration(Duration::ZERO, BUSY);
                 self.sim.time.sleep(pause).await;
             }
         }

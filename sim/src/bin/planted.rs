@@ -323,6 +323,8 @@ impl Bed {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(args).current_dir(&self.copy).env_remove("RUSTFLAGS");
         cargo.env("CARGO_INCREMENTAL", "1");
+        // What fails is enough; the least of it is not looked for.
+        cargo.env("PROPTEST_MAX_SHRINK_ITERS", "0");
         Ok(cargo.env("CARGO_TARGET_DIR", self.copy.join("target")).output()?)
     }
 

@@ -84,13 +84,13 @@ fn keeps_up(plan: &Plan) -> u64 {
     (in_flight.saturating_mul(second) / round_trip / 4).max(5)
 }
 
-/// So many changes a second a watch is told of that fetches page after page.
+/// So many changes a second a watch is told of that fetches page after page, and pauses now and then.
 fn tells(plan: &Plan) -> u64 {
     let Limits { scan_keys, scan_bytes, .. } = plan.limits;
     let page =
         scan_keys.min((scan_bytes / (ENTRY_BYTES + len_usize(plan.workload.padding))).max(1));
     let round_trip = 2 * crate::net::nanos(plan.latency.1);
-    len_u64(page).saturating_mul(1_000_000_000) / round_trip
+    len_u64(page).saturating_mul(1_000_000_000) / (round_trip + crate::watch::PAUSES)
 }
 
 /// A caller that may have fewer calls under way, or a member that holds fewer of them, has nobody watch.
