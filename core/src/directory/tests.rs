@@ -1,4 +1,5 @@
 //! The directory against its promises.
 
 mod director;
+mod follow;
 mod model;
