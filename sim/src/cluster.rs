@@ -470,6 +470,7 @@ impl Cluster {
             if self.sim.now() > end {
                 return Err(Stuck(format!("views differ after {long:?}: {problem}")));
             }
+            self.close_who_left();
             self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
         }
     }
