@@ -96,7 +96,8 @@ impl Watcher {
             }
             upto
         } else {
-            panic!("a watch was begun with {reply:?}");
+            self.is_wrong(&reply);
+            return None;
         };
         self.sim.oracle(|oracle| oracle.on_watch_set(self.watch, revision.0, known));
         Some(Some(revision.0))
@@ -113,7 +114,8 @@ impl Watcher {
             return Some(None);
         }
         let Reply::Changes { changes, upto } = reply else {
-            panic!("a watch was answered by {reply:?}");
+            self.is_wrong(&reply);
+            return None;
         };
         let partition = self.from.partition();
         let changes = changes.into_iter().map(|changed| {
@@ -125,6 +127,11 @@ impl Watcher {
         self.sim.trace(|trace| trace.mix(upto.0 ^ len_u64(changes.len()) << 40));
         self.sim.oracle(|oracle| oracle.on_watched(watch, after, &changes, upto.0));
         Some(Some(upto.0))
+    }
+
+    fn is_wrong(&self, reply: &Reply) {
+        let problem = format!("an answer to something else: {reply:?}");
+        self.sim.oracle(|oracle| oracle.fail("WATCH", problem));
     }
 
     fn action(&self, after: Option<Revision>, limit: u32) -> Action {
