@@ -13,12 +13,12 @@
  * THREADS. Calls on nodes and queues come from any thread; only draining one queue is for one
  * thread at a time. No handle may be used during or after its own _free, but for calls that wait:
  * those end. A sans-IO member (ring_core_t) belongs to one thread at a time. The library calls the
- * host only through `wake`, which must return quickly and may call nothing here but
+ * host only through `wake`, `log` and `log_free`, which must return quickly and may call nothing here but
  * ring_cq_wakeup() and ring_events_release(); anything else answers RING_MISUSE there. An operation ends on
  * whichever thread works for the node at that moment: one of the library's, or one of the host's that has just begun
  * another call on the node and works for it meanwhile. So inside a call the events of any operation may be queued, of
  * that call itself too, before it returns, and `wake` may be called, of any queue: hold no lock over a call that
- * `wake` takes. The library's threads are named, block all signals, and end with their node. After fork() the child
+ * `wake` or `log` takes. The library's threads are named, block all signals, and end with their node. After fork() the child
  * answers RING_FORKED for everything that its parent made; it may open its own.
  *
  * OWNERSHIP. What the host passes is copied before the call returns. What the library hands out is
@@ -374,6 +374,31 @@
  * It was started again, unnoticed, or says something else of itself.
  */
 #define RING_MEMBER_UPDATED 6
+
+/**
+ * The node cannot go on, or lost something.
+ */
+#define RING_LOG_ERROR 1
+
+/**
+ * Somebody should look at it.
+ */
+#define RING_LOG_WARN 2
+
+/**
+ * What happens in the life of a node and a cluster.
+ */
+#define RING_LOG_INFO 3
+
+/**
+ * What helps to find out why.
+ */
+#define RING_LOG_DEBUG 4
+
+/**
+ * Everything.
+ */
+#define RING_LOG_TRACE 5
 
 /**
  * A client: it joins, routes and calls, and owns nothing.
@@ -963,6 +988,31 @@ typedef struct {
    * Gossip: this times as long if nobody else does, 1 to 100; 0: 6.
    */
   uint32_t suspicion_max;
+  /**
+   * Told what the node logs: `level` is RING_LOG_ERROR and its like, `line` one line without its end, UTF-8, at most 4096
+   * bytes: what happened, then `key=value` pairs, then where in the library; control characters are escaped. It is lent
+   * for the call. Library threads call it, several at once, from within ring_node_open() until ring_node_free(). It must
+   * return quickly and not block; only ring_cq_wakeup() works inside. NULL: nobody is told.
+   */
+  void (*log)(void *arg, int32_t level, ring_bytes_t line);
+  /**
+   * For `log` and `log_free`; it must be valid until ring_node_free() has returned, or a ring_node_open() that fails.
+   */
+  void *log_arg;
+  /**
+   * Called once, when `log` is not called any more and no call of it is under way: inside of ring_node_free(), or of
+   * ring_node_open() when that fails (but for RING_MISUSE, or when these options cannot be read: NULL, a wrong `size`,
+   * unknown fields). As `log` it must not block. Not called in a child of fork(). May be NULL.
+   */
+  void (*log_free)(void *arg);
+  /**
+   * The last level that is told; 0: RING_LOG_INFO.
+   */
+  int32_t log_level;
+  /**
+   * 0.
+   */
+  uint32_t reserved4;
 } ring_options_t;
 
 /**
@@ -1470,10 +1520,12 @@ ring_status_t ring_node_close(ring_node_t *n,
  * Ends a node: stops it at once, as if the process had been killed, unless it was closed; nothing
  * acknowledged is lost. Everything under way ends: its RING_EV_DONE is in its queue.
  * Afterwards `n` must not be used. NULL is ignored.
- * Any thread but a callback's, where it does nothing; blocks until its threads have ended.
+ * Any thread but a callback's, where it does nothing; blocks until its threads have ended, and waits for a `log` under
+ * way; then `log_free` is called.
  * Nothing. In a child of fork() it does nothing: the memory stays with the process.
  */
-RING_API void ring_node_free(ring_node_t *n);
+RING_API
+void ring_node_free(ring_node_t *n);
 
 /**
  * Begins an operation; its events come to `cq`.

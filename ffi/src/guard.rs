@@ -1,5 +1,6 @@
 //! What every export is wrapped in: no panic leaves it, no child of a fork uses what its parent
-//! made, no callback calls back; and how the library's own threads are started.
+//! made, no callback calls back; and how the library's own threads are started. A panic is told by the status and the text
+//! of the call or event that it ends, and by the log of the node whose thread it met.
 
 #![expect(unsafe_code, reason = "signal masks and fork handlers")]
 
@@ -83,8 +84,12 @@ pub(crate) fn begin() {
         // SAFETY: the handler only counts. It fails only without memory; then children are not
         // recognised, as if they had been made by a bare system call.
         unsafe { libc::pthread_atfork(None, None, Some(on_fork)) };
-        // A panic is told by the status and the text of the call or event that it ends.
-        std::panic::set_hook(Box::new(|_| {}));
+        // On a thread of no node nobody listens: a node that halts for it says so itself.
+        std::panic::set_hook(Box::new(|panic| {
+            let text = panic.payload_as_str().unwrap_or("a panic");
+            let at = panic.location().map(tracing::field::display);
+            tracing::error!(at, "a defect of libring: {text}");
+        }));
     });
 }
 

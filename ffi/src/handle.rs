@@ -17,12 +17,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use libring::{
-    Action, Bytes, Error, Event as NodeEvent, Halt, Member, MemberChange, MemberId, Node, Options,
-    Refused, Reply, RequestId, RingEvent,
+    Action, Bytes, Error, Event as NodeEvent, Halt, Keys, Member, MemberChange, MemberId, Node,
+    Options, Refused, Reply, RequestId, RingEvent,
 };
 
 use ring_core::ids::len_u64;
 use serde_json::Value;
+use tracing::Dispatch;
+use tracing::dispatcher::with_default;
 
 use crate::fault::Fault;
 use crate::guard;
@@ -60,6 +62,8 @@ pub(crate) struct Handle {
     /// Most operations of `own`.
     pub(crate) requests_max: usize,
     closer: Mutex<Option<JoinHandle<()>>>,
+    /// Where the threads of this layer log, as the node's do.
+    logger: Option<Dispatch>,
 }
 
 /// Where a node's own events go.
@@ -128,36 +132,45 @@ impl Sink {
 }
 
 impl Handle {
-    /// Opens a node; blocks until it is up.
+    /// Opens a node, with the keys of this directory if one is named; blocks until it is up.
     pub(crate) fn open(
-        options: Options,
+        mut options: Options,
+        keys_dir: Option<String>,
         timeout: Option<Duration>,
         events: Option<Arc<Queue>>,
     ) -> Result<Arc<Self>, Fault> {
+        let logger = options.logger.clone();
         let (requests_max, deadline) = (options.limits.requests, options.deadline);
         let audience = events.map(|queue| {
             let is_halt_told = AtomicBool::new(false);
             Arc::new(Audience { queue, is_halt_told })
         });
         let told = audience.clone();
-        let open = move || match told {
-            Some(told) => {
-                let listener = move |event| told.tell(&event);
-                block_on(Node::open_listening(options, listener), timeout)
+        let open = move || -> Result<Node, Fault> {
+            if let Some(dir) = keys_dir {
+                let keys =
+                    Keys::read(&dir).map_err(|e| Fault::invalid(format!("keys_dir: {e}")))?;
+                options.keys = Some(keys);
             }
-            None => block_on(Node::open(options), timeout),
+            let opened = match told {
+                Some(told) => {
+                    let listener = move |event| told.tell(&event);
+                    block_on(Node::open_listening(options, listener), timeout)
+                }
+                None => block_on(Node::open(options), timeout),
+            };
+            let late = || {
+                let text = "the node was not up in time: does a majority of its members run?";
+                Fault::new(status::RING_TIMEOUT, text)
+            };
+            Ok(opened.ok_or_else(late)??)
         };
-        let opened = guard::spawn("ring-open", open).map_err(system)?.join();
-        let opened = opened.map_err(|panic| {
+        let opened = spawn("ring-open", &logger, open).map_err(system)?.join();
+        let node = opened.map_err(|panic| {
             let text = guard::panic_text(&*panic);
             guard::let_go(panic);
             Fault::panicked(&text)
-        })?;
-        let Some(node) = opened else {
-            let text = "the node was not up in time: does a majority of its members run?";
-            return Err(Fault::new(status::RING_TIMEOUT, text));
-        };
-        let node = node?;
+        })??;
         Ok(Arc::new(Self {
             forks: guard::forks(),
             node,
@@ -171,6 +184,7 @@ impl Handle {
             deadline,
             requests_max,
             closer: Mutex::new(None),
+            logger,
         }))
     }
 
@@ -222,7 +236,7 @@ impl Handle {
             return Err(Fault::closed());
         }
         let this = Arc::clone(self);
-        let thread = guard::spawn("ring-close", move || {
+        let thread = spawn("ring-close", &self.logger, move || {
             this.cancel_lasting();
             this.wait_for_flights(timeout);
             let gone = this.node.shut_down(!this.hurry.load(Ordering::SeqCst));
@@ -251,7 +265,7 @@ impl Handle {
         let this = Arc::clone(&self);
         let thread = closer.take().map_or_else(
             || {
-                guard::spawn("ring-free", move || {
+                spawn("ring-free", &self.logger, move || {
                     this.cancel_lasting();
                     this.node.shut_down(false);
                     this.end_own();
@@ -582,6 +596,18 @@ pub(crate) fn system(error: std::io::Error) -> Fault {
     Fault::new(status::RING_IO, format!("the system refused what a node needs: {error}"))
 }
 
+/// Starts a thread of this layer.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    logger: &Option<Dispatch>,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    match logger.clone() {
+        Some(logger) => guard::spawn(name, move || with_default(&logger, body)),
+        None => guard::spawn(name, body),
+    }
+}
+
 /// Waits for a future on this thread; none: it took too long, and was dropped.
 fn block_on<F: Future>(future: F, timeout: Option<Duration>) -> Option<F::Output> {
     #[derive(Default)]
@@ -618,6 +644,10 @@ fn block_on<F: Future>(future: F, timeout: Option<Duration>) -> Option<F::Output
             };
         }
     }
+}
+
+pub(crate) fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

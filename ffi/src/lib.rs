@@ -22,6 +22,7 @@
 //! | [`stream`] | ends of streams |
 //! | [`message`] | the fields of requests and responses |
 //! | [`pager`] | scans and watches under way |
+//! | [`log`] | where a node logs, for its host |
 //! | [`layout`] | sizes and offsets of the header's structs, asserted |
 //! | [`machine`] | the sans-IO member, in safe code |
 //! | [`op`] | operations: from the header's struct to core's actions, from replies to events |
@@ -45,6 +46,7 @@ mod guard;
 mod guide;
 mod handle;
 mod layout;
+mod log;
 mod machine;
 mod message;
 mod node;

@@ -2,17 +2,19 @@
 
 #![expect(unsafe_code, reason = "pointers of C")]
 
+use std::ffi::c_void;
 use std::mem::size_of;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use libring::{Data, Detector, Keys, Options};
+use libring::{Data, Detector, Options};
 use ring_core::ids::len_usize;
 
 use crate::cq::{self, lend, ring_cq_t};
 use crate::fault::Fault;
 use crate::guard;
 use crate::handle::{Handle, Sink};
+use crate::log::{Free, Log, Say};
 use crate::op::{Op, nanos};
 use crate::raw;
 use crate::status::{self, ring_status_t};
@@ -24,6 +26,46 @@ use crate::types::{
 /// A member of a cluster, or a client of one; owns threads, sockets and files.
 pub struct ring_node_t {
     handle: Arc<Handle>,
+    /// Ends after the node: with its threads, or, where one of them hangs, without.
+    log: Log,
+}
+
+/// The host's functions for what a node logs, and their argument.
+#[derive(Clone, Copy)]
+struct HostLog {
+    log: Option<unsafe extern "C" fn(arg: *mut c_void, level: i32, line: ring_bytes_t)>,
+    free: Option<unsafe extern "C" fn(arg: *mut c_void)>,
+    arg: *mut c_void,
+}
+
+// SAFETY: the header tells the host that `log` is called from any thread, and `log_free` from one that frees the node,
+// which may be another than the one that opened it.
+unsafe impl Send for HostLog {}
+// SAFETY: as above; `log` by several at once.
+unsafe impl Sync for HostLog {}
+
+impl HostLog {
+    fn of(o: &ring_options_t) -> Log {
+        let host = Self { log: o.log, free: o.log_free, arg: o.log_arg };
+        let say = host.log.map(|_| -> Say { Box::new(move |level, line| host.say(level, line)) });
+        let free = host.free.map(|_| -> Free { Box::new(move || host.free()) });
+        Log::new(say, free)
+    }
+
+    fn say(&self, level: i32, line: &str) {
+        if let Some(log) = self.log {
+            // SAFETY: the host vouches for both until ring_node_free() has returned, or a ring_node_open() that fails; `Log`
+            // calls it no later. The view is lent for the call.
+            unsafe { log(self.arg, level, ring_bytes_t::lend(line.as_bytes())) };
+        }
+    }
+
+    fn free(&self) {
+        if let Some(free) = self.free {
+            // SAFETY: as above. `Log` calls it once, after all.
+            unsafe { free(self.arg) };
+        }
+    }
 }
 
 /// The node of a handle, in the process that made it, outside of callbacks.
@@ -99,20 +141,23 @@ pub unsafe extern "C" fn ring_node_open(
         || {
             guard::outside_callbacks()?;
             guard::begin();
+            // SAFETY: the caller's struct, as long as it says.
+            let o = unsafe { raw::read(o, "ring_options_t")? };
+            // From here on every end that is not a node's ends its log, too.
+            let log = HostLog::of(&o);
             raw::check_pointer(out, "out")?;
-            // SAFETY: the caller's struct, as long as it says, and its views.
-            let (options, timeout) = unsafe {
-                let o = raw::read(o, "ring_options_t")?;
-                (read_options(&o)?, nanos(o.open_timeout_ns))
-            };
+            let timeout = nanos(o.open_timeout_ns);
+            // SAFETY: the caller's views.
+            let (mut options, keys_dir) = unsafe { read_options(&o)? };
+            options.logger = log.dispatch(o.log_level)?;
             let events = if events.is_null() {
                 None
             } else {
                 // SAFETY: the caller's handle.
                 Some(Arc::clone(unsafe { cq::queue(events)? }))
             };
-            let handle = Handle::open(options, timeout, events)?;
-            let node = Box::into_raw(Box::new(ring_node_t { handle }));
+            let handle = Handle::open(options, keys_dir, timeout, events)?;
+            let node = Box::into_raw(Box::new(ring_node_t { handle, log }));
             // SAFETY: checked above; the caller's place for a pointer.
             unsafe { raw::write(out, node, "out") }
         },
@@ -149,7 +194,8 @@ pub unsafe extern "C" fn ring_node_close(
 /// Ends a node: stops it at once, as if the process had been killed, unless it was closed; nothing
 /// acknowledged is lost. Everything under way ends: its RING_EV_DONE is in its queue.
 /// Afterwards `n` must not be used. NULL is ignored.
-/// Any thread but a callback's, where it does nothing; blocks until its threads have ended.
+/// Any thread but a callback's, where it does nothing; blocks until its threads have ended, and waits for a `log` under
+/// way; then `log_free` is called.
 /// Nothing. In a child of fork() it does nothing: the memory stays with the process.
 // SAFETY: as for ring_abi().
 #[unsafe(no_mangle)]
@@ -159,9 +205,9 @@ pub unsafe extern "C" fn ring_node_free(n: *mut ring_node_t) {
         unsafe { node(n)? };
         // SAFETY: from `Box::into_raw` in ring_node_open(); the caller gives it up.
         let node = unsafe { Box::from_raw(n) };
-        let handle = Arc::clone(&node.handle);
-        drop(node);
+        let ring_node_t { handle, log } = *node;
         handle.stop();
+        drop(log);
         Ok(())
     });
 }
@@ -316,14 +362,16 @@ pub unsafe extern "C" fn ring_stream_reset(
     unsafe { on_node(n, std::ptr::null_mut(), reset) }
 }
 
+/// The options, and where the keys are.
+///
 /// # Safety
 /// Every view in `o` is as [`raw::bytes`] asks.
-unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
+unsafe fn read_options(o: &ring_options_t) -> Result<(Options, Option<String>), Fault> {
     let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE | RING_NO_GOSSIP);
     if unknown != 0 {
         return Err(Fault::invalid(format!("ring_options_t: unknown flags {unknown:#x}")));
     }
-    if o.reserved != 0 || o.reserved2 != 0 || o.reserved3 != 0 {
+    if [o.reserved, o.reserved2, o.reserved3, o.reserved4] != [0; 4] {
         return Err(Fault::invalid("ring_options_t: reserved: 0"));
     }
     let expect = u16::try_from(o.expect)
@@ -346,13 +394,7 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         Ok(weight) => weight,
         Err(_) => return Err(Fault::invalid(format!("weight: {}; at most 65,535", o.weight))),
     };
-    let keys = match given(text(o.keys_dir, "keys_dir")?) {
-        Some(dir) => {
-            let keys = Keys::read(&dir).map_err(|e| Fault::invalid(format!("keys_dir: {e}")))?;
-            Some(keys)
-        }
-        None => None,
-    };
+    let keys_dir = given(text(o.keys_dir, "keys_dir")?);
     let mut limits = defaults.limits.clone();
     if o.max_inflight != 0 {
         limits.calls = len_usize(u64::from(o.max_inflight));
@@ -362,7 +404,7 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
     if let Some(replace_after) = nanos(o.replace_after_ns) {
         timers.replace_after = replace_after;
     }
-    Ok(Options {
+    let options = Options {
         timers,
         detector: detector(o),
         name: given(text(o.name, "name")?).unwrap_or(defaults.name),
@@ -375,7 +417,8 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         listen: given(text(o.listen, "listen")?),
         advertise: given(text(o.advertise, "advertise")?),
         weight,
-        keys,
+        // Read by a thread of the library's.
+        keys: None,
         data,
         // SAFETY: as above.
         tags: unsafe { read_tags(o.tags, o.n_tags)? },
@@ -383,12 +426,15 @@ unsafe fn read_options(o: &ring_options_t) -> Result<Options, Fault> {
         metrics: given(text(o.metrics, "metrics")?),
         gossip: o.flags & RING_NO_GOSSIP == 0,
         transport: None,
+        // Not known here.
+        logger: None,
         insecure: o.flags & RING_INSECURE != 0,
         shards: if o.shards == 0 { defaults.shards } else { o.shards },
         replication: if o.replication == 0 { defaults.replication } else { o.replication },
         limits,
         deadline: nanos(o.timeout_ns).unwrap_or(defaults.deadline),
-    })
+    };
+    Ok((options, keys_dir))
 }
 
 fn detector(o: &ring_options_t) -> Detector {

@@ -27,8 +27,11 @@ pub(crate) unsafe trait Sized32: Copy {
 unsafe impl Sized32 for ring_cq_options_t {}
 // SAFETY: as above.
 unsafe impl Sized32 for ring_options_t {
-    const FORMER: &'static [usize] =
-        &[offset_of!(ring_options_t, tags), offset_of!(ring_options_t, expect)];
+    const FORMER: &'static [usize] = &[
+        offset_of!(ring_options_t, tags),
+        offset_of!(ring_options_t, expect),
+        offset_of!(ring_options_t, log),
+    ];
 }
 // SAFETY: as above.
 unsafe impl Sized32 for ring_op_t {

@@ -289,7 +289,33 @@ pub struct ring_options_t {
     pub suspicion_min: u32,
     /// Gossip: this times as long if nobody else does, 1 to 100; 0: 6.
     pub suspicion_max: u32,
+    /// Told what the node logs: `level` is RING_LOG_ERROR and its like, `line` one line without its end, UTF-8, at most 4096
+    /// bytes: what happened, then `key=value` pairs, then where in the library; control characters are escaped. It is lent
+    /// for the call. Library threads call it, several at once, from within ring_node_open() until ring_node_free(). It must
+    /// return quickly and not block; only ring_cq_wakeup() works inside. NULL: nobody is told.
+    pub log: Option<unsafe extern "C" fn(arg: *mut c_void, level: i32, line: ring_bytes_t)>,
+    /// For `log` and `log_free`; it must be valid until ring_node_free() has returned, or a ring_node_open() that fails.
+    pub log_arg: *mut c_void,
+    /// Called once, when `log` is not called any more and no call of it is under way: inside of ring_node_free(), or of
+    /// ring_node_open() when that fails (but for RING_MISUSE, or when these options cannot be read: NULL, a wrong `size`,
+    /// unknown fields). As `log` it must not block. Not called in a child of fork(). May be NULL.
+    pub log_free: Option<unsafe extern "C" fn(arg: *mut c_void)>,
+    /// The last level that is told; 0: RING_LOG_INFO.
+    pub log_level: i32,
+    /// 0.
+    pub reserved4: u32,
 }
+
+/// The node cannot go on, or lost something.
+pub const RING_LOG_ERROR: i32 = 1;
+/// Somebody should look at it.
+pub const RING_LOG_WARN: i32 = 2;
+/// What happens in the life of a node and a cluster.
+pub const RING_LOG_INFO: i32 = 3;
+/// What helps to find out why.
+pub const RING_LOG_DEBUG: i32 = 4;
+/// Everything.
+pub const RING_LOG_TRACE: i32 = 5;
 
 /// A client: it joins, routes and calls, and owns nothing.
 pub const RING_CLIENT: u32 = 1;

@@ -15,7 +15,8 @@
 //! 5. *No lock is held* but the seat by who works; and nobody waits for the seat but core's thread. So what a turn calls
 //!    may do anything, also put something into the inbox.
 //!
-//! A thread that the system does not let run while it holds the seat holds core up, as core's thread would.
+//! A thread that the system does not let run while it holds the seat holds core up, as core's thread would. One that is not
+//! the node's own leaves to core's thread what is to be logged ([`crate::logger`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use ring_core::wire::Message;
 
 use crate::error::Error;
 use crate::log::LogTask;
+use crate::logger::log_event;
 use crate::mailbox::{Mailbox, Taken};
 use crate::metrics::Measured;
 use crate::net::{Link, Net};
@@ -84,6 +86,8 @@ struct Host {
     next: Vec<Input>,
     tracks: Tracks,
     talks: Talks,
+    /// What could not be logged on the thread where it happened.
+    unsaid: Vec<Box<dyn FnOnce() + Send>>,
     halt: Option<Halt>,
 }
 
@@ -108,6 +112,7 @@ impl Engine {
             next: Vec::new(),
             tracks: Tracks::default(),
             talks: Talks::default(),
+            unsaid: Vec::new(),
             halt: None,
         };
         Self { node, world, outbox: Outbox::new(), items: Vec::new(), alarm: None }
@@ -137,6 +142,7 @@ impl Engine {
 
     /// Works off everything that waits.
     fn work(&mut self) -> Next {
+        self.world.say_unsaid();
         while self.world.halt.is_none() {
             let taken = self.world.shared.take_now(&mut self.items);
             if self.world.shared.is_sealed() {
@@ -165,7 +171,8 @@ impl Engine {
 
     /// Works off what waits, on a thread that is not core's. True: there is something to do for that one.
     pub(crate) fn work_here(&mut self) -> bool {
-        if self.world.halt.is_some() || self.world.shared.is_sealed() {
+        let world = &self.world;
+        if world.halt.is_some() || world.shared.is_sealed() || !world.unsaid.is_empty() {
             return true;
         }
         match self.world.shared.take_now(&mut self.items) {
@@ -174,7 +181,8 @@ impl Engine {
             Taken::Closed => return true,
         }
         self.guarded(Self::turn);
-        if self.world.halt.is_some() || !self.world.next.is_empty() {
+        let world = &self.world;
+        if world.halt.is_some() || !world.next.is_empty() || !world.unsaid.is_empty() {
             return true;
         }
         let wakeup = self.node.wakeup().map(|wakeup| wakeup.at);
@@ -290,11 +298,13 @@ impl World for Host {
             }
             Err(overflow) => overflow,
         };
-        tracing::warn!(%conn, most = overflow.most, "closed: it does not read fast enough");
+        self.log(move || {
+            tracing::warn!(%conn, most = overflow.most, "closed: it does not read fast enough");
+        });
         self.shared.counters.overflows.fetch_add(1, Ordering::Relaxed);
         self.links.remove(&conn);
         self.next.push(Input::Disconnected { conn });
-        self.shared.event(Event::PeerFault { member: None, what: "does not read fast enough" });
+        self.tell(Event::PeerFault { member: None, what: "does not read fast enough" });
     }
 
     fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>) {
@@ -336,7 +346,7 @@ impl World for Host {
             Some(event)
         };
         if let Some(event) = event {
-            self.shared.event(event);
+            self.tell(event);
         }
     }
 
@@ -348,6 +358,35 @@ impl World for Host {
 }
 
 impl Host {
+    fn tell(&mut self, event: Event) {
+        if self.shared.is_news(&event) {
+            if self.shared.logger.is_here() {
+                self.say_unsaid();
+                log_event(&event);
+            } else {
+                let event = event.clone();
+                self.unsaid.push(Box::new(move || log_event(&event)));
+            }
+        }
+        self.shared.tell_event(event);
+    }
+
+    /// Logs something; on core's thread, if this one is none of the node's.
+    fn log(&mut self, line: impl FnOnce() + Send + 'static) {
+        if self.shared.logger.is_here() {
+            self.say_unsaid();
+            line();
+        } else {
+            self.unsaid.push(Box::new(line));
+        }
+    }
+
+    fn say_unsaid(&mut self) {
+        for line in self.unsaid.drain(..) {
+            line();
+        }
+    }
+
     fn taken(&self, count: usize) {
         if let Some(datagrams) = self.shared.datagrams.get() {
             datagrams.taken(count);
@@ -369,6 +408,7 @@ impl Host {
 
     /// The node has ended: its threads are told, then those who wait for it.
     fn end(mut self) {
+        self.say_unsaid();
         if self.halt.is_some() {
             self.shared.seal();
         }

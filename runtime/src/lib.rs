@@ -51,6 +51,8 @@
 //! thread), one writes the log, one works on the store and one helps it, and few serve sockets. All
 //! of them end with the node.
 //!
+//! A node logs by `tracing`: to the subscriber of the process, or to its own ([`Options::logger`]).
+//!
 //! # Limits
 //!
 //! - Without [`Options::keys`] connections are neither encrypted nor authenticated, and nodes listen
@@ -65,6 +67,7 @@ mod directory;
 mod engine;
 mod error;
 mod log;
+mod logger;
 mod mailbox;
 mod metrics;
 mod net;
@@ -113,6 +116,7 @@ pub use ring_core::shard::command::{Change, Changed, Expect};
 pub use ring_core::wire::message::{GroupStatus, MemberStatus, Refusal, Role};
 pub use security::{Keys, KeysError};
 pub use shared::explain;
+pub use tracing::Dispatch;
 pub use transport::{Acceptor, Connection, Pending, Transport};
 pub use view::{Member, View};
 pub use watch::{Watch, WatchError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring_core::config::{Config, ConfigError, Detector, Limits, Timers};
+use tracing::Dispatch;
 
 use crate::net::{check_address, unix_path};
 use crate::security::Keys;
@@ -56,6 +57,9 @@ pub struct Options {
     pub insecure: bool,
     /// How nodes reach each other in place of sockets. None: over TCP, or over Unix domain sockets where an address says so.
     pub transport: Option<Arc<dyn Transport>>,
+    /// Where this node logs, and nothing else does but what the application runs on the node's own threads, as its
+    /// listeners. A subscriber may not wait for a call of the node, nor for who does. None: to the subscriber of the process.
+    pub logger: Option<Dispatch>,
     /// Number of shards; fixed when the cluster is created. Default: 64.
     pub shards: u32,
     /// Replicas of each shard, at most; fixed when the cluster is created. Default: 3.
@@ -101,6 +105,7 @@ impl Default for Options {
             keys: None,
             insecure: false,
             transport: None,
+            logger: None,
             shards: config.shards,
             replication: config.replication,
             timers: config.timers,

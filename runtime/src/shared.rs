@@ -16,7 +16,7 @@ use ring_core::directory::Table;
 use ring_core::genesis::Genesis;
 use ring_core::ids::{ConnId, LogSeq, MemberId, RequestId, len_u64};
 use ring_core::io::{Action, Call, Dial, Event, Failure, Halt, Input, Peer, Refused, Reply};
-use ring_core::ring::{Placement, RingEvent, TrackId};
+use ring_core::ring::{Placement, TrackId};
 use ring_core::store::StoreDone;
 use ring_core::time::Instant;
 use ring_core::wire::Message;
@@ -26,6 +26,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::logger::{Logger, log_event};
 use crate::mailbox::{Closed, Mailbox, PushError, Taken};
 use crate::metrics::{CallCounts, Measured};
 use crate::net::{Addressed, Counters, Datagrams, Link};
@@ -39,6 +40,7 @@ use crate::threads::as_own;
 /// What the threads of one node share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    pub(crate) logger: Logger,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
     pub(crate) notices: Notices,
@@ -145,6 +147,7 @@ struct Waiting {
 impl Shared {
     pub(crate) fn new(options: Options) -> Self {
         Self {
+            logger: Logger::new(options.logger.clone()),
             options,
             clock: Clock::start(),
             counters: Counters::default(),
@@ -491,11 +494,30 @@ impl Shared {
         self.events.lock().as_ref().map(broadcast::Sender::subscribe)
     }
 
-    /// Tells the log and the application, and notes what concerns the opening.
+    /// Logs what happened, on a thread of the node's, and tells it as [`Shared::tell_event`].
     pub(crate) fn event(&self, event: Event) {
+        if self.is_news(&event) {
+            log_event(&event);
+        }
+        self.tell_event(event);
+    }
+
+    /// Whether the log is to say it: not of what is told again and again.
+    pub(crate) fn is_news(&self, event: &Event) -> bool {
+        let (whom, what) = if let Event::ChangeRefused { reason } = event {
+            (None, reason.to_string())
+        } else if let Event::PeerRefused { member, reason, by_us: true, .. } = event {
+            (*member, explain(reason))
+        } else {
+            return true;
+        };
+        self.notices.tell(std::time::Instant::now(), Whom::Member(whom), what).is_some()
+    }
+
+    /// Tells the application, and notes what concerns the opening.
+    pub(crate) fn tell_event(&self, event: Event) {
         match &event {
             Event::Up { genesis } => {
-                tracing::info!(cluster = %genesis.cluster, name = genesis.name, "up");
                 let _: Result<(), Genesis> = self.genesis.set(genesis.clone());
                 if let Some(datagrams) = self.datagrams.get() {
                     datagrams.begin(self.clock.instant(), genesis.cluster);
@@ -503,85 +525,35 @@ impl Shared {
                 self.advance(Phase::Up);
             }
             Event::DirectoryChanged { table } => {
-                tracing::info!(
-                    version = table.version,
-                    members = table.members.len(),
-                    moving = table.moving(),
-                    "directory"
-                );
                 // Nobody asks about those whom it does not have any more.
                 self.peers.lock().retain(|id, _| table.member(*id).is_some());
                 *self.table.lock() = Some(Arc::new((**table).clone()));
             }
-            Event::RingChanged { placement } => {
-                tracing::info!(members = placement.members().len(), "ring");
-                *self.placement.lock() = Arc::clone(placement);
-            }
-            Event::Ring(RingEvent::Move { to, slots }) => {
-                tracing::info!(?to, slots = count(slots), "keys leave");
-            }
-            Event::Ring(RingEvent::Steal { from, slots }) => {
-                tracing::info!(?from, slots = count(slots), "keys come");
-            }
-            Event::Ring(_) => {}
-            Event::Member { peer, change } => {
-                tracing::info!(member = %peer.id, name = peer.name, ?change, "member");
+            Event::RingChanged { placement } => *self.placement.lock() = Arc::clone(placement),
+            Event::Member { peer, .. } => {
                 self.peers.lock().insert(peer.id, (**peer).clone());
             }
-            Event::ChangeRefused { reason } => {
-                let what = reason.to_string();
-                if self.notices.tell(std::time::Instant::now(), Whom::Member(None), what).is_some()
-                {
-                    tracing::warn!(%reason, "refused by the directory");
-                }
-            }
-            Event::Left => {
-                tracing::info!("left: nothing is held here any more");
-            }
-            Event::Gathering { found, expect, missing } => {
-                log_gathering(found, *expect, missing.as_deref());
-            }
-            Event::PeerConnected { member, address } => {
+            Event::PeerConnected { member, .. } => {
                 self.connected.lock().insert(*member);
-                tracing::info!(%member, ?address, "peer connected");
             }
-            Event::PeerDisconnected { member, address } => {
+            Event::PeerDisconnected { member, .. } => {
                 self.connected.lock().remove(member);
-                tracing::info!(%member, ?address, "peer disconnected");
             }
-            Event::PeerReconnecting { member, address } => {
-                tracing::debug!(%member, address, "peer is dialled again");
-            }
-            Event::PeerFailed { member, address } => {
-                tracing::info!(?member, address, "nobody answers");
-            }
-            Event::Ready => self.set_ready(true),
-            Event::NotReady => self.set_ready(false),
-            Event::Halted { reason } => tracing::error!(%reason, "halted"),
-            Event::PeerRefused { member, address, reason, by_us } => {
-                // Who refuses this node is told of where its address is known.
-                let (reason, now) = (explain(reason), std::time::Instant::now());
-                if *by_us && self.notices.tell(now, Whom::Member(*member), reason.clone()).is_some()
-                {
-                    tracing::warn!(?member, ?address, "it was refused, and told: {reason}");
-                }
-            }
-            Event::LeaderChanged { group, term, leader } => {
-                tracing::debug!(%group, %term, ?leader, "leader changed");
-            }
-            Event::PeerFault { member, what } => tracing::warn!(?member, what, "peer at fault"),
+            Event::Ready => self.is_ready.store(true, Ordering::Relaxed),
+            Event::NotReady => self.is_ready.store(false, Ordering::Relaxed),
+            Event::Ring(_)
+            | Event::ChangeRefused { .. }
+            | Event::Left
+            | Event::Gathering { .. }
+            | Event::PeerReconnecting { .. }
+            | Event::PeerFailed { .. }
+            | Event::Halted { .. }
+            | Event::PeerRefused { .. }
+            | Event::LeaderChanged { .. }
+            | Event::PeerFault { .. } => {}
         }
         if let Some(events) = &*self.events.lock() {
             let _ = events.send(event); // It is nobody's fault that nobody listens.
-        }
-    }
-
-    fn set_ready(&self, is_ready: bool) {
-        self.is_ready.store(is_ready, Ordering::Relaxed);
-        if is_ready {
-            tracing::info!("a majority is connected");
-        } else {
-            tracing::warn!("no majority is connected: what needs one waits");
         }
     }
 
@@ -620,22 +592,6 @@ impl Shared {
             moves
         });
     }
-}
-
-fn log_gathering(found: &[String], expect: u16, missing: Option<&str>) {
-    tracing::info!(?found, expect, "looking for the others that found the cluster");
-    if let Some(name) = missing {
-        tracing::warn!(
-            name,
-            "all have agreed, and only this member knows whether the cluster exists: start it. If its data directory \
-             is lost, empty those of the others, which hold nothing else yet"
-        );
-    }
-}
-
-/// How many slots.
-fn count(slots: &[std::ops::Range<u32>]) -> usize {
-    slots.iter().map(ExactSizeIterator::len).sum()
 }
 
 /// Whether an action changes something, and how many bytes it holds.

@@ -24,6 +24,7 @@ use crate::directory::{Directory, Segments};
 use crate::engine::{Engine, Log};
 use crate::error::OpenError;
 use crate::log::{self, Files, LogTask, Writer};
+use crate::logger::{self, Logger};
 use crate::mailbox::Mailbox;
 use crate::metrics;
 use crate::net::{Datagrams, Entrance, Net, guarded, unix_path};
@@ -62,19 +63,23 @@ struct Prepared {
 /// What a thread does.
 type Body = Box<dyn FnOnce() + Send>;
 
+/// A node that has been started, and where it listens.
+type Started = (Arc<Shared>, Threads, Option<SocketAddr>);
+
 /// Starts a node. What it has started when it fails is stopped again.
-pub(crate) fn start(
-    options: Options,
-    told: Option<Listener>,
-) -> Result<(Arc<Shared>, Threads, Option<SocketAddr>), OpenError> {
-    let config = options.config();
+pub(crate) fn start(options: Options, told: Option<Listener>) -> Result<Started, OpenError> {
     let shared = Arc::new(Shared::new(options));
+    let logger = shared.logger.clone();
+    logger.run(|| start_logged(shared, told))
+}
+
+fn start_logged(shared: Arc<Shared>, told: Option<Listener>) -> Result<Started, OpenError> {
     let options = &shared.options;
+    let mut config = options.config();
     check(options)?;
-    let mut config = config;
     // Before anything is touched: is it a configuration at all?
     let _probe = Node::new(config.clone(), Restored::default(), 0, shared.clock.now())?;
-    let sockets = sockets()?;
+    let sockets = sockets(&shared.logger)?;
     let (listener, socket) = sockets.block_on(entrance(options))?;
     if let Some(socket) = &socket {
         config.gossip = sockets.block_on(gossip_address(options, socket));
@@ -160,7 +165,8 @@ impl Threads {
             directory.make_store(|aside| DiskStore::make(aside).map_err(store_error(aside)))?;
         }
         let tasks = Arc::clone(&self.tasks);
-        let store = DiskStore::open(&path, Box::new(move || tasks.nudge()));
+        let wake = Box::new(move || tasks.nudge());
+        let store = DiskStore::open(&path, wake, &self.shared.logger);
         let store = store.map_err(store_error(&path))?;
         let (worker, states) =
             Worker::new(store, &self.shared.options.limits).map_err(store_error(&path))?;
@@ -205,11 +211,11 @@ impl Threads {
     }
 
     fn begin(&self, name: &str, body: Body) -> Result<(), OpenError> {
-        let running = self.running.clone();
+        let (running, logger) = (self.running.clone(), self.shared.logger.clone());
         let thread = std::thread::Builder::new().name(name.into());
         let started = thread.spawn(move || {
             mark_own();
-            body();
+            logger.run(body);
             drop(running);
         });
         self.handles.lock().push(started.map_err(OpenError::System)?);
@@ -279,8 +285,13 @@ impl Threads {
         self.shut(in_order)
     }
 
-    /// Waits for the threads, then for the connections; says whether the threads are gone.
     fn shut(&mut self, in_order: bool) -> bool {
+        let logger = self.shared.logger.clone();
+        logger.run(|| self.shut_logged(in_order))
+    }
+
+    /// Waits for the threads, then for the connections; says whether the threads are gone.
+    fn shut_logged(&mut self, in_order: bool) -> bool {
         let Some(running) = self.running.take() else {
             return true;
         };
@@ -363,12 +374,17 @@ fn check(options: &Options) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn sockets() -> Result<Runtime, OpenError> {
+fn sockets(logger: &Logger) -> Result<Runtime, OpenError> {
+    let logger = logger.clone();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads((cores / 2).clamp(1, 4))
         .thread_name("ring-net")
-        .on_thread_start(mark_own)
+        .on_thread_start(move || {
+            mark_own();
+            logger.enter();
+        })
+        .on_thread_stop(logger::leave)
         .enable_io()
         .enable_time()
         .build()

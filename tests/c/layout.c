@@ -45,7 +45,7 @@ AT(ring_event_t, b, 32);
 AT(ring_event_t, data, 40);
 AT(ring_event_t, owner, 56);
 
-SIZE(ring_options_t, 256);
+SIZE(ring_options_t, 288);
 AT(ring_options_t, size, 0);
 AT(ring_options_t, flags, 4);
 AT(ring_options_t, name, 8);
@@ -77,6 +77,11 @@ AT(ring_options_t, probe_timeout_ns, 232);
 AT(ring_options_t, sync_interval_ns, 240);
 AT(ring_options_t, suspicion_min, 248);
 AT(ring_options_t, suspicion_max, 252);
+AT(ring_options_t, log, 256);
+AT(ring_options_t, log_arg, 264);
+AT(ring_options_t, log_free, 272);
+AT(ring_options_t, log_level, 280);
+AT(ring_options_t, reserved4, 284);
 
 SIZE(ring_change_t, 40);
 AT(ring_change_t, op, 0);

@@ -21,7 +21,7 @@ struct Case {
     valgrind: bool,
 }
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     Case { name: "arguments", arguments: &[], valgrind: true },
     Case { name: "callback", arguments: &[], valgrind: true },
     Case { name: "cancel", arguments: &[], valgrind: false },
@@ -31,6 +31,7 @@ const CASES: [Case; 16] = [
     Case { name: "ends", arguments: &[], valgrind: true },
     Case { name: "fork", arguments: &[], valgrind: false },
     Case { name: "kv", arguments: &["DIR"], valgrind: false },
+    Case { name: "log", arguments: &["DIR", "ADDRESS"], valgrind: true },
     Case { name: "many", arguments: &["200"], valgrind: false },
     Case { name: "panic", arguments: &[], valgrind: true },
     Case { name: "requests", arguments: &[], valgrind: true },

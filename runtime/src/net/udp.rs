@@ -151,21 +151,22 @@ impl Datagrams {
             return;
         }
         let start = start_of(who.boot);
-        match &mut *self.guard.lock() {
-            Guard::Open { .. } => {}
+        let introduced = match &mut *self.guard.lock() {
+            Guard::Open { .. } => Ok(()),
             Guard::Early { met, .. } => {
                 let known = met.get(&who.member);
                 let is_older = known.is_some_and(|known| start.counter < known.counter);
                 if !is_older && (known.is_some() || met.len() < SENDERS_MAX) {
                     met.insert(who.member, start);
                 }
+                Ok(())
             }
             Guard::Sealed { opener, .. } => {
-                let introduction = Introduction { start, next: 0 };
-                if let Err(why) = opener.introduce(now, who.member, introduction) {
-                    tracing::debug!(member = %who.member, %why, "datagrams of it are not opened");
-                }
+                opener.introduce(now, who.member, Introduction { start, next: 0 })
             }
+        };
+        if let Err(why) = introduced {
+            tracing::debug!(member = %who.member, %why, "datagrams of it are not opened");
         }
     }
 

@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use ring_core::store::{Store, StoreError, SyncNumber, View, WriteBatch};
 
+use crate::logger::Logger;
+
 use super::flusher::{Flusher, Wake};
 use super::levels::Levels;
 use super::tables::{Recent, Tables};
@@ -40,7 +42,7 @@ impl DiskStore {
     }
 
     /// Opens a store. `wake` is called, on another thread, when [`Store::synced`] should be asked.
-    pub(crate) fn open(path: &Path, wake: Wake) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, wake: Wake, logger: &Logger) -> Result<Self, StoreError> {
         let flusher = Arc::new(Flusher::new(Tables::open(path)?, wake));
         let mut store = Self {
             recent: Recent::new(),
@@ -51,8 +53,8 @@ impl DiskStore {
             flusher,
             threads: Vec::new(),
         };
-        let began = store.begin("ring-flush", Flusher::flush_all);
-        let began = began.and_then(|()| store.begin("ring-merge", Flusher::merge_all));
+        let began = store.begin("ring-flush", logger, Flusher::flush_all);
+        let began = began.and_then(|()| store.begin("ring-merge", logger, Flusher::merge_all));
         began.map_err(|e| StoreError(format!("cannot start a thread: {e}")))?;
         Ok(store)
     }
@@ -63,10 +65,10 @@ impl DiskStore {
         self.room = bytes;
     }
 
-    fn begin(&mut self, name: &str, work: fn(&Flusher)) -> io::Result<()> {
-        let flusher = Arc::clone(&self.flusher);
+    fn begin(&mut self, name: &str, logger: &Logger, work: fn(&Flusher)) -> io::Result<()> {
+        let (flusher, logger) = (Arc::clone(&self.flusher), logger.clone());
         let thread = std::thread::Builder::new().name(name.into());
-        self.threads.push(thread.spawn(move || work(&flusher))?);
+        self.threads.push(thread.spawn(move || logger.run(|| work(&flusher)))?);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use ring_core::store::{MemoryStore, StoreError, SyncNumber, View, WriteBatch};
 
 use super::*;
+use crate::logger::Logger;
 
 fn b(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -18,7 +19,7 @@ fn open(dir: &Path) -> DiskStore {
     if !dir.join("FORMAT").exists() {
         DiskStore::make(dir).unwrap();
     }
-    DiskStore::open(dir, Box::new(|| ())).unwrap()
+    DiskStore::open(dir, Box::new(|| ()), &Logger::new(None)).unwrap()
 }
 
 fn put(store: &mut DiskStore, pairs: &[(&str, Option<&str>)]) {
@@ -201,7 +202,7 @@ fn a_sync_is_done_beside_the_writes_and_wakes_who_waits() {
     DiskStore::make(dir.path()).unwrap();
     let (told, wakes) = mpsc::channel();
     let wake = move || told.send(()).unwrap_or_default();
-    let mut store = DiskStore::open(dir.path(), Box::new(wake)).unwrap();
+    let mut store = DiskStore::open(dir.path(), Box::new(wake), &Logger::new(None)).unwrap();
     assert_eq!(store.start_sync(), Ok(SyncNumber(0)), "nothing was written");
     assert_eq!(store.synced(), Ok(SyncNumber(0)));
     put(&mut store, &[("a", Some("1"))]);
@@ -220,7 +221,7 @@ fn after_a_flush_has_failed_nothing_is_done() {
     DiskStore::make(dir.path()).unwrap();
     let (told, wakes) = mpsc::channel();
     let wake = move || told.send(()).unwrap_or_default();
-    let mut store = DiskStore::open(dir.path(), Box::new(wake)).unwrap();
+    let mut store = DiskStore::open(dir.path(), Box::new(wake), &Logger::new(None)).unwrap();
     put(&mut store, &[("a", Some("1"))]);
     fs::remove_dir_all(dir.path().join("tables")).unwrap();
     store.start_sync().unwrap();
