@@ -289,6 +289,8 @@ impl Handle {
     /// A defect was met in this layer: the node halts, and says so from now on.
     pub(crate) fn defect(&self, text: &str) {
         self.node.halt_on_defect(text);
+        drop(lock(&self.turn)); // the closer is before its look, or waits
+        self.changed.notify_all();
     }
 
     /// Does something on a thread of the node: a panic is a defect.
@@ -477,7 +479,13 @@ impl Handle {
     fn wait_for_flights(&self, timeout: Option<Duration>) {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut turn = lock(&self.turn);
-        while self.in_flight.load(Ordering::SeqCst) > 0 && !self.hurry.load(Ordering::SeqCst) {
+        // An operation that a panic met may never be counted as ended; all others end with their node.
+        let is_awaited = || {
+            self.in_flight.load(Ordering::SeqCst) > 0
+                && !self.hurry.load(Ordering::SeqCst)
+                && self.node.defect().is_none()
+        };
+        while is_awaited() {
             turn = match until {
                 None => self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {

@@ -64,12 +64,7 @@ int main(void) {
       CHECK_STATUS(s, RING_PANICKED);
     }
     check_stopped(node, cq);
-    if (there) {
-      close_all(node, cq);
-    } else {
-      ring_node_free(node);
-      ring_cq_free(cq);
-    }
+    close_all(node, cq);
   }
   /* What was in flight ends, and says why. */
   ring_node_t *node = new_node();
