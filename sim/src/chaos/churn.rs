@@ -65,7 +65,9 @@ impl Chaos {
             }
             Change::Revive(m) => {
                 let machine = &cluster.sim.machines[*m];
-                if !machine.state().idle || !lock(&machine.state).founded {
+                let state = machine.state();
+                // Who had left, and was lost for good then, is no more.
+                if !state.idle || !state.founded || state.gone {
                     return false;
                 }
                 lock(&machine.state).idle = false;
@@ -136,7 +138,8 @@ impl Chaos {
     /// others must have one that does not, durably. It is refused, or gets replicas anew; what it was must not count.
     fn restore(&mut self, cluster: &mut Cluster, m: usize) -> bool {
         let state = cluster.sim.machines[m].state();
-        let Some(copy) = self.copies.get(&m).filter(|_| state.idle && state.founded) else {
+        let may = state.idle && state.founded && !state.gone;
+        let Some(copy) = self.copies.get(&m).filter(|_| may) else {
             return false;
         };
         let Ok(log) = recover_disk(&copy.disk) else { return false };
