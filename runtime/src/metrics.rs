@@ -197,13 +197,15 @@ impl Metrics {
         ] {
             text.sample(name, &format!("{{reason=\"{reason}\"}}"), value);
         }
-        if let Some(DatagramCounts { sent, received, refused, dropped, failed }) = self.datagrams {
+        if let Some(counts) = self.datagrams {
+            let DatagramCounts { sent, received, refused, replayed, dropped, failed } = counts;
             let name = "ring_datagrams_total";
             text.head(name, "counter", "Datagrams, by what became of them");
             for (what, value) in [
                 ("sent", sent),
                 ("received", received),
                 ("refused", refused),
+                ("replayed", replayed),
                 ("dropped", dropped),
                 ("failed", failed),
             ] {

@@ -9,15 +9,17 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::keys::{Authority, subject};
+use common::split::Network;
 use common::{client, free_addresses, members, open_all, quick};
-use libring::security::{Role, Subject};
+use libring::security::{Fault, Role, Subject};
 use libring::{Data, Event, GroupId, Halt, Keys, Node, OpenError, Options, Refusal};
 use ring_core::ids::{Boot, MemberId};
-use ring_core::wire::message::{Identity, VERSION_MAX, Welcome};
+use ring_core::wire::message::{Identity, VERSION_MAX, VERSION_MIN, Welcome};
 use ring_core::wire::{Encoder, Message};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// Long enough for anything that does not hang.
@@ -182,8 +184,13 @@ async fn a_bad_list_is_no_obstacle(authority: Option<Authority>) {
     join.extend(speakers.iter().map(|speaker| speaker.address.clone()));
     let own = addresses[1].clone();
     join.extend([own, String::from("256.0.0.1:1"), addresses[0].clone()]);
-    options[1].join = join;
-    let late = tokio::spawn(Node::open(options[1].clone()));
+    options[1].join = join.clone();
+    let (tell, heard) = mpsc::unbounded_channel();
+    let listener = move |event| {
+        // The test has heard enough.
+        let _ = tell.send(event);
+    };
+    let late = tokio::spawn(Node::open_listening(options[1].clone(), listener));
     let refused = async {
         loop {
             let event = told.next().await.unwrap();
@@ -207,6 +214,8 @@ async fn a_bad_list_is_no_obstacle(authority: Option<Authority>) {
     };
     timeout(LIMIT, all).await.expect("every entry of the list is dialled");
     assert!(!late.is_finished(), "it creates no cluster of its own");
+    let speakers: Vec<&str> = speakers.iter().map(|speaker| &*speaker.address).collect();
+    tells_of_each(heard, &join[0], &speakers, authority.is_some()).await;
 
     let first = Node::open(options[0].clone()).await.unwrap();
     let late = timeout(LIMIT, late).await.expect("it joins").unwrap().unwrap();
@@ -218,6 +227,42 @@ async fn a_bad_list_is_no_obstacle(authority: Option<Authority>) {
     assert_eq!(other.members().len(), 1, "the other cluster has no new member");
     other.close().await.unwrap();
     close(nodes).await;
+}
+
+/// Who waits to be let in is told of each entry what is wrong with it: nobody is there; it speaks another version, by its
+/// welcome and by its refusal; it sends what is no message. With keys nothing is read of who does not speak TLS.
+async fn tells_of_each(
+    mut heard: mpsc::UnboundedReceiver<Event>,
+    nobody: &str,
+    speakers: &[&str],
+    with_keys: bool,
+) {
+    let refused = |address: &str, (min, max), by_us: bool| Event::PeerRefused {
+        member: by_us.then_some(MemberId(1)),
+        address: Some(address.to_owned()),
+        reason: Refusal::Version { min, max },
+        by_us,
+    };
+    let fault = |what| Event::PeerFault { member: None, what };
+    let mut missing = vec![Event::PeerFailed { member: None, address: nobody.to_owned() }];
+    if with_keys {
+        missing.push(fault(Fault::NotTls.what()));
+    } else {
+        missing.push(refused(speakers[0], (VERSION_MIN, VERSION_MAX), true));
+        missing.push(refused(speakers[1], (VERSION_MAX + 1, VERSION_MAX + 9), false));
+        // Of the one that speaks HTTP, and of the one that speaks nothing known.
+        missing.extend([fault("sent what is no message"), fault("sent what is no message")]);
+    }
+    let told = async {
+        while !missing.is_empty() {
+            let event = heard.recv().await.unwrap();
+            if let Some(place) = missing.iter().position(|one| *one == event) {
+                missing.swap_remove(place);
+            }
+        }
+    };
+    let told = timeout(LIMIT, told).await;
+    assert!(told.is_ok(), "never told: {missing:?}");
 }
 
 #[tokio::test]
@@ -339,6 +384,90 @@ async fn a_member_that_moved_is_found() {
 #[tokio::test]
 async fn a_member_with_keys_that_moved_is_found() {
     one_moves(Some(Authority::new())).await;
+}
+
+/// One joins while the cluster is split, and reaches but the side of the minority, on which the directory had its leader:
+/// it is not let in, whatever that leader still takes itself for; the others go on without both. After the heal it is.
+#[tokio::test]
+async fn a_join_through_the_minority_waits_for_the_heal() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Arc::new(Network::default());
+    let plugged = |options: Options, own: &str| Options {
+        transport: Some(network.plug(own)),
+        gossip: false,
+        ..options
+    };
+    let mut founders = members(3, Some(dir.path()));
+    for options in &mut founders {
+        let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap().1.clone();
+        *options = plugged(options.clone(), &own);
+    }
+    let nodes = open_all(&founders).await;
+    let mut addresses = addresses_of(&founders);
+    for node in &nodes {
+        knows(node, &addresses).await;
+    }
+    nodes[0].partition("p").put("k", "before").await.unwrap();
+
+    let cut_off = directory_leader(&nodes).await;
+    let (minority, fourth) = (addresses[cut_off].clone(), free_addresses(1).remove(0));
+    network.split(&[&minority, &fourth]);
+    let joins = Options {
+        name: "n4".into(),
+        listen: Some(fourth.clone()),
+        join: addresses.clone(),
+        data: Data::Dir(dir.path().join("n4")),
+        ..quick()
+    };
+    let mut events = nodes[cut_off].events();
+    let joining = tokio::spawn(Node::open(plugged(joins, &fourth)));
+    let asked = async {
+        let is_fourth = |id: MemberId| nodes.iter().all(|node| node.whoami() != id);
+        let is_there =
+            |event| matches!(event, Event::PeerConnected { member, .. } if is_fourth(member));
+        while !is_there(events.next().await.unwrap()) {}
+    };
+    timeout(LIMIT, asked).await.expect("it reaches the minority");
+    let others: Vec<&Node> =
+        nodes.iter().enumerate().filter(|(n, _)| *n != cut_off).map(|(_, node)| node).collect();
+    // Many times what an election takes, with one on each side.
+    let until = Instant::now() + quick().timers.election_max * 8;
+    while Instant::now() < until {
+        others[0].partition("p").put("k", "meanwhile").await.unwrap();
+        assert!(!joining.is_finished(), "a minority lets nobody in");
+        sleep(Duration::from_millis(10)).await;
+    }
+    for node in &nodes {
+        let table = node.directory().unwrap();
+        assert_eq!(table.members.len(), 3, "{:?} knows no fourth: {table:?}", node.whoami());
+    }
+
+    network.heal();
+    let joined = timeout(LIMIT, joining).await.expect("it joins").unwrap().unwrap();
+    addresses.push(fourth);
+    for node in nodes.iter().chain([&joined]) {
+        knows(node, &addresses).await;
+        assert_eq!(get(node, "k").await.as_deref(), Some("meanwhile"));
+    }
+    close(nodes).await;
+    joined.close().await.unwrap();
+}
+
+/// Which of them leads the directory.
+async fn directory_leader(nodes: &[Node]) -> usize {
+    let found = async {
+        loop {
+            for (n, node) in nodes.iter().enumerate() {
+                let groups = node.metrics().await.unwrap().status.groups;
+                let mut directory = groups.iter().filter(|held| held.group == GroupId::DIRECTORY);
+                if directory.any(|held| held.role == libring::Role::Leader) {
+                    return n;
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, found).await.expect("the directory has a leader")
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::keys::{Authority, subject};
+use common::proxy::Proxy;
 use common::{client, members, open_all};
 use libring::security::{Fault, Role};
 use libring::{Data, Event, Events, Keys, Node, OpenError, Options, Refusal};
@@ -37,16 +38,7 @@ impl Cluster {
 
     /// Waits until the first member tells of a peer that did this.
     async fn told(&mut self, fault: &str) {
-        let told = async {
-            loop {
-                let event = self.events.next().await.expect("the member is up");
-                if matches!(event, Event::PeerFault { what, .. } if what == fault) {
-                    return;
-                }
-            }
-        };
-        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
-        told.unwrap_or_else(|_| panic!("nobody told: {fault}"));
+        tells(&mut self.events, fault).await;
     }
 
     /// Whatever happened, it must not have hurt anyone.
@@ -60,6 +52,20 @@ impl Cluster {
             node.close().await.unwrap();
         }
     }
+}
+
+/// Waits until a member tells of a peer that did this.
+async fn tells(events: &mut Events, fault: &str) {
+    let told = async {
+        loop {
+            let event = events.next().await.expect("the member is up");
+            if matches!(event, Event::PeerFault { what, .. } if what == fault) {
+                return;
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+    told.unwrap_or_else(|_| panic!("nobody told: {fault}"));
 }
 
 fn with_keys(options: Vec<Options>, authority: &Authority) -> Vec<Options> {
@@ -276,6 +282,51 @@ async fn an_expired_certificate_is_refused() {
     assert!(why.contains("refused this node's certificate, which has expired"), "{why}");
     cluster.told(Fault::Expired.what()).await;
     cluster.prove_unharmed().await;
+}
+
+/// A member's certificate expires while the member runs. It is refused by whom it dials and by who dials it, when they
+/// next connect; it and they tell why, the others go on, and with a new certificate it is one of them again.
+#[tokio::test]
+async fn a_member_whose_certificate_has_expired_is_refused() {
+    let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
+    let mut options = with_keys(members(3, Some(dir.path())), &authority);
+    let until = SystemTime::now() + Duration::from_secs(4);
+    options[1].keys = Some(authority.keys_until(Role::Member, "n2", until));
+    let mut proxies = Vec::new();
+    for (options, real) in options.iter_mut().zip(common::free_addresses(3)) {
+        let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
+        proxies.push(Proxy::new(&own.1, real.clone()).await);
+        options.advertise = Some(own.1.clone());
+        options.listen = Some(real);
+    }
+    let mut nodes = open_all(&options).await;
+    nodes[1].partition("p").put("k", "1").await.unwrap();
+    let mut events: Vec<Events> = nodes.iter().map(Node::events).collect();
+    // A certificate is good to the end of its last second.
+    let over = until + Duration::from_secs(1);
+    tokio::time::sleep(over.duration_since(SystemTime::now()).unwrap_or_default()).await;
+    let refused = |nodes: &[Node]| nodes[2].connections().refused;
+    assert_eq!(refused(&nodes), 0, "it was good");
+
+    // Of two members the one with the lower id dials: the first dials it, and it dials the third.
+    proxies.iter().for_each(Proxy::cut);
+    for (events, fault) in
+        events.iter_mut().zip([Fault::Expired, Fault::RefusedExpired, Fault::Expired])
+    {
+        tells(events, fault.what()).await;
+    }
+    assert!(refused(&nodes) > 0, "counted where it was refused");
+    nodes[0].partition("p").put("k", "2").await.unwrap();
+    let cut_off = nodes[1].partition("p").with_deadline(Duration::from_millis(500));
+    cut_off.put("k", "3").await.expect_err("nobody talks to it");
+
+    nodes.remove(1).close().await.unwrap();
+    options[1].keys = Some(authority.keys(Role::Member, "n2"));
+    let back = Node::open(options[1].clone()).await.unwrap();
+    assert_eq!(back.partition("p").get("k").await.unwrap().unwrap().value, "2");
+    for node in nodes.into_iter().chain([back]) {
+        node.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

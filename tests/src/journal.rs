@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use libring::Error;
+use libring::{Error, Revision};
 use serde_json::{Map, Value, json};
 
 use crate::PATIENCE;
@@ -38,6 +38,8 @@ struct Inner {
 pub struct Tally {
     /// Acknowledged, in the order of their acknowledgement.
     pub acknowledged: Vec<Put>,
+    /// At which revision of its partition each of them was.
+    pub revisions: Vec<Revision>,
     /// May have happened.
     pub unknown: u64,
     /// Certainly did not happen: partition and key.
@@ -101,12 +103,12 @@ impl Journal {
     /// How it ended. Gives the client to go on with: one that does not know how its operation ended
     /// is never used again.
     #[must_use]
-    pub fn end_put<T>(
+    pub fn end_put(
         &self,
         process: Process,
         put: Put,
         began: Instant,
-        result: &Result<T, Error>,
+        result: &Result<Revision, Error>,
     ) -> Process {
         let (kind, unknown) = match result {
             Ok(_) => ("ok", false),
@@ -122,13 +124,14 @@ impl Journal {
         });
         let mut inner = self.lock();
         match result {
-            Ok(_) => {
+            Ok(revision) => {
                 if let Some((since, first)) = inner.awaited.get_mut(&put.partition)
                     && began >= *since
                 {
                     first.get_or_insert_with(Instant::now);
                 }
                 inner.tally.acknowledged.push(put);
+                inner.tally.revisions.push(*revision);
             }
             Err(_) if unknown => inner.tally.unknown += 1,
             Err(_) => {

@@ -10,6 +10,8 @@
 //! | [`native`] | what safe Rust cannot do: system calls that fail, power cuts |
 //! | [`load`] | clients that write, and what must be found of it |
 //! | [`askers`] | clients that ask, and must be answered |
+//! | [`followers`] | clients that watch, and must be told of what is acknowledged |
+//! | [`handled`] | what members that handle requests write down of them |
 //! | [`one`] | a cluster of one with a tiny log, and a fixed workload |
 //! | [`journal`] | what clients saw, written as a history |
 //! | [`whole`] | when a cluster is as it should be again |
@@ -20,6 +22,8 @@
 
 pub mod askers;
 pub mod disks;
+pub mod followers;
+pub mod handled;
 pub mod journal;
 pub mod load;
 pub mod members;

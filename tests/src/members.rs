@@ -1,6 +1,9 @@
 //! A cluster of `ring serve` processes.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -31,6 +34,10 @@ pub struct Members {
     keys: Option<PathBuf>,
     /// Where they are, if not on this machine's own network.
     network: Option<Network>,
+    /// What runs a member in place of the command `ring`.
+    program: Option<PathBuf>,
+    /// What more is said to a member at its start.
+    words: Vec<String>,
     env: Vec<(String, OsString)>,
     running: Vec<Option<Program>>,
 }
@@ -52,6 +59,8 @@ impl Members {
             replace_after: "5s",
             keys: None,
             network: None,
+            program: None,
+            words: Vec::new(),
             env: Vec::new(),
             running: (0..count).map(|_| None).collect(),
         }
@@ -112,6 +121,26 @@ impl Members {
     pub fn in_network(mut self, network: Network) -> Self {
         self.network = Some(network);
         self
+    }
+
+    /// Members are processes of this program, which takes the words of `ring`.
+    #[must_use]
+    pub fn running(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
+    }
+
+    /// Says this, too, to each member at its start.
+    #[must_use]
+    pub fn saying(mut self, words: &[&str]) -> Self {
+        self.words.extend(words.iter().copied().map(String::from));
+        self
+    }
+
+    /// Each member tells its [`Members::metrics`].
+    #[must_use]
+    pub fn with_metrics(self) -> Self {
+        self.saying(&["--metrics", "127.0.0.1:0"])
     }
 
     /// The network that the members are in.
@@ -201,12 +230,13 @@ impl Members {
     /// The command that runs a member.
     #[must_use]
     pub fn command(&self, k: usize) -> Command {
-        let mut command = ring();
+        let mut command = self.program.as_ref().map_or_else(ring, Command::new);
         command.arg("serve").args(["--name", &self.name(k)]);
         command.args(["--shards", &self.shards.to_string()]);
         command.args(["--replication", &self.replication.to_string()]);
         command.arg("--data").arg(self.data(k));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.words);
         match &self.keys {
             Some(keys) => command.arg("--keys").arg(keys.join("members").join(self.name(k))),
             None if self.network.is_some() => command.arg("--insecure"),
@@ -277,6 +307,37 @@ impl Members {
         }
     }
 
+    /// What a running member measures, by the names that Prometheus is told, labels included.
+    ///
+    /// # Panics
+    /// When it tells nothing, as it does unless [`Members::with_metrics`] was called.
+    #[must_use]
+    pub fn metrics(&self, k: usize) -> BTreeMap<String, u64> {
+        let line = self.program(k).wait_line(" tells its metrics at ");
+        let (_, url) = line.split_once("http://").expect("it is at a URL");
+        let (address, path) = url.split_once('/').expect("the URL has a path");
+        let mut socket = TcpStream::connect(address).expect("it listens there");
+        write!(socket, "GET /{path} HTTP/1.1\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("it answers with text");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        let samples = body.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            (name.to_owned(), value.parse().expect("a whole number"))
+        };
+        samples.map(sample).collect()
+    }
+
+    /// The directory of keys that all members' keys are in.
+    ///
+    /// # Panics
+    /// When they have none.
+    #[must_use]
+    pub fn keys(&self) -> &Path {
+        self.keys.as_ref().expect("the members were given keys")
+    }
+
     /// A running member.
     ///
     /// # Panics
@@ -326,15 +387,31 @@ impl Members {
     /// # Panics
     /// When none of them can be reached.
     pub async fn client_through(&self, known: &[usize]) -> Node {
-        let options = Options {
+        self.client_with(self.client_options(known)).await
+    }
+
+    /// A client of the cluster, in this process, with such options.
+    ///
+    /// # Panics
+    /// When the cluster cannot be reached.
+    pub async fn client_with(&self, options: Options) -> Node {
+        let opened = Node::open(options).await;
+        opened.unwrap_or_else(|e| panic!("no client of {}: {e}", self.addresses()))
+    }
+
+    /// The options of a client that is told of these members only.
+    ///
+    /// # Panics
+    /// When its keys cannot be read.
+    #[must_use]
+    pub fn client_options(&self, known: &[usize]) -> Options {
+        Options {
             name: String::from("test"),
             client: true,
             join: known.iter().map(|&k| self.address(k)).collect(),
             keys: self.client_keys().map(|dir| Keys::read(dir).expect("made by `ring keys`")),
             deadline: Duration::from_secs(20),
             ..Options::default()
-        };
-        let opened = Node::open(options).await;
-        opened.unwrap_or_else(|e| panic!("no client of {}: {e}", self.addresses()))
+        }
     }
 }

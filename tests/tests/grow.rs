@@ -10,6 +10,7 @@ use libring::Node;
 use serde_json::{Value, json};
 use tests::PATIENCE;
 use tests::askers::Askers;
+use tests::followers::Followers;
 use tests::journal::{Journal, Tally};
 use tests::load::{self, Load, Shape};
 use tests::members::Members;
@@ -231,6 +232,7 @@ struct Run {
     journal: Arc<Journal>,
     load: Load,
     askers: Askers,
+    followers: Followers,
 }
 
 impl Run {
@@ -242,7 +244,8 @@ impl Run {
         let journal = Arc::new(Journal::create(&history, json!({ "shards": SHARDS })));
         let load = Load::start(&runtime, &client, &journal, LOAD);
         let askers = Askers::start(&runtime, &client);
-        Self { runtime, client, journal, load, askers }
+        let followers = Followers::start(&runtime, &client, &load::partitions(PARTITIONS));
+        Self { runtime, client, journal, load, askers, followers }
     }
 
     /// Something is done to a member.
@@ -263,8 +266,8 @@ impl Run {
         self.runtime.block_on(whole::wait_whole(&self.client, SHARDS, names))
     }
 
-    /// Every acknowledged write is there, and every request was answered, some by each of these members; what became of
-    /// the writes.
+    /// Every acknowledged write is there and was told to the watch of its partition, and every request was answered, some
+    /// by each of these members; what became of the writes.
     fn end(self, names: &[&str]) -> Tally {
         self.load.stop(&self.runtime);
         let answers = self.askers.end(&self.runtime);
@@ -274,6 +277,7 @@ impl Run {
         self.journal.flush();
         let tally = self.journal.tally();
         tally.judge(&found);
+        self.followers.judge(&self.runtime, &tally);
         eprintln!("{} writes acknowledged and all found", tally.acknowledged.len());
         tally
     }

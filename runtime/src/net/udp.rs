@@ -47,8 +47,8 @@ use tokio::time::sleep;
 
 use crate::mailbox::Closed;
 use crate::security::datagram::{
-    DATAGRAM_BYTES_MAX, DatagramKeys, Introduction, OVERHEAD_BYTES, Opener, SENDERS_MAX, Sealer,
-    Start,
+    DATAGRAM_BYTES_MAX, DatagramKeys, Dropped, Introduction, OVERHEAD_BYTES, Opener, SENDERS_MAX,
+    Sealer, Start,
 };
 use crate::shared::{Item, Shared};
 
@@ -94,9 +94,12 @@ pub struct DatagramCounts {
     pub sent: u64,
     /// Received, those that were refused or dropped included.
     pub received: u64,
-    /// Of those not taken: damaged, of another cluster, of somebody without the key, or of a member that has not
-    /// introduced itself yet.
+    /// Of those not taken: damaged, of another cluster, of somebody without the key, of a member that has not
+    /// introduced itself yet, or opened before.
     pub refused: u64,
+    /// Of those refused because they were opened before: somebody has recorded them and sent them again. Without keys
+    /// nobody knows.
+    pub replayed: u64,
     /// Dropped because too many waited, on their way in or out.
     pub dropped: u64,
     /// Not sent because the system refused.
@@ -195,6 +198,10 @@ impl Datagrams {
             sent: read(sent),
             received: read(received),
             refused: read(refused),
+            replayed: match &*self.guard.lock() {
+                Guard::Open { .. } | Guard::Early { .. } => 0,
+                Guard::Sealed { opener, .. } => opener.dropped(Dropped::Replayed),
+            },
             dropped: read(dropped),
             failed: read(failed),
         }

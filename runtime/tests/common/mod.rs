@@ -4,6 +4,8 @@
 
 pub(crate) mod keys;
 pub(crate) mod proxy;
+pub(crate) mod split;
+pub(crate) mod tap;
 
 use std::net::TcpListener;
 use std::path::Path;
