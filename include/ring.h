@@ -421,6 +421,12 @@
 #define RING_NO_GOSSIP 8
 
 /**
+ * Requests for which this member has no handler are turned away, as by one that has too many, until RING_OP_SERVE: their
+ * callers ask the next in line, or again. A member that comes back is asked before its host can submit RING_OP_HANDLE.
+ */
+#define RING_HOLD 16
+
+/**
  * The value of a key. DONE: `data` is the value, `a` its revision; RING_NOT_FOUND without one. With RING_LOCAL `b` says how
  * stale that can be, also of a key that was not found: every write that was acknowledged longer than so many
  * nanoseconds before is seen. UINT64_MAX: the replica does not know, because it has not reached its leader since it was
@@ -548,6 +554,11 @@
  * when there are too many.
  */
 #define RING_OP_JOIN 19
+
+/**
+ * All handlers are there that are to be: ends what RING_HOLD began. Ends as RING_OP_OWNERS does.
+ */
+#define RING_OP_SERVE 20
 
 /**
  * RING_OP_SCAN, RING_OP_WATCH: the keys that begin with `key`.
@@ -860,7 +871,7 @@ typedef struct {
    */
   uint32_t size;
   /**
-   * RING_CLIENT, RING_MEMORY, RING_INSECURE, RING_NO_GOSSIP.
+   * RING_CLIENT, RING_MEMORY, RING_INSECURE, RING_NO_GOSSIP, RING_HOLD.
    */
   uint32_t flags;
   /**

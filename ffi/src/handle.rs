@@ -411,6 +411,12 @@ impl Handle {
             }
             What::Join(address) => return self.begin_join((tag, timeout), address, sink),
             What::Metrics => return self.begin_metrics((tag, timeout), sink),
+            What::Serve => {
+                self.node.serve();
+                sink.push(Event { tag, kind: crate::types::RING_EV_DONE, ..Event::default() });
+                self.end_one();
+                return Ok(0);
+            }
             #[cfg(feature = "test-ops")]
             What::Echo(data) => {
                 let kind = crate::types::RING_EV_DONE;

@@ -195,7 +195,11 @@ impl Machine {
                 self.desk.event(answer);
                 return Ok(0);
             }
-            What::Request(_) | What::Respond(_) | What::Handle(_) | What::Track(..) => {
+            What::Request(_)
+            | What::Respond(_)
+            | What::Handle(_)
+            | What::Serve
+            | What::Track(..) => {
                 let text =
                     "a sans-IO member neither asks nor handles nor tracks: open a node for that";
                 return Err(Fault::new(status::RING_UNSUPPORTED, text));

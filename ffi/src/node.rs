@@ -19,8 +19,8 @@ use crate::op::{Op, nanos};
 use crate::raw;
 use crate::status::{self, ring_status_t};
 use crate::types::{
-    RING_CLIENT, RING_DOWN, RING_INSECURE, RING_MEMORY, RING_NO_GOSSIP, RING_UP, ring_bytes_t,
-    ring_error_t, ring_event_t, ring_id_t, ring_op_t, ring_options_t, ring_pair_t,
+    RING_CLIENT, RING_DOWN, RING_HOLD, RING_INSECURE, RING_MEMORY, RING_NO_GOSSIP, RING_UP,
+    ring_bytes_t, ring_error_t, ring_event_t, ring_id_t, ring_op_t, ring_options_t, ring_pair_t,
 };
 
 /// A member of a cluster, or a client of one; owns threads, sockets and files.
@@ -367,7 +367,8 @@ pub unsafe extern "C" fn ring_stream_reset(
 /// # Safety
 /// Every view in `o` is as [`raw::bytes`] asks.
 unsafe fn read_options(o: &ring_options_t) -> Result<(Options, Option<String>), Fault> {
-    let unknown = o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE | RING_NO_GOSSIP);
+    let unknown =
+        o.flags & !(RING_CLIENT | RING_MEMORY | RING_INSECURE | RING_NO_GOSSIP | RING_HOLD);
     if unknown != 0 {
         return Err(Fault::invalid(format!("ring_options_t: unknown flags {unknown:#x}")));
     }
@@ -425,6 +426,7 @@ unsafe fn read_options(o: &ring_options_t) -> Result<(Options, Option<String>), 
         expect: Some(expect).filter(|expect| *expect != 0),
         metrics: given(text(o.metrics, "metrics")?),
         gossip: o.flags & RING_NO_GOSSIP == 0,
+        hold_requests: o.flags & RING_HOLD != 0,
         transport: None,
         // Not known here.
         logger: None,

@@ -26,10 +26,10 @@ use crate::types::{
     RING_EV_DONE, RING_FORCE, RING_IF_VALUE, RING_LOCAL, RING_NEXT, RING_ONCE, RING_ONE_WAY,
     RING_OP_BATCH, RING_OP_CAS, RING_OP_DELETE, RING_OP_GET, RING_OP_HANDLE, RING_OP_INFO,
     RING_OP_JOIN, RING_OP_LEAVE, RING_OP_MEMBERS, RING_OP_METRICS, RING_OP_OWNERS, RING_OP_PUT,
-    RING_OP_REPLICA, RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_SCAN, RING_OP_STATUS, RING_OP_TRACK,
-    RING_OP_WATCH, RING_PREFIX, RING_REMOVE, RING_REST, RING_REVERSE, RING_STREAMS, RING_TO_LEADER,
-    RING_TO_MEMBER, RING_UP, RING_WITH_CLIENTS, ring_bytes_t, ring_change_t, ring_op_t,
-    ring_pair_t, ring_stream_t,
+    RING_OP_REPLICA, RING_OP_REQUEST, RING_OP_RESPOND, RING_OP_SCAN, RING_OP_SERVE, RING_OP_STATUS,
+    RING_OP_TRACK, RING_OP_WATCH, RING_PREFIX, RING_REMOVE, RING_REST, RING_REVERSE, RING_STREAMS,
+    RING_TO_LEADER, RING_TO_MEMBER, RING_UP, RING_WITH_CLIENTS, ring_bytes_t, ring_change_t,
+    ring_op_t, ring_pair_t, ring_stream_t,
 };
 
 /// An operation, read whole: nothing in it points to the host's memory but the partition's name.
@@ -62,6 +62,8 @@ pub(crate) enum What {
     /// An address more to dial.
     Join(String),
     Metrics,
+    /// All handlers are there.
+    Serve,
     #[cfg(feature = "test-ops")]
     Echo(Bytes),
     /// Panics in the call.
@@ -79,7 +81,7 @@ impl What {
             Self::Pages(_) | Self::Request(_) | Self::Respond(_) => true,
             Self::Handle(_) | Self::Track(..) => true,
             Self::Call(_) | Self::Status(_) | Self::Leave { .. } | Self::Ask(_) => false,
-            Self::Join(_) | Self::Metrics => false,
+            Self::Join(_) | Self::Metrics | Self::Serve => false,
             #[cfg(feature = "test-ops")]
             Self::Echo(_) | Self::PanicHere | Self::PanicThere => false,
         }
@@ -274,7 +276,7 @@ unsafe fn read_what(op: &ring_op_t) -> Result<What, Fault> {
             Action::Info
         }
         RING_OP_WATCH | RING_OP_REQUEST | RING_OP_RESPOND | RING_OP_HANDLE | RING_OP_TRACK
-        | RING_OP_REPLICA | RING_OP_METRICS | RING_OP_JOIN => {
+        | RING_OP_REPLICA | RING_OP_METRICS | RING_OP_JOIN | RING_OP_SERVE => {
             // SAFETY: the caller's.
             return unsafe { read_own(op) };
         }
@@ -335,6 +337,10 @@ unsafe fn read_own(op: &ring_op_t) -> Result<What, Fault> {
         RING_OP_METRICS => {
             known(0)?;
             Ok(What::Metrics)
+        }
+        RING_OP_SERVE => {
+            known(0)?;
+            Ok(What::Serve)
         }
         RING_OP_JOIN => {
             known(0)?;

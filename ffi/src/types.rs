@@ -220,7 +220,7 @@ pub const RING_MEMBER_UPDATED: u64 = 6;
 pub struct ring_options_t {
     /// sizeof(ring_options_t), set by ring_options_init().
     pub size: u32,
-    /// RING_CLIENT, RING_MEMORY, RING_INSECURE, RING_NO_GOSSIP.
+    /// RING_CLIENT, RING_MEMORY, RING_INSECURE, RING_NO_GOSSIP, RING_HOLD.
     pub flags: u32,
     /// This member's own name, one of `members`; empty: "one".
     pub name: ring_bytes_t,
@@ -325,6 +325,9 @@ pub const RING_MEMORY: u32 = 2;
 pub const RING_INSECURE: u32 = 4;
 /// Does not find out by gossip (UDP) who is alive, but takes for alive who it is connected to. The same on all members.
 pub const RING_NO_GOSSIP: u32 = 8;
+/// Requests for which this member has no handler are turned away, as by one that has too many, until RING_OP_SERVE: their
+/// callers ask the next in line, or again. A member that comes back is asked before its host can submit RING_OP_HANDLE.
+pub const RING_HOLD: u32 = 16;
 
 /// One change of a batch.
 #[repr(C)]
@@ -466,6 +469,8 @@ pub const RING_OP_METRICS: u16 = 18;
 /// node's cluster, or to the one that it is to join. DONE when it is known: RING_INVALID for what is no address, RING_AGAIN
 /// when there are too many.
 pub const RING_OP_JOIN: u16 = 19;
+/// All handlers are there that are to be: ends what RING_HOLD began. Ends as RING_OP_OWNERS does.
+pub const RING_OP_SERVE: u16 = 20;
 
 /// RING_OP_SCAN, RING_OP_WATCH: the keys that begin with `key`.
 pub const RING_PREFIX: u16 = 1;

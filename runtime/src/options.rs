@@ -57,6 +57,11 @@ pub struct Options {
     pub insecure: bool,
     /// How nodes reach each other in place of sockets. None: over TCP, or over Unix domain sockets where an address says so.
     pub transport: Option<Arc<dyn Transport>>,
+    /// Whether requests for which this member has no handler are turned away, as by one that has too many, until
+    /// [`crate::Node::serve`] is called: their callers ask the next in line, or again. For an application that adds its
+    /// handlers to an open node: a member that comes back is asked before it can. Default: false, and such requests end with
+    /// [`crate::RequestFailure::NoRoute`].
+    pub hold_requests: bool,
     /// Where this node logs, and nothing else does but what the application runs on the node's own threads, as its
     /// listeners. A subscriber may not wait for a call of the node, nor for who does. None: to the subscriber of the process.
     pub logger: Option<Dispatch>,
@@ -105,6 +110,7 @@ impl Default for Options {
             keys: None,
             insecure: false,
             transport: None,
+            hold_requests: false,
             logger: None,
             shards: config.shards,
             replication: config.replication,

@@ -146,6 +146,7 @@ struct Waiting {
 
 impl Shared {
     pub(crate) fn new(options: Options) -> Self {
+        let routes = Routes::new(options.hold_requests);
         Self {
             logger: Logger::new(options.logger.clone()),
             options,
@@ -165,7 +166,7 @@ impl Shared {
             seat: Mutex::new(None),
             room: Notify::new(),
             calls: Mutex::default(),
-            routes: Routes::default(),
+            routes,
             asking: AskingTable::default(),
             asked: AtomicUsize::new(0),
             handling: AtomicUsize::new(0),

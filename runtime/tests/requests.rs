@@ -196,6 +196,34 @@ async fn a_route_has_one_handler_and_the_rest_has_one() {
 }
 
 /// A handler that never answers is dropped at the deadline, and its caller is told in time.
+/// Before its handlers are there a member turns requests away, and certainly does not handle them.
+#[tokio::test]
+async fn a_member_that_holds_requests_is_asked_again() {
+    let mut options = members(3, None);
+    options[1].hold_requests = true;
+    let nodes = open_all(&options).await;
+    linked(&nodes).await;
+    let held = &nodes[1];
+    for caller in &nodes {
+        let request = Request::new("echo").deadline(Duration::from_millis(200));
+        let failed = failure(caller.request_to(held.whoami(), request).await);
+        assert_eq!(failed, RequestFailure::Deadline { waited: Waited::Room });
+    }
+    let waiting = nodes.iter().map(|node| {
+        let (node, id) = (node.clone(), held.whoami());
+        tokio::spawn(async move { node.request_to(id, Request::new("echo").once()).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    echo(&nodes);
+    held.serve();
+    for answer in waiting {
+        assert_eq!(*by(&answer.await.unwrap().unwrap()), name_of(held));
+    }
+    let failed = failure(nodes[0].request_to(held.whoami(), Request::new("none")).await);
+    assert_eq!(failed, RequestFailure::NoRoute);
+    close(nodes).await;
+}
+
 #[tokio::test]
 async fn a_handler_that_never_answers_ends_at_the_deadline() {
     struct Dropped(mpsc::UnboundedSender<()>);

@@ -415,6 +415,39 @@ static void narrow(void) {
   close_all(node, cq);
 }
 
+/* Before its handlers are there a node that holds requests turns them away; what has no handler then is told so. */
+static void holds(void) {
+  ring_node_t *node = NULL;
+  ring_options_t options;
+  ring_options_init(&options, sizeof options);
+  options.flags = RING_MEMORY | RING_HOLD;
+  options.shards = 4;
+  CHECK_STATUS(ring_node_open(&options, NULL, &node, NULL), RING_OK);
+  ring_cq_t *cq = new_queue();
+  ring_op_t op = ask(1, "later", "body");
+  op.timeout_ns = SECONDS / 5;
+  submit(node, cq, op);
+  give_back(done(cq, 1, RING_TIMEOUT));
+  submit(node, cq, ask(2, "later", "body"));
+  ring_id_t handler = handle(node, cq, 10, "later", 1);
+  op = new_op(RING_OP_SERVE, 3, "", "");
+  ring_event_t ev;
+  CHECK_STATUS(ring_call(node, &op, &ev, NULL), RING_OK);
+  give_back(ev);
+  ev = take(cq, RING_EV_REQUEST, 10);
+  submit(node, cq, answer(4, ev.id, "answer"));
+  give_back(ev);
+  for (int i = 0; i < 2; i++) {
+    ev = next_event(cq, NULL, 0);
+    CHECK(ev.kind == RING_EV_DONE && (ev.tag == 2 || ev.tag == 4) && ev.status == RING_OK);
+  }
+  submit(node, cq, ask(5, "none", ""));
+  give_back(done(cq, 5, RING_NO_HANDLER));
+  CHECK_STATUS(ring_cancel(node, handler), RING_OK);
+  give_back(done(cq, 10, RING_CANCELLED));
+  close_all(node, cq);
+}
+
 int main(void) {
   ring_node_t *node = new_node();
   ring_cq_t *cq = new_queue();
@@ -426,5 +459,6 @@ int main(void) {
   ends(1);
   ends(0);
   narrow();
+  holds();
   return 0;
 }

@@ -383,8 +383,11 @@ impl Drop for Owed {
 }
 
 /// Who handles what.
-#[derive(Default)]
-pub(crate) struct Routes(RwLock<Table>);
+pub(crate) struct Routes {
+    table: RwLock<Table>,
+    /// More handlers are to come.
+    held: AtomicBool,
+}
 
 #[derive(Default)]
 struct Table {
@@ -393,8 +396,21 @@ struct Table {
 }
 
 impl Routes {
+    /// `held`: more handlers are to come, until [`Routes::serve`].
+    pub(crate) fn new(held: bool) -> Self {
+        Self { table: RwLock::default(), held: AtomicBool::new(held) }
+    }
+
+    pub(super) fn serve(&self) {
+        self.held.store(false, Ordering::Release);
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
     pub(super) fn add(&self, route: Option<&str>, handler: Handler) -> Result<(), HandleError> {
-        let mut table = self.0.write();
+        let mut table = self.table.write();
         match route {
             None if table.rest.is_some() => return Err(HandleError::Taken),
             None => table.rest = Some(handler),
@@ -410,7 +426,7 @@ impl Routes {
     }
 
     pub(super) fn remove(&self, route: Option<&str>) -> bool {
-        let mut table = self.0.write();
+        let mut table = self.table.write();
         let removed = match route {
             None => table.rest.take(),
             Some(route) => table.by_route.remove(route),
@@ -420,18 +436,18 @@ impl Routes {
     }
 
     pub(super) fn of(&self, route: &str) -> Option<Handler> {
-        let table = self.0.read();
+        let table = self.table.read();
         table.by_route.get(route).or(table.rest.as_ref()).cloned()
     }
 
     /// Drops all handlers, and what they hold.
     pub(crate) fn clear(&self) {
-        let table = std::mem::take(&mut *self.0.write());
+        let table = std::mem::take(&mut *self.table.write());
         drop(table); // with no lock held: a handler may hold anything
     }
 
     /// How many routes have a handler.
     pub(super) fn len(&self) -> u64 {
-        len_u64(self.0.read().by_route.len())
+        len_u64(self.table.read().by_route.len())
     }
 }

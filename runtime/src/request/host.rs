@@ -188,8 +188,11 @@ impl Talks {
             shared.trace.note(key);
         }
         let id = handle.handle;
+        // Looked at first: whoever is not held back any more finds every handler.
+        let is_held = shared.routes.is_held();
         let Some(handler) = shared.routes.of(&handle.route) else {
-            let (result, ends) = (Err(Fault::NoRoute), Vec::new());
+            let fault = if is_held { Fault::Busy } else { Fault::NoRoute };
+            let (result, ends) = (Err(fault), Vec::new());
             shared.talk(Talk::Respond { handle: id, result, ends });
             return;
         };

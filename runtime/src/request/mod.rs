@@ -310,6 +310,13 @@ impl Node {
         self.add_handler(None, Handler::new(handler, self.inner.executor()))
     }
 
+    /// All handlers are there that are to be: from now on a request without one ends with
+    /// [`RequestFailure::NoRoute`](crate::RequestFailure::NoRoute). For a node that was opened with
+    /// [`Options::hold_requests`](crate::Options::hold_requests); any other serves from the beginning.
+    pub fn serve(&self) {
+        self.inner.shared.routes.serve();
+    }
+
     /// Takes the handler of a route away, or with none that of all routes that have none of their own. What it is handling
     /// goes on. False: there is none.
     pub fn unhandle(&self, route: Option<&str>) -> bool {

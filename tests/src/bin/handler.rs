@@ -28,7 +28,9 @@ fn main() -> ExitCode {
 
 /// What the words say: each `--name` with a value.
 fn options(words: &[String]) -> Result<Options, String> {
-    let mut options = Options { timers: handled::timers(), ..Options::default() };
+    // A member that comes back is asked before its handlers are there.
+    let mut options =
+        Options { timers: handled::timers(), hold_requests: true, ..Options::default() };
     for pair in words.chunks(2) {
         let [name, value] = pair else { return Err(format!("{pair:?} has no value")) };
         let wrong = |why: &dyn std::fmt::Display| format!("{name} {value}: {why}");
@@ -67,6 +69,7 @@ async fn serve(options: Options) -> Result<(), String> {
     };
     node.handle(WORK, work).map_err(|e| e.to_string())?;
     node.handle(ECHO, echo).map_err(|e| e.to_string())?;
+    node.serve();
     println!("{name} is up: {}", node.whoami());
     tokio::select! {
         halt = node.halted() => return Err(format!("halted: {halt}")),
