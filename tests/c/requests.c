@@ -248,7 +248,13 @@ static void undrained(ring_node_t *node, ring_cq_t *cq) {
   enum { N = 40, PLACES = 4 };
   ring_cq_t *slow = new_queue();
   ring_id_t handler = handle(node, slow, 10, "slow", PLACES);
+  /* Ends after all others: by then the handler's side of those has ended too, a moment after their callers'. */
+  ring_id_t last = handle(node, cq, 11, "last", 1);
+  ring_op_t longest = ask(3, "last", "");
+  longest.timeout_ns = SECONDS;
   uint64_t begin = now_ms();
+  submit(node, cq, longest);
+  give_back(take(cq, RING_EV_REQUEST, 11));
   for (int i = 0; i < N; i++) {
     ring_op_t op = ask(1, "slow", "body");
     op.timeout_ns = SECONDS / 2;
@@ -256,9 +262,16 @@ static void undrained(ring_node_t *node, ring_cq_t *cq) {
   }
   for (int i = 0; i < N; i++) give_back(done(cq, 1, RING_OUTCOME_UNKNOWN));
   CHECK(now_ms() - begin < 10000);
+  ring_event_t ev;
+  for (int i = 0; i < 2; i++) {
+    ev = next_event(cq, NULL, 0);
+    CHECK(ev.kind == RING_EV_GONE || (ev.kind == RING_EV_DONE && ev.tag == 3 && ev.status == RING_OUTCOME_UNKNOWN));
+  }
+  CHECK_STATUS(ring_cancel(node, last), RING_OK);
+  give_back(done(cq, 11, RING_CANCELLED));
   /* What was not drained in time is not shown; the next is. */
   submit(node, cq, ask(1, "slow", "late"));
-  ring_event_t ev = take(slow, RING_EV_REQUEST, 10);
+  ev = take(slow, RING_EV_REQUEST, 10);
   CHECK(is(ring_body(&ev), "late"));
   submit(node, cq, answer(2, ev.id, ""));
   give_back(ev);
