@@ -11,7 +11,7 @@ use libring::{Incoming, Timers};
 /// The variable of the environment that says where it is written down.
 pub const RECORD: &str = "RING_TESTS_HANDLED";
 
-/// The route of requests that are written down. Their body is a [`token`].
+/// The route of requests that are written down. Their body is a token that names the request.
 pub const WORK: &str = "work";
 
 /// The route of requests with a stream [`STREAM`], of which each piece comes back.
