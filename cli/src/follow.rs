@@ -97,8 +97,13 @@ impl Leaders {
 pub(crate) struct Repeats(BTreeMap<String, Instant>);
 
 impl Repeats {
+    /// What an event says that is to be told now; see [`describe`].
+    pub(crate) fn line(&mut self, who: &str, event: &Event, names: &Names) -> Option<String> {
+        describe(who, event, names).filter(|line| self.is_news(Instant::now(), event, line))
+    }
+
     /// Whether this line about an event is to be told now.
-    pub(crate) fn is_news(&mut self, now: Instant, event: &Event, line: &str) -> bool {
+    fn is_news(&mut self, now: Instant, event: &Event, line: &str) -> bool {
         let repeats = matches!(event, Event::PeerRefused { .. } | Event::ChangeRefused { .. });
         if !repeats {
             return true;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libring::{Data, Detector, Event, Halt, Keys, Node, OpenError, Options, Refusal};
 use serde::Deserialize;
@@ -87,9 +87,7 @@ async fn open(
         tokio::select! {
             biased;
             Some(event) = told.recv() => {
-                if let Some(line) = follow::describe(&who, &event, &Names::default())
-                    && repeats.is_news(Instant::now(), &event, &line)
-                {
+                if let Some(line) = repeats.line(&who, &event, &Names::default()) {
                     watched.line(line);
                 }
             }
@@ -124,9 +122,7 @@ async fn follow_one(node: &Node, who: &str, watched: &mut Watched) -> Option<Hal
                 if let Event::DirectoryChanged { table } = &event {
                     names = Names::of_table(table);
                 }
-                if let Some(line) = follow::describe(who, &event, &names)
-                    && repeats.is_news(Instant::now(), &event, &line)
-                {
+                if let Some(line) = repeats.line(who, &event, &names) {
                     watched.line(line);
                 }
                 if event == Event::Left {

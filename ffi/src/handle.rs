@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,12 +35,13 @@ use crate::queue::{Event, Queue, User};
 use crate::scan::failed;
 use crate::serve::Route;
 use crate::status::{self, ring_status_t};
+use crate::sync::{lock, wait, wait_until};
 use crate::types::{
-    RING_EV_CLOSED, RING_EV_FAULT, RING_EV_GATHERING, RING_EV_HALTED, RING_EV_LEADER, RING_EV_LEFT,
-    RING_EV_MEMBER, RING_EV_MOVE, RING_EV_READY, RING_EV_RECONNECTING, RING_EV_REFUSED,
-    RING_EV_REFUSED_BY, RING_EV_STATE, RING_EV_STAYS, RING_EV_STEAL, RING_EV_UNREACHABLE,
-    RING_MEMBER_FAILED, RING_MEMBER_JOINED, RING_MEMBER_LEFT, RING_MEMBER_RECOVERED,
-    RING_MEMBER_SUSPECT, RING_MEMBER_UPDATED,
+    RING_EV_CLOSED, RING_EV_DONE, RING_EV_FAULT, RING_EV_GATHERING, RING_EV_HALTED, RING_EV_LEADER,
+    RING_EV_LEFT, RING_EV_MEMBER, RING_EV_MOVE, RING_EV_READY, RING_EV_RECONNECTING,
+    RING_EV_REFUSED, RING_EV_REFUSED_BY, RING_EV_STATE, RING_EV_STAYS, RING_EV_STEAL,
+    RING_EV_UNREACHABLE, RING_MEMBER_FAILED, RING_MEMBER_JOINED, RING_MEMBER_LEFT,
+    RING_MEMBER_RECOVERED, RING_MEMBER_SUSPECT, RING_MEMBER_UPDATED,
 };
 
 /// A node and all that it owes.
@@ -106,7 +107,7 @@ impl OneEvent {
             if let Some(event) = event.take() {
                 return event;
             }
-            event = self.came.wait(event).unwrap_or_else(PoisonError::into_inner);
+            event = wait(&self.came, event);
         }
     }
 }
@@ -413,13 +414,13 @@ impl Handle {
             What::Metrics => return self.begin_metrics((tag, timeout), sink),
             What::Serve => {
                 self.node.serve();
-                sink.push(Event { tag, kind: crate::types::RING_EV_DONE, ..Event::default() });
+                sink.push(Event { tag, kind: RING_EV_DONE, ..Event::default() });
                 self.end_one();
                 return Ok(0);
             }
             #[cfg(feature = "test-ops")]
             What::Echo(data) => {
-                let kind = crate::types::RING_EV_DONE;
+                let kind = RING_EV_DONE;
                 sink.push(Event { tag, kind, data, ..Event::default() });
                 self.end_one();
                 return Ok(0);
@@ -492,16 +493,9 @@ impl Handle {
                 && self.node.defect().is_none()
         };
         while is_awaited() {
-            turn = match until {
-                None => self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return;
-                    }
-                    let waited = self.changed.wait_timeout(turn, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
+            turn = match wait_until(&self.changed, turn, until) {
+                Ok(turn) => turn,
+                Err(_) => return,
             };
         }
     }
@@ -645,25 +639,7 @@ fn block_on<F: Future>(future: F, timeout: Option<Duration>) -> Option<F::Output
         }
         let mut ready = lock(&signal.ready);
         while !std::mem::take(&mut *ready) {
-            ready = match until {
-                None => signal.came.wait(ready).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = signal.came.wait_timeout(ready, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            ready = wait_until(&signal.came, ready, until).ok()?;
         }
     }
-}
-
-pub(crate) fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

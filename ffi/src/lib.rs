@@ -10,6 +10,7 @@
 //! | [`cq`] | exports: completion queues |
 //! | [`node`] | exports: nodes and their operations |
 //! | [`sans`] | exports: a member without input and output of its own |
+//! | [`sync`] | locks that a panic does not close |
 //! | [`raw`] | reading and writing through the host's pointers |
 //! | [`guard`] | panics, forks, callbacks, signals |
 //! | [`fault`] | why a call failed |
@@ -61,5 +62,6 @@ mod scan;
 mod serve;
 mod status;
 mod stream;
+mod sync;
 mod types;
 mod wake;

@@ -19,7 +19,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 use crate::fault::Fault;
 use crate::guard;
-use crate::handle::{lock, wait};
+use crate::sync::{lock, wait};
 use crate::types::{RING_LOG_DEBUG, RING_LOG_ERROR, RING_LOG_INFO, RING_LOG_TRACE, RING_LOG_WARN};
 
 /// The host's function for lines, each with its level.

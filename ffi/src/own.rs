@@ -17,13 +17,14 @@ use ring_core::request::STREAMS_MAX;
 use tokio::sync::oneshot;
 
 use crate::fault::Fault;
-use crate::handle::{Handle, Sink, lock};
+use crate::handle::{Handle, Sink};
 use crate::pager::Pager;
 use crate::queue::{Event, Queue, User};
 use crate::scan::failed;
 use crate::serve::{Route, Session};
 use crate::status;
 use crate::stream::Stream;
+use crate::sync::lock;
 use crate::types::RING_EV_DONE;
 
 /// Ids from here on are given here; core never makes so many calls. They say what they name, so that one that was

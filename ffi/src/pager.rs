@@ -8,10 +8,11 @@ use std::time::Duration;
 use libring::{Action, Error, Reply, RequestId};
 
 use crate::fault::Fault;
-use crate::handle::{Handle, lock};
+use crate::handle::Handle;
 use crate::queue::{Added, Event, Queue, Taken};
 use crate::scan::{Paging, failed};
 use crate::status;
+use crate::sync::lock;
 
 /// A scan or a watch under way.
 pub(crate) struct Pager {

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use crate::fault::Fault;
 use crate::guard;
 use crate::status::{self, ring_status_t};
+use crate::sync::{lock, wait, wait_until};
 use crate::types::ring_id_t;
 use crate::wake::WakeFd;
 
@@ -126,7 +127,7 @@ impl Queue {
 
     /// `user` is told when the queue is freed, once, however often it says so.
     pub(crate) fn join(&self, user: &Weak<dyn User>) {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = lock(&self.users);
         if users.iter().any(|known| known.ptr_eq(user)) {
             return;
         }
@@ -203,17 +204,13 @@ impl Queue {
             if incoming.signalled {
                 break Ok(());
             }
-            incoming = match until {
-                None => self.changed.wait(incoming).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break Err(Fault::new(status::RING_TIMEOUT, "no event came in time"));
-                    }
-                    let waited = self.changed.wait_timeout(incoming, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+            match wait_until(&self.changed, incoming, until) {
+                Ok(woken) => incoming = woken,
+                Err(same) => {
+                    incoming = same;
+                    break Err(Fault::new(status::RING_TIMEOUT, "no event came in time"));
                 }
-            };
+            }
         };
         incoming.waiting -= 1;
         result
@@ -282,7 +279,7 @@ impl Queue {
         let dropped = std::mem::take(&mut incoming.events);
         self.changed.notify_all();
         while incoming.waking > 0 {
-            incoming = self.changed.wait(incoming).unwrap_or_else(PoisonError::into_inner);
+            incoming = wait(&self.changed, incoming);
         }
         drop(incoming);
         let ready = self.ready.try_lock().map(|mut ready| std::mem::take(&mut *ready));
@@ -292,14 +289,14 @@ impl Queue {
                 follower.on_taken();
             }
         }
-        let users = std::mem::take(&mut *self.users.lock().unwrap_or_else(PoisonError::into_inner));
+        let users = std::mem::take(&mut *lock(&self.users));
         for user in users.iter().filter_map(Weak::upgrade) {
             user.on_queue_freed(self);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Incoming> {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.incoming)
     }
 }
 

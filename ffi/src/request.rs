@@ -13,13 +13,14 @@ use libring::{
 use tokio::sync::oneshot;
 
 use crate::fault::Fault;
-use crate::handle::{Handle, Sink, lock};
+use crate::handle::{Handle, Sink};
 use crate::message::Fields;
 use crate::own::{Does, Entry};
 use crate::queue::{Event, Queue, Taken};
 use crate::scan::failed;
 use crate::status;
 use crate::stream::{End, Stream};
+use crate::sync::lock;
 use crate::types::{RING_DOWN, RING_EV_DONE, RING_EV_NEXT, RING_UP};
 
 /// A request that a host wants handled.

@@ -21,7 +21,7 @@ use libring::{Error, HandlerError, Incoming, RequestFailure, Response, Way};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::fault::Fault;
-use crate::handle::{Handle, Sink, lock};
+use crate::handle::{Handle, Sink};
 use crate::message::{Fields, ways};
 use crate::own::{Does, Entry, cancelled};
 use crate::queue::{Added, Event, Queue, Source, Taken};
@@ -29,6 +29,7 @@ use crate::request::Parts;
 use crate::scan::failed;
 use crate::status;
 use crate::stream::{End, Stream};
+use crate::sync::lock;
 use crate::types::{
     RING_EV_GONE, RING_EV_REQUEST, RING_FIELD_KEY, RING_FIELD_PARTITION, RING_FIELD_ROUTE,
 };

@@ -22,9 +22,10 @@ use ring_core::ids::{len_u64, len_usize};
 use tokio::io::AsyncWrite;
 
 use crate::fault::Fault;
-use crate::handle::{Handle, lock};
+use crate::handle::Handle;
 use crate::queue::{Added, Event, Queue};
 use crate::status;
+use crate::sync::lock;
 use crate::types::{RING_EV_BODY, RING_EV_WRITABLE};
 
 /// This node's end of a stream.

@@ -1,8 +1,9 @@
 //! Who is there, as one node sees it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use ring_core::directory::{Registered, Standing};
+use ring_core::directory::{Registered, Standing, Table};
 use ring_core::ids::MemberId;
 use ring_core::membership::State as MemberState;
 
@@ -49,8 +50,29 @@ impl Node {
     /// All registered members of the cluster, sorted by id, as far as this node has been told.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
+        let connected = self.inner.shared.connected.lock().clone();
+        self.members_of(self.directory().as_deref(), &connected)
+    }
+
+    /// What this node sees of its cluster now.
+    #[must_use]
+    pub fn view(&self) -> View {
         let shared = &self.inner.shared;
-        let registered = match self.directory() {
+        let table = self.directory();
+        let connected = shared.connected.lock().clone();
+        View {
+            me: self.whoami(),
+            version: table.as_deref().map_or(0, |table| table.version),
+            members: self.members_of(table.as_deref(), &connected),
+            clients: connected.iter().copied().filter(|member| member.is_client()).collect(),
+            is_ready: shared.is_ready.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The members that this directory has registered; without one, the founders.
+    fn members_of(&self, table: Option<&Table>, connected: &BTreeSet<MemberId>) -> Vec<Member> {
+        let shared = &self.inner.shared;
+        let registered = match table {
             Some(table) => table.members.clone(),
             None => {
                 let genesis = shared.genesis.get();
@@ -58,7 +80,6 @@ impl Node {
             }
         };
         let peers = shared.peers.lock();
-        let connected = shared.connected.lock();
         let member = |listed: Registered| {
             let Registered { id, name, address, birth: _, weight, standing } = listed;
             let (state, tags) = match peers.get(&id) {
@@ -70,20 +91,5 @@ impl Node {
             Member { id, name, address, weight, standing, state, tags, connected }
         };
         registered.into_iter().map(member).collect()
-    }
-
-    /// What this node sees of its cluster now.
-    #[must_use]
-    pub fn view(&self) -> View {
-        let shared = &self.inner.shared;
-        let clients =
-            shared.connected.lock().iter().copied().filter(|member| member.is_client()).collect();
-        View {
-            me: self.whoami(),
-            version: self.directory().map_or(0, |table| table.version),
-            members: self.members(),
-            clients,
-            is_ready: shared.is_ready.load(Ordering::Relaxed),
-        }
     }
 }

@@ -50,13 +50,8 @@ const FATES: [Fate; 4] = [Fate::Dropped, Fate::Closed, Fate::Cut, Fate::Silent];
 impl Cluster {
     async fn open(authority: Option<&Authority>, limits: Limits) -> Self {
         let mut options = members(3, None);
-        let mut proxies = Vec::new();
-        for (options, real) in options.iter_mut().zip(common::free_addresses(3)) {
-            let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
-            proxies.push(Proxy::new(&own.1, real.clone()).await);
-            // Registered under it, too: the others would else dial past the proxy once they know better.
-            options.advertise = Some(own.1.clone());
-            options.listen = Some(real);
+        let proxies = common::behind_proxies(&mut options).await;
+        for options in &mut options {
             let name = options.name.clone();
             options.keys = authority.map(|authority| authority.keys(Role::Member, &name));
             options.limits = limits.clone();

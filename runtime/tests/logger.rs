@@ -59,8 +59,7 @@ impl Subscriber for Heard {
         self.lines.0.lock().unwrap().push(line.message + &line.fields);
         self.lines.1.notify_all();
         if let Some(node) = &*self.calls.lock().unwrap() {
-            let action = Action::Put { key: Bytes::from("k"), value: Bytes::from("v") };
-            node.submit("p", action, None, |_, _| {}).unwrap();
+            node.submit("p", put(), None, |_, _| {}).unwrap();
         }
     }
     fn enter(&self, _: &Id) {}

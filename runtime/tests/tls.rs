@@ -292,13 +292,7 @@ async fn a_member_whose_certificate_has_expired_is_refused() {
     let mut options = with_keys(members(3, Some(dir.path())), &authority);
     let until = SystemTime::now() + Duration::from_secs(4);
     options[1].keys = Some(authority.keys_until(Role::Member, "n2", until));
-    let mut proxies = Vec::new();
-    for (options, real) in options.iter_mut().zip(common::free_addresses(3)) {
-        let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
-        proxies.push(Proxy::new(&own.1, real.clone()).await);
-        options.advertise = Some(own.1.clone());
-        options.listen = Some(real);
-    }
+    let proxies = common::behind_proxies(&mut options).await;
     let mut nodes = open_all(&options).await;
     nodes[1].partition("p").put("k", "1").await.unwrap();
     let mut events: Vec<Events> = nodes.iter().map(Node::events).collect();

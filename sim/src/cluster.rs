@@ -421,20 +421,23 @@ impl Cluster {
     /// Waits until every member knows that the cluster exists.
     pub(crate) async fn founded(&mut self, long: Duration) -> Result<(), Stuck> {
         let end = self.sim.now() + nanos(long);
-        loop {
-            if self.is_founded() {
-                return Ok(());
-            }
+        while !self.is_founded() {
             let missing: Vec<String> = (0..self.plan.begin())
                 .filter(|m| !self.sim.machines[*m].state().founded)
                 .map(|m| format!("n{}", m + 1))
                 .collect();
-            if self.sim.now() > end {
-                let missing = missing.join(", ");
-                return Err(Stuck(format!("not founded in {long:?}: {missing} do not know")));
-            }
-            self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
+            let missing = missing.join(", ");
+            self.poll(end, || format!("not founded in {long:?}: {missing} do not know")).await?;
         }
+        Ok(())
+    }
+
+    /// Lets a moment pass, if it is not yet the end; then says what did not come.
+    async fn poll(&self, end: Nanos, why: impl FnOnce() -> String) -> Result<(), Stuck> {
+        if self.sim.now() > end {
+            return Err(Stuck(why()));
+        }
+        self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)
     }
 
     /// Waits until every group has a leader and all its replicas on living members have applied the same.
@@ -449,12 +452,9 @@ impl Cluster {
             let Some(problem) = problem else {
                 return Ok(());
             };
-            if self.sim.now() > end {
-                return Err(Stuck(format!("not settled in {long:?}: {problem}")));
-            }
             self.ask_for_shapes();
             self.close_who_left();
-            self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
+            self.poll(end, || format!("not settled in {long:?}: {problem}")).await?;
         }
     }
 
@@ -467,11 +467,8 @@ impl Cluster {
             let Some(problem) = self.sim.oracle(|oracle| oracle.views(&there)) else {
                 return Ok(());
             };
-            if self.sim.now() > end {
-                return Err(Stuck(format!("views differ after {long:?}: {problem}")));
-            }
             self.close_who_left();
-            self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
+            self.poll(end, || format!("views differ after {long:?}: {problem}")).await?;
         }
     }
 
@@ -480,10 +477,7 @@ impl Cluster {
     pub(crate) async fn noticed(&mut self, long: Duration) -> Result<(), Stuck> {
         let end = self.sim.now() + nanos(long);
         while self.sim.net.is_half_open() {
-            if self.sim.now() > end {
-                return Err(Stuck(format!("a lost connection is not noticed in {long:?}")));
-            }
-            self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)?;
+            self.poll(end, || format!("a lost connection is not noticed in {long:?}")).await?;
         }
         Ok(())
     }

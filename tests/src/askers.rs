@@ -9,7 +9,7 @@ use libring::{Node, Request};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, lock};
 
 /// Askers that ask the owners of many keys, and the leaders of many partitions, who they are, one request after
 /// another. Such a request may be tried again, so every one must succeed.
@@ -62,7 +62,7 @@ impl Askers {
 
     /// Something is done to the cluster: what the requests suffer that begin from now on is put down to it.
     pub fn blame(&self, fault: &str) {
-        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.shared.seen);
         fault.clone_into(&mut seen.fault);
     }
 
@@ -72,7 +72,7 @@ impl Askers {
     /// When [`PATIENCE`] ends first, or one has failed.
     pub fn go_on(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
-        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.shared.seen);
         (seen.since, seen.count) = (Some(Instant::now()), 0);
         while seen.count < count {
             assert!(seen.answers.failed.is_empty(), "{:?}", seen.answers.failed);
@@ -98,7 +98,7 @@ impl Askers {
                 ended.expect("an asker does not panic");
             }
         });
-        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = lock(&self.shared.seen);
         let answers = seen.answers.clone();
         assert!(answers.failed.is_empty(), "{:?}", answers.failed);
         for (fault, worst) in &answers.worst {
@@ -115,7 +115,7 @@ async fn ask(asker: usize, client: Node, shared: Arc<Shared>) {
         }
         let request = Request::new("monitoring/info").deadline(DEADLINE);
         let fault = {
-            let seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = lock(&shared.seen);
             seen.fault.clone()
         };
         let began = Instant::now();
@@ -134,7 +134,7 @@ async fn ask(asker: usize, client: Node, shared: Arc<Shared>) {
             }
         };
         let took = began.elapsed();
-        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&shared.seen);
         let worst = seen.answers.worst.entry(fault).or_default();
         *worst = took.max(*worst);
         match result {

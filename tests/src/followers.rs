@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
 use crate::journal::Tally;
+use crate::{PATIENCE, text};
 
 /// One watch a partition, of all of its keys.
 #[derive(Debug)]
@@ -177,10 +177,6 @@ impl Followed {
             tokio::time::sleep(AGAIN).await;
         }
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Who could not be asked is asked again.

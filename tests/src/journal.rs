@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libring::{Error, Revision};
 use serde_json::{Map, Value, json};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, lock};
 
 /// The record of one run. Shared by all clients of the run.
 #[derive(Debug)]
@@ -247,7 +247,7 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -35,11 +35,22 @@ pub mod program;
 pub mod skip;
 pub mod whole;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a test waits for anything: long past what a healthy machine needs, so that a slow one
 /// passes too.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Locks it, also after a thread of the test has panicked: what failed first is to be told.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a key or a value says, to be read.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
 /// The examples of the README.
 #[cfg(doctest)]

@@ -9,8 +9,8 @@ use libring::{Node, Range};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::PATIENCE;
 use crate::journal::{Journal, Put};
+use crate::{PATIENCE, text};
 
 /// What a scan of all partitions finds: by partition and key, the value.
 pub type Found = BTreeMap<(String, String), String>;
@@ -104,7 +104,7 @@ pub async fn all_there(client: &Node, journal: &Arc<Journal>, puts: &[Put]) {
                     Ok(found) => found,
                     Err(e) => panic!("{put:?} cannot be read: {e}; {}", describe(&client).await),
                 };
-                let found = found.map(|found| String::from_utf8_lossy(&found.value).into_owned());
+                let found = found.map(|found| text(&found.value));
                 journal.got(&process, &put, found.as_deref());
                 assert!(found.as_ref() == Some(&put.value), "{put:?} was acknowledged: {found:?}");
             }
@@ -136,7 +136,6 @@ async fn describe(client: &Node) -> String {
 /// When it cannot be read.
 pub async fn scan_all(client: &Node, partitions: usize) -> Found {
     let mut found = BTreeMap::new();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     for name in self::partitions(partitions) {
         let partition = client.partition(&name).with_deadline(PATIENCE);
         let mut scan = partition.scan(Range::all());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, lock};
 
 /// The command `ring`, built from this source. It finds no `ring dev` unless the test gives it a
 /// home, and logs nothing beside what it says.
@@ -313,7 +313,7 @@ impl Exit {
 
 impl State {
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 
     fn collect(self: &Arc<Self>, from: impl Read + Send + 'static, stream: Stream) {

@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 use tests::ports::Ports;
@@ -318,7 +318,7 @@ impl Library {
     /// when the library is fresh.
     fn build(self) -> PathBuf {
         static BUILDING: Mutex<()> = Mutex::new(());
-        let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = tests::lock(&BUILDING);
         let test = env::current_exe().expect("a test knows its path");
         let built = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
         let profile = match built.file_name().and_then(|name| name.to_str()) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libring::{
@@ -11,6 +11,7 @@ use libring::{
 };
 use tests::PATIENCE;
 use tests::handled::{self, ByToken, ECHO, RECORD, STREAM, TAKES, WORK};
+use tests::lock;
 use tests::members::Members;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -195,12 +196,12 @@ impl Load {
     /// Waits until each caller was told the outcome of a request that began after this call.
     async fn go_on(&self) {
         self.shared.act.fetch_add(1, Ordering::SeqCst);
-        self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.shared.answered).clear();
         let all = || {
-            let outcomes = self.shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            let outcomes = lock(&self.shared.outcomes);
             let failed = outcomes.iter().find(|(_, outcome)| outcome.is_failed());
             assert!(failed.is_none(), "{failed:?}");
-            let answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            let answered = lock(&self.shared.answered);
             (0..CALLERS).all(|caller| answered.contains(&caller))
         };
         until(all, "every caller goes on").await;
@@ -214,7 +215,7 @@ impl Load {
                 ended.expect("a caller does not panic");
             }
         });
-        self.shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.shared.outcomes).clone()
     }
 }
 
@@ -235,12 +236,12 @@ async fn ask(caller: usize, client: Node, shared: Arc<Shared>) {
             Err(error) => Outcome::Failed(error.to_string()),
         };
         let is_failed = outcome.is_failed();
-        shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(token, outcome);
+        lock(&shared.outcomes).insert(token, outcome);
         if is_failed {
             return;
         }
         if act == shared.act.load(Ordering::SeqCst) {
-            let mut answered = shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answered = lock(&shared.answered);
             answered.insert(caller);
         }
     }

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use super::WINDOW;
 use super::message::Part;
-use crate::ids::{ConnId, RequestId};
+use crate::ids::{ConnId, RequestId, len_u64};
 use crate::time::Instant;
 use crate::wire::Message;
 
@@ -37,7 +37,7 @@ struct Lane {
     acked: u64,
     waiting: VecDeque<Waiting>,
     /// How many of those that wait answer what the other end said.
-    replies: usize,
+    replies: u64,
     /// Weight of everything taken...
     taken: u64,
     /// ... and how much of it the other end knows of.
@@ -104,7 +104,7 @@ impl Lanes {
     }
 
     /// Answers something that the other end said; `bytes` are held until that is sent. `most`: so many answers may wait.
-    pub(super) fn reply(&mut self, conn: ConnId, part: Part, bytes: usize, most: usize) {
+    pub(super) fn reply(&mut self, conn: ConnId, part: Part, bytes: usize, most: u64) {
         let lane = self.lanes.entry(conn).or_default();
         lane.replies += 1;
         if lane.replies > most {
@@ -120,7 +120,7 @@ impl Lanes {
             if lane.is_open()
                 && let Some(waiting) = lane.waiting.pop_front()
             {
-                lane.replies -= usize::from(matches!(waiting, Waiting::Reply(..)));
+                lane.replies -= u64::from(matches!(waiting, Waiting::Reply(..)));
                 return Some((conn, waiting));
             }
             if !lane.waiting.is_empty() {
@@ -225,7 +225,7 @@ impl Lanes {
         for (conn, lane) in &self.lanes {
             assert!(lane.acked <= lane.sent && lane.told <= lane.taken, "places do not fall");
             let replies = lane.waiting.iter().filter(|w| matches!(w, Waiting::Reply(..))).count();
-            assert_eq!(replies, lane.replies, "1: answers that wait add up");
+            assert_eq!(len_u64(replies), lane.replies, "1: answers that wait add up");
             let is_full = self.full.contains_key(conn);
             assert!(lane.waiting.is_empty() || is_full, "4: only a full window makes parts wait");
             assert!(!is_full || !lane.is_open(), "4: a full window is full");

@@ -204,7 +204,7 @@ impl Large {
 }
 
 /// Nothing counts less.
-pub(super) const WEIGHT_MIN: usize = 64;
+pub(super) const WEIGHT_MIN: u64 = 64;
 
 impl Part {
     /// What it counts in the window of its connection. The same on both sides.
@@ -239,7 +239,7 @@ impl Part {
             | Self::Abort { .. }
             | Self::Stop { .. } => 0,
         };
-        len_u64(WEIGHT_MIN + held)
+        WEIGHT_MIN + len_u64(held)
     }
 }
 

@@ -75,10 +75,10 @@ use streams::Streams;
 /// What may be on a connection without being taken by its other end, in weight; one part more may pass it.
 pub const WINDOW: u64 = 4 << 20;
 /// So many parts at most.
-const WINDOW_PARTS: usize = (4 << 20) / message::WEIGHT_MIN;
+const WINDOW_PARTS: u64 = WINDOW / message::WEIGHT_MIN;
 /// So many answers to what the other end said, and one for each handler, wait for a connection's window. Who keeps the
 /// protocol never has more: what lets it send on comes to it after the answers before, and those it takes.
-const REPLIES_MAX: usize = 4 * WINDOW_PARTS;
+const REPLIES_MAX: u64 = 4 * WINDOW_PARTS;
 /// What a stream's writer may be ahead of its reader, in bytes.
 pub const STREAM_WINDOW: u64 = 512 << 10;
 /// Most bytes of one write to a stream.
@@ -646,7 +646,7 @@ impl Requests {
             Via::Local => self.local.push_back(part),
             Via::Conn(conn) => {
                 self.server.hold(bytes);
-                let most = self.limits.handlers + REPLIES_MAX;
+                let most = len_u64(self.limits.handlers) + REPLIES_MAX;
                 self.lanes.reply(conn, part, bytes, most);
             }
         }

@@ -11,6 +11,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use proxy::Proxy;
+
 use libring::{Data, Node, Options, Timers};
 
 /// Addresses that are free, as far as anyone can know.
@@ -33,6 +35,20 @@ pub(crate) fn members(count: usize, dir: Option<&Path>) -> Vec<Options> {
         ..quick()
     };
     (0..count).map(options).collect()
+}
+
+/// Puts a proxy before each member, in their order; the others know it by the proxy's address, and so does the directory:
+/// they would else dial past the proxy once they know better.
+pub(crate) async fn behind_proxies(members: &mut [Options]) -> Vec<Proxy> {
+    let reals = free_addresses(members.len());
+    let mut proxies = Vec::new();
+    for (options, real) in members.iter_mut().zip(reals) {
+        let own = options.members.iter().find(|(name, _)| *name == options.name).unwrap();
+        proxies.push(Proxy::new(&own.1, real.clone()).await);
+        options.advertise = Some(own.1.clone());
+        options.listen = Some(real);
+    }
+    proxies
 }
 
 /// A client of such a cluster.

@@ -320,7 +320,9 @@ impl Bed {
     }
 
     fn cargo(&self, args: &[&str]) -> Result<Output, Error> {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        // With a limit for it and its children: a planted bug may be a loop without an end.
+        let mut cargo = Command::new("timeout");
+        cargo.arg(LIMIT_SECONDS).arg(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(args).current_dir(&self.copy).env_remove("RUSTFLAGS");
         cargo.env("CARGO_INCREMENTAL", "1");
         // What fails is enough; the least of it is not looked for.
@@ -337,14 +339,20 @@ impl Bed {
         }
     }
 
-    /// Runs core's own tests, and says which of them failed.
+    /// Runs core's own tests, and says which of them failed; of those that do not end only that they were running.
     fn test_core(&self) -> Result<Finding, Error> {
         let output = self.cargo(&["test", "--offline", "-p", "ring-core", "--lib"])?;
         let said = String::from_utf8_lossy(&output.stdout);
-        let failed: Vec<&str> = said
+        let mut failed: Vec<&str> = said
             .lines()
             .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
             .collect();
+        if failed.is_empty() && output.status.code() == Some(TIMED_OUT) {
+            failed = said
+                .lines()
+                .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(STILL_RUNNING))
+                .collect();
+        }
         if failed.is_empty() && !output.status.success() {
             return Err(died("core's tests", &output));
         }
@@ -406,6 +414,12 @@ debug = false
 opt-level = 1
 debug = false
 ";
+/// For a build, or a build and core's tests.
+const LIMIT_SECONDS: &str = "900";
+/// What `timeout` exits with when the time is over.
+const TIMED_OUT: i32 = 124;
+/// What the test harness says of a test that takes long.
+const STILL_RUNNING: &str = " has been running for over 60 seconds";
 /// A process of the simulator grows with each run.
 const SEEDS_AT_ONCE: u64 = 50;
 /// So many failed assertions, and no check has noticed: none will.

@@ -235,7 +235,7 @@ fn a_peer_that_takes_no_answers_is_given_up() {
     let limits = Limits { handlers: 1, ..Limits::default() };
     let mut one = One::with(&limits, &[ME, A]);
     one.comes(A, Part::Ask(Box::new(ask(0)))).unwrap();
-    let most = u64::try_from(1 + REPLIES_MAX).unwrap() + WINDOW / 64;
+    let most = 1 + REPLIES_MAX + WINDOW / 64;
     let mut number = 0;
     while one.machine.stuck().is_none() {
         number += 1;
