@@ -409,7 +409,7 @@ pub enum Reply {
         leader: Option<MemberId>,
     },
     /// Status.
-    Status(MemberStatus),
+    Status(Box<MemberStatus>),
 }
 
 /// A call that was accepted and not done.

@@ -374,7 +374,7 @@ impl Links {
             self.targets[place].state = TargetState::Connected(conn);
             let hello =
                 Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who: me.clone() };
-            out.push(Output::Send { conn, message: Message::Hello(hello) });
+            out.push(Output::Send { conn, message: Message::Hello(Box::new(hello)) });
         }
     }
 
@@ -405,7 +405,7 @@ impl Links {
         } else if let Message::Welcome(welcome) = message
             && !accepted
         {
-            (&welcome.who, (welcome.version, welcome.version), Some(welcome.clone()))
+            (&welcome.who, (welcome.version, welcome.version), Some((**welcome).clone()))
         } else if let Message::Refuse(reason) = message
             && !accepted
         {

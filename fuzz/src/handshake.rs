@@ -32,8 +32,8 @@ fn try_run(u: &mut Unstructured<'_>) -> Result<()> {
                 let conn = lone.conns[u.int_in_range(0..=place)?].0;
                 let message = match kind {
                     6 => raw(u)?,
-                    7 => Some(Message::Hello(hello(u, &mut lone)?)),
-                    8 => Some(Message::Welcome(welcome(u, &mut lone)?)),
+                    7 => Some(Message::Hello(Box::new(hello(u, &mut lone)?))),
+                    8 => Some(Message::Welcome(Box::new(welcome(u, &mut lone)?))),
                     _ => Some(Message::Refuse(refusal(u)?)),
                 };
                 if let Some(message) = message {

@@ -341,7 +341,7 @@ fn query(u: &mut Unstructured<'_>) -> Result<Query> {
         1 => {
             let (from, to) = (Bytes::new(), None);
             let (reverse, limit) = (u.arbitrary()?, u.arbitrary()?);
-            Query::Scan(Scan { partition, from, to, reverse, limit, cursor })
+            Query::Scan(Box::new(Scan { partition, from, to, reverse, limit, cursor }))
         }
         2 => {
             let (page, revision) = (u.int_in_range(0..=2)?, Revision(u.int_in_range(0..=4)?));
@@ -354,7 +354,7 @@ fn query(u: &mut Unstructured<'_>) -> Result<Query> {
                 (u.arbitrary::<Option<u8>>()?, u.arbitrary()?, u.arbitrary()?);
             let after = after.map(|after| Revision(after.into()));
             let from = Bytes::from_static(b"a");
-            Query::Watch(Watch { partition, from, to: None, after, limit, wait })
+            Query::Watch(Box::new(Watch { partition, from, to: None, after, limit, wait }))
         }
     })
 }

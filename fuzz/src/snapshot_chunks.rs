@@ -95,7 +95,7 @@ impl Play {
                     cursor: CursorId(1),
                 };
                 let query = if u.arbitrary()? {
-                    Query::Scan(scan)
+                    Query::Scan(Box::new(scan))
                 } else {
                     Query::Info { partition: scan.partition }
                 };

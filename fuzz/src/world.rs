@@ -262,12 +262,12 @@ impl Lone {
             && let Some(who) = self.introduce(MemberId(3), "c")
         {
             let welcome = Welcome { version: 1, who, genesis: None };
-            self.say(conn, MemberId(3), Message::Welcome(welcome));
+            self.say(conn, MemberId(3), Message::Welcome(Box::new(welcome)));
         }
         let conn = self.accept();
         if let Some(who) = self.introduce(MemberId(1), "a") {
             let hello = Hello { version_min: 1, version_max: 1, who };
-            self.say(conn, MemberId(1), Message::Hello(hello));
+            self.say(conn, MemberId(1), Message::Hello(Box::new(hello)));
         }
         self.store(usize::MAX);
     }

@@ -221,12 +221,13 @@ impl Engine {
                     self.node.handle(now, Input::Connected { conn, dial });
                 }
                 // A connection that core has closed is silent, whatever was on its way.
-                Item::Messages { conn, messages } if self.world.links.contains_key(&conn) => {
-                    for message in messages {
+                Item::Messages { conn, mut messages } => {
+                    let Some(link) = self.world.links.get(&conn) else { continue };
+                    for message in messages.drain(..) {
                         self.node.handle(now, Input::Message { conn, message });
                     }
+                    link.put_back(messages);
                 }
-                Item::Messages { .. } => {}
                 Item::Disconnected { conn } => {
                     if self.world.links.remove(&conn).is_some() {
                         self.node.handle(now, Input::Disconnected { conn });

@@ -421,7 +421,7 @@ async fn read(
         if !known && peer.speaks_tls_to_plain(decoder.buffer()) {
             return End::Unsecured(Fault::WantsTls);
         }
-        let mut messages = Vec::new();
+        let mut messages = link.spare();
         let end = loop {
             if !known && link.is_welcome() {
                 decoder.authenticated();
@@ -446,7 +446,9 @@ async fn read(
                 Err(error) => break Some(End::Garbage(error)),
             }
         };
-        if !messages.is_empty() {
+        if messages.is_empty() {
+            link.put_back(messages);
+        } else {
             let item = Item::Messages { conn: link.conn(), messages };
             if shared.put_when_room(item, bytes).await.is_err() {
                 // The node has ended: nothing more is heard, and what it said last is still sent.

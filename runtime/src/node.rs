@@ -186,7 +186,7 @@ impl Node {
         let Reply::Status(status) = reply else {
             return wrong(&reply);
         };
-        Ok(status)
+        Ok(*status)
     }
 
     /// Where this node listens, if it does; none at a Unix domain socket.
@@ -217,7 +217,7 @@ impl Node {
         let Reply::Status(status) = reply else {
             return wrong(&reply);
         };
-        Ok(status)
+        Ok(*status)
     }
 
     /// What happens from now on.

@@ -142,7 +142,7 @@ fn welcome_of_the_future() -> Message {
         agreement: 0,
         ring: ring_core::ring::parameters(),
     };
-    Message::Welcome(Welcome { version: VERSION_MAX + 1, who, genesis: None })
+    Message::Welcome(Box::new(Welcome { version: VERSION_MAX + 1, who, genesis: None }))
 }
 
 /// A member of another cluster, with keys of the same authority if there is one.

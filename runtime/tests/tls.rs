@@ -410,7 +410,7 @@ async fn nobody_is_believed_to_be_whom_the_certificate_does_not_name() {
         };
         let hello = Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who };
         let (mut encoder, mut bytes) = (Encoder::new(), Vec::new());
-        encoder.push(&Message::Hello(hello)).unwrap();
+        encoder.push(&Message::Hello(Box::new(hello))).unwrap();
         while encoder.frame(&mut bytes) {}
         stream.write_all(&bytes).await.unwrap();
         stream.flush().await.unwrap();

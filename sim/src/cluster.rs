@@ -503,7 +503,7 @@ impl Cluster {
                 }
                 return Err(format!("n{} does not say how it is: {ended:?}", m + 1));
             };
-            statuses.push(status);
+            statuses.push(*status);
         }
         Ok(statuses)
     }

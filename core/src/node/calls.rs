@@ -1,5 +1,6 @@
 //! The application's calls: what is allowed, and which shard each goes to.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -67,7 +68,8 @@ impl Node {
             }
             Action::Scan { from, to, reverse, limit, consistency } => {
                 let cursor = self.router.new_cursor();
-                let query = Query::Scan(Scan { partition, from, to, reverse, limit, cursor });
+                let scan = Scan { partition, from, to, reverse, limit, cursor };
+                let query = Query::Scan(Box::new(scan));
                 self.router.query(now, request, deadline, group, query, linear(consistency));
             }
             Action::ScanNext { cursor, limit } => {
@@ -76,7 +78,8 @@ impl Node {
             Action::ScanClose { cursor } => self.next_page(now, request, deadline, cursor, None),
             Action::Watch { from, to, after, limit } => {
                 let watch = Watch { partition, from, to, after, limit, wait: true };
-                self.router.query(now, request, deadline, group, Query::Watch(watch), true);
+                let query = Query::Watch(Box::new(watch));
+                self.router.query(now, request, deadline, group, query, true);
             }
             Action::Info => {
                 let query = Query::Info { partition };

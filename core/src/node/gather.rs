@@ -1,5 +1,6 @@
 //! The node's part in the gathering: members that found a cluster with whom they find.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 
@@ -90,7 +91,7 @@ impl Node {
 
     fn say_gathering(&mut self, member: MemberId) {
         if let Some(said) = self.gathering.as_mut().and_then(|gathering| gathering.say(member)) {
-            self.send(member, Message::Gather(said));
+            self.send(member, Message::Gather(Box::new(said)));
         }
     }
 
@@ -127,7 +128,7 @@ impl Node {
         let Some(genesis) = self.known_genesis().filter(|_| said.cluster.is_none()) else { return };
         let void = said.holds.filter(|&held| held != genesis.cluster);
         let answer = Gather { void, cluster: Some(genesis), ..Gather::default() };
-        self.send(to, Message::Gather(answer));
+        self.send(to, Message::Gather(Box::new(answer)));
     }
 
     /// Dials somebody whom another one is connected to, too.

@@ -442,8 +442,7 @@ impl Node {
         self.halted = true;
         self.router.close(&mut self.outputs.0);
         self.requests.close();
-        let effects = self.requests.take_effects();
-        self.outputs.0.extend(effects.into_iter().map(Output::Request));
+        self.outputs.0.extend(self.requests.effects().map(Output::Request));
         self.held.clear();
         self.records.clear();
         self.outputs.0.push(Output::Halt(reason));

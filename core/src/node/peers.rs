@@ -1,5 +1,6 @@
 //! Connections, handshakes, the founding, and the messages of peers and clients.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -229,7 +230,9 @@ impl Node {
             if (surplus != Some(conn) || self.gathering.is_some())
                 && let Some(welcome) = answer
             {
-                self.outputs.0.push(Output::Send { conn, message: Message::Welcome(welcome) });
+                self.outputs
+                    .0
+                    .push(Output::Send { conn, message: Message::Welcome(Box::new(welcome)) });
             }
             if let Some(surplus) = surplus {
                 self.requests.on_conn_lost(now, surplus);
@@ -513,7 +516,7 @@ impl Node {
             | Message::StreamCredit { .. } => {}
             Message::Ping => self.send(from, Message::Pong),
             Message::Founding(said) => self.on_founding(now, from, &said),
-            Message::Gather(said) => self.on_gather(now, from, said),
+            Message::Gather(said) => self.on_gather(now, from, *said),
             Message::Raft(message) if self.is_void(from, message.group, message.from) => {}
             Message::Raft(message) => {
                 self.with_group(now, message.group, |group, fx| {
@@ -562,7 +565,7 @@ impl Node {
                     self.leave(leave == Leave::Forced);
                 }
                 let status = self.status(now);
-                self.send(from, Message::Status { call, status });
+                self.send(from, Message::Status { call, status: Box::new(status) });
             }
             Message::Status { call, status } => {
                 self.router.on_status(call, status, &mut self.outputs.0);

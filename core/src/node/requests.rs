@@ -160,12 +160,10 @@ impl Node {
             self.refresh_ring();
         }
         loop {
-            let mut sends = Vec::new();
-            let effects =
-                self.with_requests(|requests, reach| requests.drive(now, reach, &mut sends));
-            let sends = sends.into_iter().map(|(conn, message)| Output::Send { conn, message });
-            self.outputs.0.extend(sends);
-            self.outputs.0.extend(effects.into_iter().map(Output::Request));
+            self.with_requests(|requests, reach| requests.drive(now, reach));
+            let sends = self.requests.sends();
+            self.outputs.0.extend(sends.map(|(conn, message)| Output::Send { conn, message }));
+            self.outputs.0.extend(self.requests.effects().map(Output::Request));
             let Some((conn, how)) = self.requests.stuck() else { break };
             self.peer_fault(self.links.member_of(conn), how);
             self.on_disconnected(now, conn);
@@ -176,8 +174,7 @@ impl Node {
     /// Ends overdue requests while nothing may be sent.
     pub(super) fn expire_requests(&mut self, now: Instant) {
         self.requests.expire(now);
-        let effects = self.requests.take_effects();
-        self.outputs.0.extend(effects.into_iter().map(Output::Request));
+        self.outputs.0.extend(self.requests.effects().map(Output::Request));
     }
 
     fn shards(&self) -> u32 {

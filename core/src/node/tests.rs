@@ -543,7 +543,7 @@ fn strangers_are_refused_with_the_reason() {
         let conn = ConnId(number);
         let node = &mut cluster.members[2].node;
         node.handle(cluster.now, Input::Connected { conn, dial: None });
-        node.handle(cluster.now, Input::Message { conn, message: Message::Hello(hello) });
+        node.handle(cluster.now, Input::Message { conn, message: Message::Hello(Box::new(hello)) });
         let mut out = Outbox::new();
         node.flush(cluster.now, &mut out);
         let refuse = Output::Send { conn, message: Message::Refuse(reason.clone()) };

@@ -70,7 +70,11 @@ impl Node {
             self.seal();
             self.send_beats();
         }
-        out.outputs.append(&mut self.outputs.0);
+        if out.outputs.is_empty() {
+            core::mem::swap(&mut out.outputs, &mut self.outputs.0);
+        } else {
+            out.outputs.append(&mut self.outputs.0);
+        }
     }
 
     fn on_timers(&mut self, now: Instant) {

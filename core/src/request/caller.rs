@@ -21,7 +21,8 @@ use crate::time::Instant;
 /// All requests of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Callers {
-    requests: BTreeMap<RequestId, Asked>,
+    /// Boxed: to insert and to remove moves the neighbours.
+    requests: BTreeMap<RequestId, Box<Asked>>,
     deadlines: BTreeSet<(Instant, RequestId)>,
     due: BTreeSet<(Instant, RequestId)>,
     /// Requests that are to be answered and are not.
@@ -321,7 +322,7 @@ impl Requests {
             waited: Waited::Owner,
             patience: now + PATIENCE,
         };
-        let before = callers.requests.insert(request, asked);
+        let before = callers.requests.insert(request, Box::new(asked));
         assert!(before.is_none(), "request ids are never used twice");
         Ok(())
     }

@@ -54,7 +54,7 @@ mod tests;
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::vec::{Drain, Vec};
 use core::fmt;
 
 use bytes::Bytes;
@@ -535,13 +535,8 @@ impl Requests {
         self.callers.wake_partitions(now, leads);
     }
 
-    /// Does what is due, and hands out what there is to send and to tell.
-    pub(crate) fn drive(
-        &mut self,
-        now: Instant,
-        reach: &impl Reach,
-        send: &mut Vec<(ConnId, Message)>,
-    ) -> Vec<Effect> {
+    /// Does what is due. What there is to send and to tell then: [`Requests::sends`], [`Requests::effects`].
+    pub(crate) fn drive(&mut self, now: Instant, reach: &impl Reach) {
         self.expire(now);
         if core::mem::take(&mut self.has_changed) {
             self.callers.wake(now);
@@ -553,8 +548,6 @@ impl Requests {
             self.try_due(now, reach);
         }
         self.flush_lanes(now);
-        send.append(&mut self.sends);
-        core::mem::take(&mut self.effects)
     }
 
     /// Ends what is overdue.
@@ -575,9 +568,14 @@ impl Requests {
         self.local.iter().any(asks) || self.callers.wants_ring(until)
     }
 
-    /// Effects of `expire` alone.
-    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
-        core::mem::take(&mut self.effects)
+    /// What is to be sent, in order.
+    pub(crate) fn sends(&mut self) -> Drain<'_, (ConnId, Message)> {
+        self.sends.drain(..)
+    }
+
+    /// What is to be told, in order.
+    pub(crate) fn effects(&mut self) -> Drain<'_, Effect> {
+        self.effects.drain(..)
     }
 
     /// A connection whose other end does not keep the protocol, and how. It is to be dropped.

@@ -1,5 +1,6 @@
 //! Questions: reads, the pages of a scan, a member's word of itself.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -269,7 +270,7 @@ impl Router {
     }
 
     /// What a member says of itself.
-    pub(crate) fn on_status(&mut self, id: u64, status: MemberStatus, out: &mut Vec<Output>) {
+    pub(crate) fn on_status(&mut self, id: u64, status: Box<MemberStatus>, out: &mut Vec<Output>) {
         if let Some(ask) = self.asks.remove(&id) {
             self.ask_due.remove(&(ask.due, id));
             self.end_call(ask.request, Ok(Reply::Status(status)), out);

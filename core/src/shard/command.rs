@@ -2,6 +2,7 @@
 //! tests beside the types. `B` is [`bytes::Bytes`] where bytes are owned and `&[u8]` where they are borrowed; both
 //! encode alike.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -164,7 +165,7 @@ pub enum Query {
         key: Bytes,
     },
     /// The first page of a range. Answered with [`Answer::Page`].
-    Scan(Scan),
+    Scan(Box<Scan>),
     /// The next page of a scan, from the same snapshot. Answered with [`Answer::Page`] or [`Answer::NoCursor`].
     ScanNext {
         /// As the page before said.
@@ -189,7 +190,7 @@ pub enum Query {
         partition: Bytes,
     },
     /// What changed in a range after a revision. Answered with [`Answer::Changes`] or [`Answer::Compacted`].
-    Watch(Watch),
+    Watch(Box<Watch>),
 }
 
 /// How long a replica lets a question wait for a change.

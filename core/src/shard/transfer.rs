@@ -5,6 +5,7 @@
 //! head repeats the state's index and digest and carries the hash of all chunks before, so that
 //! chunks of two snapshots can never be mixed.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -100,7 +101,7 @@ impl<S: Store> Sender<S> {
             chunk: sending.chunk,
             data,
             last: sending.next.is_none(),
-            state: sending.state.clone(),
+            state: Box::new(sending.state.clone()),
         })
     }
 

@@ -15,6 +15,7 @@
 //!    answered for when a sync has covered both. The sync goes on beside the other groups' work: a member that moves in
 //!    serves the first groups while others still arrive. One sync covers all that are complete when it begins.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -331,7 +332,7 @@ impl<S: Store> Worker<S> {
             && changes.is_empty()
         {
             let waiting = self.watchers.entry(group).or_default();
-            waiting.insert(read, (watch.clone(), *upto));
+            waiting.insert(read, (Watch::clone(watch), *upto));
             return Ok(());
         }
         self.answers.push(StoreDone::Read { read, answer });
@@ -432,7 +433,7 @@ impl<S: Store> Worker<S> {
         let Closing { group, receiving, before, .. } = closing;
         let (group, id) = (*group, receiving.id);
         let state = State::load(&self.store, group, receiving.epoch)?;
-        done.push(StoreDone::Installed { state: state.store_state(), id });
+        done.push(StoreDone::Installed { state: Box::new(state.store_state()), id });
         let slot = self.groups.get_mut(&group).expect("a dropped group closes nothing");
         slot.state = Some(state);
         slot.installed = Some((id, receiving.hash()));
@@ -458,7 +459,7 @@ impl<S: Store> Worker<S> {
             && (chunk != 0 || hash == transfer::first_hash(data))
         {
             // Sent again before the sender knew that it was installed.
-            let state = state.store_state();
+            let state = Box::new(state.store_state());
             return Ok(Some(StoreDone::Installed { state, id }));
         }
         let wanted = match &slot.receiving {

@@ -5,6 +5,7 @@
 mod map;
 mod memory;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -249,7 +250,7 @@ pub enum StoreDone {
         /// True on the last chunk.
         last: bool,
         /// Where the snapshot stands.
-        state: StoreState,
+        state: Box<StoreState>,
     },
     /// A chunk of a snapshot was written aside; or `chunk` was not the one expected, and `next` is.
     Staged {
@@ -263,7 +264,7 @@ pub enum StoreDone {
     /// A snapshot was installed, durably.
     Installed {
         /// Where the group stands now.
-        state: StoreState,
+        state: Box<StoreState>,
         /// The snapshot.
         id: SnapshotId,
     },

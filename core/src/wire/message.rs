@@ -1,5 +1,6 @@
 //! What members say to each other. Every type is flat (no recursion), every count is bounded when decoded.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -15,13 +16,14 @@ use crate::request::message::{Part, StreamOf};
 use crate::shard::command::{Answer, ItemOutcome, Query};
 use crate::wire::bounded::{self, COMMANDS_MAX, GROUPS_MAX, MEMBERS_MAX};
 
-/// One message between two connected nodes. Variants are only added, at the end.
+/// One message between two connected nodes. Variants are only added, at the end. What is large and rare is boxed: a
+/// message is moved some times on its way, and many wait in queues.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// First message on a connection, from the side that dialled.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// The answer when the two may talk.
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     /// The answer when they may not; the connection is closed after it.
     Refuse(Refusal),
     /// Between founders until the cluster exists.
@@ -119,7 +121,7 @@ pub enum Message {
         /// As in `AskStatus`.
         call: u64,
         /// What the member says of itself.
-        status: MemberStatus,
+        status: Box<MemberStatus>,
     },
     /// Are you there? Answered with `Pong`.
     Ping,
@@ -179,7 +181,7 @@ pub enum Message {
         upto: u64,
     },
     /// Between members that look for others to found a cluster with; one that belongs to a cluster answers with it.
-    Gather(Gather),
+    Gather(Box<Gather>),
     /// Answer to an `Ask` that was not linearizable, about a value or a range.
     LocalAnswer {
         /// As in `Ask`.
@@ -190,6 +192,8 @@ pub enum Message {
         age: Option<u64>,
     },
 }
+
+const _: () = assert!(size_of::<Message>() <= 128, "what is rarer than these can be boxed");
 
 /// Who dials and whom it takes the other side for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -27,6 +27,8 @@ pub(crate) struct Link {
     queue: Mutex<Queue>,
     /// None: the connection has not begun, or has ended.
     outlet: Mutex<Option<Outlet>>,
+    /// Empty vectors for messages that come: core gives them back.
+    spare: Mutex<Vec<Vec<Message>>>,
     /// Something for the writer to do.
     more: Notify,
     /// The connection is to end.
@@ -73,6 +75,7 @@ impl Link {
             conn,
             queue: Mutex::default(),
             outlet: Mutex::new(None),
+            spare: Mutex::default(),
             more: Notify::new(),
             over: Notify::new(),
             backlog: AtomicUsize::new(0),
@@ -192,6 +195,20 @@ impl Link {
         self.over.notify_one();
     }
 
+    /// An empty vector, for messages that come.
+    pub(super) fn spare(&self) -> Vec<Message> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    /// Gives it back, empty.
+    pub(crate) fn put_back(&self, messages: Vec<Message>) {
+        debug_assert!(messages.is_empty(), "all of them have been handled");
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARES_MAX && messages.capacity() <= SPARE_MESSAGES_MAX {
+            spare.push(messages);
+        }
+    }
+
     /// Moves what is queued into `into`; true when nothing will follow.
     pub(super) fn take(&self, into: &mut Vec<Message>) -> bool {
         let mut queue = self.queue.lock();
@@ -255,5 +272,9 @@ const CLIENT_QUEUE_BYTES: usize = 16 << 20;
 const MEMBER_QUEUE_BYTES: usize = 64 << 20;
 /// As much is sent by who works for core: about what costs no more than to wake the writer.
 const HERE_BYTES: usize = 16 << 10;
+/// While core works off one the reader fills another.
+const SPARES_MAX: usize = 2;
+/// Longer ones are freed: a connection that is idle holds no more.
+const SPARE_MESSAGES_MAX: usize = 512;
 /// How long a connection that is closed may still send.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

@@ -76,12 +76,12 @@ fn identity(member: MemberId) -> Identity {
 
 fn hello(member: MemberId) -> Message {
     let who = identity(member);
-    Message::Hello(Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who })
+    Message::Hello(Box::new(Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who }))
 }
 
 fn welcome() -> Message {
     let who = identity(MemberId(1));
-    Message::Welcome(Welcome { version: VERSION_MAX, who, genesis: None })
+    Message::Welcome(Box::new(Welcome { version: VERSION_MAX, who, genesis: None }))
 }
 
 fn bulk(bytes: usize) -> Message {
@@ -303,4 +303,23 @@ async fn a_closed_connection_that_is_not_read_is_dropped_after_a_while() {
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     drop(peer);
+}
+
+/// Two vectors for messages go round between a connection's reader and core; what is longer than need be is not kept.
+#[test]
+fn vectors_for_messages_go_round() {
+    let link = Link::new(ConnId(1), None);
+    assert_eq!(link.spare().capacity(), 0, "the first is new");
+    let of = |capacity| Vec::<Message>::with_capacity(capacity);
+    let (one, two) = (of(10), of(20));
+    let places = [one.as_ptr(), two.as_ptr()];
+    for spare in [one, two, of(30), of(1 << 20)] {
+        link.put_back(spare);
+    }
+    let mut spares = [link.spare(), link.spare()];
+    spares.reverse();
+    assert_eq!(spares.each_ref().map(|spare| spare.as_ptr()), places);
+    assert_eq!(link.spare().capacity(), 0, "no more are kept");
+    link.put_back(of(1 << 20));
+    assert_eq!(link.spare().capacity(), 0, "it is too long");
 }

@@ -440,7 +440,10 @@ fn once_sees_an_older_snapshot_installed() {
             digest: 1,
             epoch: ring_core::ids::Epoch(1),
         };
-        oracle.on_done(0, &StoreDone::Installed { state, id: ring_core::ids::SnapshotId(1) });
+        oracle.on_done(
+            0,
+            &StoreDone::Installed { state: Box::new(state), id: ring_core::ids::SnapshotId(1) },
+        );
         assert_eq!(check(&oracle), is_older.then_some("ONCE"), "at {at}");
     }
 }

@@ -210,12 +210,12 @@ fn introductions_are_bounded() {
     let before = node.gathered.introduced.len();
     for address in ["x\n".to_string(), "x".repeat(256)] {
         let others = alloc::vec![(MemberId(9), address)];
-        let message = Message::Gather(Gather { others, ..Gather::default() });
+        let message = Message::Gather(Box::new(Gather { others, ..Gather::default() }));
         node.handle(cluster.now, Input::Message { conn, message });
     }
     assert_eq!((node.gathered.introduced.len(), node.peer_faults), (before, 2));
     let others = (0..2000).map(|k| (MemberId(k), alloc::format!("x{k}"))).collect();
-    let message = Message::Gather(Gather { others, ..Gather::default() });
+    let message = Message::Gather(Box::new(Gather { others, ..Gather::default() }));
     node.handle(cluster.now, Input::Message { conn, message });
     assert_eq!(node.gathered.introduced.len(), crate::wire::bounded::MEMBERS_MAX);
 }

@@ -104,8 +104,9 @@ impl One {
     }
 
     fn drive(&mut self) {
-        let effects = self.machine.drive(self.now, &self.around, &mut self.sent);
-        self.effects.extend(effects);
+        self.machine.drive(self.now, &self.around);
+        self.sent.extend(self.machine.sends());
+        self.effects.extend(self.machine.effects());
         self.machine.check();
         let due = self.machine.deadline();
         assert!(due.is_none_or(|due| due > self.now), "nothing is left to do now");

@@ -445,7 +445,7 @@ fn all_ends_when_the_node_halts() {
     one.ask(2, Request { target: Target::Member(B), ..request(Kind::Retried) });
     one.effects();
     one.machine.close();
-    let ended = one.machine.take_effects();
+    let ended: Vec<Effect> = one.machine.effects().collect();
     let closed = |number, maybe| failed(number, Failure::Closed { maybe });
     assert_eq!(ended, [closed(1, true), closed(2, false)]);
     assert_eq!(one.machine.deadline(), None);

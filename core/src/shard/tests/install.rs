@@ -1,5 +1,6 @@
 //! Snapshots between replicas, among them hostile ones.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
@@ -16,7 +17,7 @@ pub(super) fn install_all<S: Store>(
         let last = chunk + 1 == count;
         match &run(worker, [install(id, chunk, data, last)])[..] {
             [StoreDone::Staged { group: GROUP, next, .. }] if !last && *next == chunk + 1 => {}
-            [StoreDone::Installed { state, .. }] if last => return state.clone(),
+            [StoreDone::Installed { state, .. }] if last => return StoreState::clone(state),
             other => panic!("{other:?}"),
         }
     }
@@ -198,7 +199,7 @@ fn a_chunk_that_comes_again_after_the_end_is_told_so() {
     let state = install_all(&mut shard.worker, 1, &many);
     let again = |shard: &mut Shard, task| run(&mut shard.worker, [task]);
 
-    let installed = vec![StoreDone::Installed { state, id: SnapshotId(1) }];
+    let installed = vec![StoreDone::Installed { state: Box::new(state), id: SnapshotId(1) }];
     assert_eq!(again(&mut shard, install(1, last, &many[many.len() - 1], true)), installed);
     assert_eq!(again(&mut shard, install(1, 1, &many[1], false)), installed);
     assert!(matches!(
@@ -211,7 +212,7 @@ fn a_chunk_that_comes_again_after_the_end_is_told_so() {
     let one = chunks(&mut big, 3);
     let mut shard = Shard::new();
     let state = install_all(&mut shard.worker, 3, &one);
-    let installed = vec![StoreDone::Installed { state, id: SnapshotId(3) }];
+    let installed = vec![StoreDone::Installed { state: Box::new(state), id: SnapshotId(3) }];
     assert_eq!(again(&mut shard, install(3, 0, &one[0], true)), installed);
 }
 

@@ -10,6 +10,7 @@ mod model;
 mod scan;
 mod watch;
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -197,12 +198,12 @@ fn written(revision: u64) -> ItemOutcome {
 }
 
 fn scan_of(from: &str, to: Option<&str>, reverse: bool, limit: u32, cursor: u64) -> Query {
-    Query::Scan(Scan {
+    Query::Scan(Box::new(Scan {
         partition: bytes("p"),
         from: bytes(from),
         to: to.map(bytes),
         reverse,
         limit,
         cursor: CursorId(cursor),
-    })
+    }))
 }

@@ -5,14 +5,14 @@ use crate::shard::command::{Changed, Watch};
 
 fn watch(after: Option<u64>, wait: bool) -> Query {
     let after = after.map(Revision);
-    Query::Watch(Watch {
+    Query::Watch(Box::new(Watch {
         partition: bytes("p"),
         from: bytes("k"),
         to: None,
         after,
         limit: 100,
         wait,
-    })
+    }))
 }
 
 fn task(read: u64, query: Query) -> StoreTask {

@@ -118,10 +118,10 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn handshake() -> impl Strategy<Value = Message> {
     prop_oneof![
         (any::<u16>(), any::<u16>(), identity()).prop_map(|(version_min, version_max, who)| {
-            Message::Hello(Hello { version_min, version_max, who })
+            Message::Hello(Box::new(Hello { version_min, version_max, who }))
         }),
         (any::<u16>(), identity(), option::of(genesis())).prop_map(|(version, who, genesis)| {
-            Message::Welcome(Welcome { version, who, genesis })
+            Message::Welcome(Box::new(Welcome { version, who, genesis }))
         }),
         refusal().prop_map(Message::Refuse),
         (vec((member(), number()), 0..4), option::of(cluster()), any::<bool>()).prop_map(
@@ -129,7 +129,7 @@ fn handshake() -> impl Strategy<Value = Message> {
         ),
         Just(Message::Ping),
         Just(Message::Pong),
-        gather().prop_map(Message::Gather),
+        gather().prop_map(|said| Message::Gather(Box::new(said))),
     ]
 }
 
@@ -288,7 +288,7 @@ fn query() -> impl Strategy<Value = Query> {
         (data(), data()).prop_map(|(partition, key)| Query::Get { partition, key }),
         (data(), data(), option::of(data()), any::<bool>(), any::<u32>(), cursor()).prop_map(
             |(partition, from, to, reverse, limit, cursor)| {
-                Query::Scan(Scan { partition, from, to, reverse, limit, cursor })
+                Query::Scan(Box::new(Scan { partition, from, to, reverse, limit, cursor }))
             }
         ),
         (cursor(), any::<(u32, u32)>(), revision()).prop_map(
@@ -298,7 +298,7 @@ fn query() -> impl Strategy<Value = Query> {
         data().prop_map(|partition| Query::Info { partition }),
         (data(), data(), option::of(data()), option::of(revision()), any::<(u32, bool)>())
             .prop_map(|(partition, from, to, after, (limit, wait))| {
-                Query::Watch(Watch { partition, from, to, after, limit, wait })
+                Query::Watch(Box::new(Watch { partition, from, to, after, limit, wait }))
             }),
     ]
 }
@@ -392,7 +392,8 @@ fn questions() -> impl Strategy<Value = Message> {
         ),
         (number(), result).prop_map(|(call, result)| Message::Answer { call, result }),
         (number(), leave).prop_map(|(call, leave)| Message::AskStatus { call, leave }),
-        (number(), status).prop_map(|(call, status)| Message::Status { call, status }),
+        (number(), status.prop_map(Box::new))
+            .prop_map(|(call, status)| Message::Status { call, status }),
     ]
 }
 

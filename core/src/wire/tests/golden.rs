@@ -169,18 +169,22 @@ fn handshakes() -> Vec<Golden> {
     vec![
         (
             "hello",
-            Message::Hello(Hello { version_min: 1, version_max: 2, who: identity() }),
+            Message::Hello(Box::new(Hello { version_min: 1, version_max: 2, who: identity() })),
             "0001020472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01ac02",
         ),
         (
             "welcome of a founded cluster",
-            Message::Welcome(Welcome { version: 1, who: identity(), genesis: Some(genesis()) }),
+            Message::Welcome(Box::new(Welcome {
+                version: 1,
+                who: identity(),
+                genesis: Some(genesis()),
+            })),
             "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01ac0201ac020472696e6701\
              01036f6e6503683a31054003",
         ),
         (
             "welcome of an unfounded cluster",
-            Message::Welcome(Welcome { version: 1, who: identity(), genesis: None }),
+            Message::Welcome(Box::new(Welcome { version: 1, who: identity(), genesis: None })),
             "01010472696e6701ac02020374776f0702ac0201e807ffffffffffffffffff01ac0200",
         ),
         ("refuse version", Message::Refuse(Refusal::Version { min: 1, max: 300 }), "020001ac02"),
@@ -328,14 +332,14 @@ fn questions() -> Vec<Golden> {
         ("ask get", ask(Query::Get { partition: b(b"p"), key: b(b"k") }), "0dc80103000170016b01"),
         (
             "ask scan",
-            ask(Query::Scan(Scan {
+            ask(Query::Scan(Box::new(Scan {
                 partition: b(b"p"),
                 from: b(b"a"),
                 to: Some(b(b"z")),
                 reverse: true,
                 limit: 1000,
                 cursor: CursorId(4),
-            })),
+            }))),
             "0dc80103010170016101017a01e8070401",
         ),
         (
@@ -352,14 +356,14 @@ fn questions() -> Vec<Golden> {
         ("ask info", ask(Query::Info { partition: b(b"p") }), "0dc8010304017001"),
         (
             "ask watch",
-            ask(Query::Watch(Watch {
+            ask(Query::Watch(Box::new(Watch {
                 partition: b(b"p"),
                 from: b(b"a"),
                 to: None,
                 after: Some(Revision(300)),
                 limit: 7,
                 wait: true,
-            })),
+            }))),
             "0dc8010305017001610001ac02070101",
         ),
     ]
@@ -417,7 +421,7 @@ fn answers() -> Vec<Golden> {
         ("tell to leave", Message::AskStatus { call: 200, leave: Leave::Forced }, "0fc80102"),
         (
             "status",
-            Message::Status { call: 200, status: status() },
+            Message::Status { call: 200, status: Box::new(status()) },
             "10c801020374776f07e80702010304f0a20405030a020001011e140a030a020101011e140a030a02\
              0201011e140a030a020301011e140a030a020401011e140a020101030301016b01760104",
         ),
@@ -495,7 +499,7 @@ fn gathering_and_local_reads() -> Vec<Golden> {
     vec![
         (
             "gather",
-            Message::Gather(Gather {
+            Message::Gather(Box::new(Gather {
                 address: text("a1"),
                 told: vec![MemberId(1)],
                 is_complete: true,
@@ -504,7 +508,7 @@ fn gathering_and_local_reads() -> Vec<Golden> {
                 proposal: None,
                 void: Some(ClusterId(6)),
                 cluster: None,
-            }),
+            })),
             "1e02613101010101020162010500010600",
         ),
         (

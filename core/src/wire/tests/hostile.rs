@@ -1,5 +1,6 @@
 //! Whatever comes: an error at worst, and no more memory than the bytes that came.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -351,7 +352,7 @@ fn a_stranger_may_send_small_whole_messages_only() {
 #[test]
 fn the_largest_hello_fits_before_the_handshake_is_done() {
     let name = "n".repeat(255);
-    let hello = Message::Hello(crate::wire::message::Hello {
+    let hello = Message::Hello(Box::new(crate::wire::message::Hello {
         version_min: u16::MAX,
         version_max: u16::MAX,
         who: Identity {
@@ -365,7 +366,7 @@ fn the_largest_hello_fits_before_the_handshake_is_done() {
             agreement: u64::MAX,
             ring: u64::MAX,
         },
-    });
+    }));
     let stream = frames_of(core::slice::from_ref(&hello)).concat();
     let mut decoder = Decoder::accepted();
     decoder.feed(&stream);
@@ -382,7 +383,7 @@ fn the_largest_welcome_fits_before_the_handshake_is_done() {
         address: name.clone(),
         birth: u64::MAX,
     });
-    let welcome = Message::Welcome(Welcome {
+    let welcome = Message::Welcome(Box::new(Welcome {
         version: 1,
         who: Identity {
             cluster_name: name.clone(),
@@ -402,7 +403,7 @@ fn the_largest_welcome_fits_before_the_handshake_is_done() {
             shards: 64,
             replication: 3,
         }),
-    });
+    }));
     let stream = frames_of(core::slice::from_ref(&welcome)).concat();
     assert_eq!(decode(Decoder::dialled(), &stream).unwrap(), [welcome]);
 }
