@@ -273,7 +273,8 @@
 #define RING_EV_REFUSED_BY 24
 
 /**
- * Member `a` (0: not known) sent something that it should not have; `data` says what. It was dropped.
+ * Member `a` (0: not known) sent something that it should not have. It was dropped. `data` is the address it came from, `b` bytes
+ * (0: not known), and then what it was.
  */
 #define RING_EV_FAULT 25
 

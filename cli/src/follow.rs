@@ -124,6 +124,11 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         Some(member) => names.name(*member),
         None => String::from("somebody"),
     };
+    let other = |member: &Option<MemberId>, address: &Option<String>| match (member, address) {
+        (None, Some(address)) => format!("whoever is at {address}"),
+        (Some(_), Some(address)) => format!("{} at {address}", peer(member)),
+        (_, None) => peer(member),
+    };
     match event {
         Event::Up { genesis } => Some(format!(
             "{who} is up: cluster \"{}\", {}, {}",
@@ -155,17 +160,13 @@ pub(crate) fn describe(who: &str, event: &Event, names: &Names) -> Option<String
         | Event::RingChanged { .. }
         | Event::Ring(_) => None,
         Event::PeerRefused { member, address, reason, by_us } => {
-            let other = match (member, address) {
-                (None, Some(address)) => format!("whoever is at {address}"),
-                (Some(_), Some(address)) => format!("{} at {address}", peer(member)),
-                (_, None) => peer(member),
-            };
+            let other = other(member, address);
             let (from, to) =
                 if *by_us { (String::from(who), other) } else { (other, String::from(who)) };
             Some(format!("{from} refused {to}: {}", libring::explain(reason)))
         }
-        Event::PeerFault { member, what } => {
-            Some(format!("{who} dropped something from {}: {what}", peer(member)))
+        Event::PeerFault { member, address, what } => {
+            Some(format!("{who} dropped something from {}: {what}", other(member, address)))
         }
         Event::DirectoryChanged { table } => {
             let members: Vec<String> = table

@@ -596,6 +596,8 @@ pub enum Event {
     PeerFault {
         /// The peer, if the connection had one.
         member: Option<MemberId>,
+        /// The other end's address, where the world noticed and not core.
+        address: Option<String>,
         /// What.
         what: &'static str,
     },

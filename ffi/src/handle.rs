@@ -525,8 +525,10 @@ pub(crate) fn told(event: &NodeEvent) -> Option<Event> {
             let data = Bytes::from(format!("{address}{}", libring::explain(reason)));
             made(kind, id(member), len_u64(address.len()), data)
         }
-        NodeEvent::PeerFault { member, what } => {
-            made(RING_EV_FAULT, id(member), 0, Bytes::from_static(what.as_bytes()))
+        NodeEvent::PeerFault { member, address, what } => {
+            let address = address.as_deref().unwrap_or_default();
+            let data = Bytes::from(format!("{address}{what}"));
+            made(RING_EV_FAULT, id(member), len_u64(address.len()), data)
         }
         NodeEvent::LeaderChanged { group, leader, .. } => {
             made(RING_EV_LEADER, u64::from(group.0), id(leader), Bytes::new())

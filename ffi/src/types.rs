@@ -167,7 +167,8 @@ pub const RING_EV_UNREACHABLE: u32 = 22;
 pub const RING_EV_REFUSED: u32 = 23;
 /// Another, as with RING_EV_REFUSED, refused this node.
 pub const RING_EV_REFUSED_BY: u32 = 24;
-/// Member `a` (0: not known) sent something that it should not have; `data` says what. It was dropped.
+/// Member `a` (0: not known) sent something that it should not have. It was dropped. `data` is the address it came from, `b` bytes
+/// (0: not known), and then what it was.
 pub const RING_EV_FAULT: u32 = 25;
 /// This member was to leave, or to be registered otherwise, and the directory refuses: `data` says why. It goes on as before.
 pub const RING_EV_STAYS: u32 = 26;

@@ -305,7 +305,11 @@ impl World for Host {
         self.shared.counters.overflows.fetch_add(1, Ordering::Relaxed);
         self.links.remove(&conn);
         self.next.push(Input::Disconnected { conn });
-        self.tell(Event::PeerFault { member: None, what: "does not read fast enough" });
+        self.tell(Event::PeerFault {
+            member: None,
+            address: None,
+            what: "does not read fast enough",
+        });
     }
 
     fn datagram(&mut self, to: SocketAddr, bytes: Vec<u8>) {

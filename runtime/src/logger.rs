@@ -148,7 +148,9 @@ pub(crate) fn log_event(event: &Event) {
         Event::LeaderChanged { group, term, leader } => {
             tracing::debug!(%group, %term, ?leader, "leader changed");
         }
-        Event::PeerFault { member, what } => tracing::warn!(?member, what, "peer at fault"),
+        Event::PeerFault { member, address, what } => {
+            tracing::warn!(?member, ?address, what, "peer at fault");
+        }
     }
 }
 

@@ -217,6 +217,20 @@ impl Metrics {
             let failed = gossip.probes_failed;
             text.counter("ring_gossip_probes_failed_total", "Probes nobody answered", failed);
             text.counter("ring_gossip_syncs_total", "Comparisons of views begun", gossip.syncs);
+            let name = "ring_gossip_dropped_total";
+            text.head(name, "counter", "Datagrams of gossip that were not taken, by reason");
+            for (reason, value) in [
+                ("malformed", gossip.malformed),
+                ("other_cluster", gossip.other_cluster),
+                ("other_version", gossip.other_version),
+                ("replayed", gossip.replayed),
+                ("stale", gossip.stale),
+                ("unproven", gossip.unproven),
+                ("misdirected", gossip.misdirected),
+                ("twin", gossip.twin),
+            ] {
+                text.sample(name, &format!("{{reason=\"{reason}\"}}"), value);
+            }
         }
     }
 }

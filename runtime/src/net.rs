@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ring_core::ids::{ConnId, len_u64};
-use ring_core::io::{Dial, Event, Input};
+use ring_core::io::{Dial, Input};
 use ring_core::wire::message::Refusal;
 use ring_core::wire::{Decoder, Message, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -361,15 +361,15 @@ impl Shared {
             End::Stalled => {
                 self.counters.overflows.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%conn, peer, "closed: it takes nothing");
-                self.event(Event::PeerFault { member: None, what: "takes nothing" });
+                self.event(from.fault("takes nothing"));
             }
             End::Garbage(error) => {
                 self.counters.garbage.fetch_add(1, Ordering::Relaxed);
                 let what = "sent what is no message";
                 if self.notices.tell(Instant::now(), from.whom(), what).is_some() {
                     tracing::warn!(%conn, peer, %error, "closed: it sent what is no message");
+                    self.event(from.fault(what));
                 }
-                self.event(Event::PeerFault { member: None, what: "sent what is no message" });
             }
             End::TooLong(error) => tracing::error!(%conn, peer, %error, "a message was not sent"),
             End::Unsecured(fault) => self.unsecured(fault, from),
@@ -388,7 +388,7 @@ impl Shared {
             return;
         };
         tracing::warn!(peer = peer.address, before, "not connected: {fault}");
-        self.event(Event::PeerFault { member: None, what: fault.what() });
+        self.event(peer.fault(fault.what()));
     }
 
     /// Whoever is at an address that was dialled does not let this node in. Core is told of it too.

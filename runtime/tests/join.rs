@@ -243,15 +243,20 @@ async fn tells_of_each(
         reason: Refusal::Version { min, max },
         by_us,
     };
-    let fault = |what| Event::PeerFault { member: None, what };
+    let fault = |what, address: &str| Event::PeerFault {
+        member: None,
+        address: Some(address.to_owned()),
+        what,
+    };
     let mut missing = vec![Event::PeerFailed { member: None, address: nobody.to_owned() }];
     if with_keys {
-        missing.push(fault(Fault::NotTls.what()));
+        missing.extend(speakers[..4].iter().map(|speaker| fault(Fault::NotTls.what(), speaker)));
     } else {
         missing.push(refused(speakers[0], (VERSION_MIN, VERSION_MAX), true));
         missing.push(refused(speakers[1], (VERSION_MAX + 1, VERSION_MAX + 9), false));
         // Of the one that speaks HTTP, and of the one that speaks nothing known.
-        missing.extend([fault("sent what is no message"), fault("sent what is no message")]);
+        missing
+            .extend(speakers[2..4].iter().map(|speaker| fault("sent what is no message", speaker)));
     }
     let told = async {
         while !missing.is_empty() {

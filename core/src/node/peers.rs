@@ -694,7 +694,7 @@ impl Node {
 
     pub(super) fn peer_fault(&mut self, member: Option<MemberId>, what: &'static str) {
         self.peer_faults += 1;
-        self.event(Event::PeerFault { member, what });
+        self.event(Event::PeerFault { member, address: None, what });
     }
 
     pub(super) fn status(&self, now: Instant) -> MemberStatus {

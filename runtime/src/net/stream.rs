@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ring_core::genesis::Genesis;
+use ring_core::io::Event;
 use ring_core::wire::Message;
 use tokio_rustls::TlsStream;
 
@@ -28,6 +29,11 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(socket: &Socket, address: String, dialled: bool) -> Self {
         Self { address, ip: socket.peer_ip(), dialled, subject: None }
+    }
+
+    /// What the application is told of a fault of its.
+    pub(super) fn fault(&self, what: &'static str) -> Event {
+        Event::PeerFault { member: None, address: Some(self.address.clone()), what }
     }
 
     /// By what it is known in what is said of it.

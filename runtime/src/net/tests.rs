@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use ring_core::ids::{Boot, GroupId, MemberId, Seq, SessionId};
+use ring_core::io::Event;
 use ring_core::wire::Encoder;
 use ring_core::wire::message::{Hello, Identity, VERSION_MAX, VERSION_MIN, Welcome};
 use tokio::net::{TcpListener, TcpStream};
@@ -165,7 +166,10 @@ async fn garbage_is_counted_and_its_connection_closed() {
     world.until_disconnected(link.conn()).await;
     assert_eq!(peer.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed");
     assert_eq!(world.shared.counters.garbage.load(Ordering::Relaxed), 1);
-    assert!(matches!(events.recv().await, Ok(Event::PeerFault { member: None, .. })));
+    assert!(matches!(
+        events.recv().await,
+        Ok(Event::PeerFault { member: None, address: Some(_), .. })
+    ));
 }
 
 /// What came whole before the garbage still counts.
