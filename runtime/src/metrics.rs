@@ -382,7 +382,7 @@ mod tests {
             is_ready: true,
             connections: Connections { garbage: 7, ..Connections::default() },
             datagrams: Some(DatagramCounts::default()),
-            gossip: Some(membership::Counters::default()),
+            gossip: Some(membership::Counters { replayed: 9, ..Default::default() }),
             calls: CallCounts { failed: 4, ..CallCounts::default() },
             requests_waiting: 0,
             requests_handled: 0,
@@ -403,6 +403,7 @@ mod tests {
             }
         }
         assert!(text.contains("\nring_connections_closed_total{reason=\"garbage\"} 7\n"));
+        assert!(text.contains("\nring_gossip_dropped_total{reason=\"replayed\"} 9\n"));
         assert!(text.contains("\nring_calls_failed_total 4\n") && text.contains("ring_ready 1\n"));
         assert!(text.starts_with("# HELP ring_uptime_seconds") && text.ends_with('\n'));
     }
