@@ -186,40 +186,42 @@ impl Metrics {
         let Connections { accepted, turned_away, garbage, overflows, refused, unsecured } =
             self.connections;
         text.counter("ring_connections_accepted_total", "Accepted connections", accepted);
-        let name = "ring_connections_closed_total";
-        text.head(name, "counter", "Connections that were closed, by reason");
-        for (reason, value) in [
+        let values = [
             ("turned_away", turned_away),
             ("garbage", garbage),
             ("overflow", overflows),
             ("certificate", refused),
             ("unsecured", unsecured),
-        ] {
-            text.sample(name, &format!("{{reason=\"{reason}\"}}"), value);
-        }
+        ];
+        text.counters(
+            "ring_connections_closed_total",
+            "Connections that were closed, by reason",
+            "reason",
+            &values,
+        );
         if let Some(counts) = self.datagrams {
             let DatagramCounts { sent, received, refused, replayed, dropped, failed } = counts;
-            let name = "ring_datagrams_total";
-            text.head(name, "counter", "Datagrams, by what became of them");
-            for (what, value) in [
+            let values = [
                 ("sent", sent),
                 ("received", received),
                 ("refused", refused),
                 ("replayed", replayed),
                 ("dropped", dropped),
                 ("failed", failed),
-            ] {
-                text.sample(name, &format!("{{what=\"{what}\"}}"), value);
-            }
+            ];
+            text.counters(
+                "ring_datagrams_total",
+                "Datagrams, by what became of them",
+                "what",
+                &values,
+            );
         }
         if let Some(gossip) = &self.gossip {
             text.counter("ring_gossip_probes_total", "Probes begun", gossip.probes);
             let failed = gossip.probes_failed;
             text.counter("ring_gossip_probes_failed_total", "Probes nobody answered", failed);
             text.counter("ring_gossip_syncs_total", "Comparisons of views begun", gossip.syncs);
-            let name = "ring_gossip_dropped_total";
-            text.head(name, "counter", "Datagrams of gossip that were not taken, by reason");
-            for (reason, value) in [
+            let values = [
                 ("malformed", gossip.malformed),
                 ("other_cluster", gossip.other_cluster),
                 ("other_version", gossip.other_version),
@@ -228,9 +230,13 @@ impl Metrics {
                 ("unproven", gossip.unproven),
                 ("misdirected", gossip.misdirected),
                 ("twin", gossip.twin),
-            ] {
-                text.sample(name, &format!("{{reason=\"{reason}\"}}"), value);
-            }
+            ];
+            text.counters(
+                "ring_gossip_dropped_total",
+                "Datagrams of gossip that were not taken, by reason",
+                "reason",
+                &values,
+            );
         }
     }
 }
@@ -248,6 +254,14 @@ impl Text {
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, "counter", help);
         self.sample(name, "", value);
+    }
+
+    /// One counter for each value of a label.
+    fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+        self.head(name, "counter", help);
+        for (of, value) in values {
+            self.sample(name, &format!("{{{label}=\"{of}\"}}"), *value);
+        }
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
