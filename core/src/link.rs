@@ -241,8 +241,10 @@ impl Links {
         if let Some(place) = place.or_else(|| self.targets.iter().position(by_address)) {
             let is_dialled = |target: &Target| target.state != TargetState::Retired;
             let has_own = |target: &Target| by_member(target) && is_dialled(target);
-            // Who is there is connected: whoever was there before is not.
-            let is_taken = |target: &Target| by_address(target) && self.is_up(target.member);
+            // Another one is there, and connected: whoever was there before is not.
+            let is_taken = |target: &Target| {
+                by_address(target) && !by_member(target) && self.is_up(target.member)
+            };
             let is_done = |target: &Target| has_own(target) || is_taken(target);
             if member.is_none() || self.targets.iter().any(is_done) {
                 return;

@@ -472,12 +472,12 @@ impl Cluster {
         }
     }
 
-    /// Waits until no process takes a connection for open whose other end is gone: a request for once that goes there is
-    /// lost, and rightly so.
+    /// Waits until no connection stands still for a packet that was lost, and none is taken for open whose other end is
+    /// gone: a request for once that goes there is lost, and rightly so.
     pub(crate) async fn noticed(&mut self, long: Duration) -> Result<(), Stuck> {
         let end = self.sim.now() + nanos(long);
-        while self.sim.net.is_half_open() {
-            self.poll(end, || format!("a lost connection is not noticed in {long:?}")).await?;
+        while self.sim.net.is_unwell() {
+            self.poll(end, || format!("a connection does not recover or end in {long:?}")).await?;
         }
         Ok(())
     }

@@ -48,8 +48,8 @@ struct State {
     waiters: Vec<Waker>,
     /// By machine: ends of connections to it notice its death only after this moment.
     half_open_until: Vec<Nanos>,
-    /// Ends that take a connection for open whose other end is gone.
-    half_open: usize,
+    /// Ends of connections that stand still, or of which the other end is gone.
+    unwell: usize,
     rng: Rng,
     /// For datagrams alone, so that they do not shift what else is drawn.
     datagrams: Rng,
@@ -186,7 +186,7 @@ impl Net {
             links: vec![Link::default(); machines * machines],
             waiters: Vec::new(),
             half_open_until: vec![0; machines],
-            half_open: 0,
+            unwell: 0,
             rng: Rng::new(seed),
             datagrams: Rng::new(seed).fork(1),
             recorder: Recorder::of(seed),
@@ -241,10 +241,10 @@ impl Net {
         lock(&self.state).half_open_until[machine] = until;
     }
 
-    /// Whether some process has not noticed yet that a connection's other end is gone.
+    /// Whether some connection stands still, or a process has not noticed yet that its other end is gone.
     #[must_use]
-    pub fn is_half_open(&self) -> bool {
-        lock(&self.state).half_open > 0
+    pub fn is_unwell(&self) -> bool {
+        lock(&self.state).unwell > 0
     }
 
     /// What the network did so far.
@@ -322,19 +322,20 @@ impl Net {
     }
 }
 
-/// The time between the end of a connection's other side and the moment in which this side notices it, or its process dies.
-struct HalfOpen<'a>(&'a Net);
+/// The time in which a connection stands still, though its links may be well again: a packet that was lost is not sent
+/// again yet, or its other side has ended and this one has not noticed. It ends with the process, too.
+struct Unwell<'a>(&'a Net);
 
-impl<'a> HalfOpen<'a> {
+impl<'a> Unwell<'a> {
     fn new(net: &'a Net) -> Self {
-        lock(&net.state).half_open += 1;
+        lock(&net.state).unwell += 1;
         Self(net)
     }
 }
 
-impl Drop for HalfOpen<'_> {
+impl Drop for Unwell<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).half_open -= 1;
+        lock(&self.0.state).unwell -= 1;
     }
 }
 
@@ -440,13 +441,14 @@ async fn receive(sim: Arc<Sim>, me: usize, peer: usize, conn: ConnId, mut receiv
             return inbox.push(Delivery::Broken { conn });
         }
         if let Some(delay) = tame_delay(&sim.net, link) {
+            let _stalled = Unwell::new(&sim.net);
             sim.time.sleep(delay).await;
         }
         let mut parcel = *parcel;
         corrupt(&sim.net, link, &mut parcel);
         inbox.push(Delivery::Parcel { conn, parcel });
     }
-    let _half_open = HalfOpen::new(&sim.net);
+    let _unnoticed = Unwell::new(&sim.net);
     let late = lock(&sim.net.state).half_open_until[peer].saturating_sub(sim.now());
     if late > 0 {
         sim.time.sleep(Duration::from_nanos(late)).await;

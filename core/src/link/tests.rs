@@ -76,6 +76,27 @@ fn a_member_that_was_forgotten_is_dialled_when_it_is_back() {
     assert!(out.len() == 1 && out.iter().all(is_there), "{out:?}");
 }
 
+/// So is one that was connected all the while.
+#[test]
+fn a_member_that_was_forgotten_and_stayed_connected_is_dialled_when_its_link_is_lost() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (member, mut now) = (MemberId::joiner(3), Instant(0));
+    links.add_target(now, Some(member), "a".to_string());
+    let dial = dials(&mut links, now).pop().expect("it is due");
+    links.on_connected(now, ConnId(1), Some(dial), &me(), &mut Vec::new());
+    links.identify(ConnId(1), member);
+    links.hold(ConnId(1), (member, Boot(1)), LogSeq(0), None);
+    assert_eq!(links.set_up(MemberId::joiner(1), ConnId(1), member), None);
+
+    links.readdress(now, member, None);
+    links.add_target(now, Some(member), "a".to_string());
+    now = now + A_MINUTE;
+    assert_eq!(dials(&mut links, now), [], "it is connected");
+    links.drop_conn(now, ConnId(1));
+    now = now + A_MINUTE;
+    assert_eq!(dials(&mut links, now).len(), 1);
+}
+
 /// Two members were at one address, one after the other: the one that is connected is not dialled for the other's sake.
 #[test]
 fn who_is_connected_is_not_dialled_for_the_sake_of_another() {

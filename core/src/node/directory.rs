@@ -347,13 +347,7 @@ impl Node {
                 self.note_boot(member.id);
             }
         }
-        if self.config.client {
-            for member in table.members.iter().filter(|member| !member.address.is_empty()) {
-                self.links.add_target(now, Some(member.id), member.address.clone());
-            }
-        } else {
-            self.keep_links(now);
-        }
+        self.keep_links(now);
         let me = self.me;
         let listed = |table: &Table| table.member(me).is_some();
         // One of the cluster's for the first time: a founder was from the beginning, and one that starts again is

@@ -157,7 +157,7 @@ impl Node {
             Some(Handshake::Accepted(accepted)) => {
                 let Accepted { who, new_boot, welcome } = *accepted;
                 // A client comes again when there is a cluster to tell it about.
-                if who.member.is_client() && !self.founding.is_founded() {
+                if who.member.is_client() && !self.may_tell_genesis() {
                     self.links.drop_conn(now, conn);
                     self.outputs.0.push(Output::Disconnect { conn });
                     return;
@@ -337,14 +337,19 @@ impl Node {
         self.founding.join(genesis.clone());
         self.records.push(Record::Genesis(genesis.clone()));
         self.records.push(Record::Founded);
+        self.gathered.founded_at = Some(self.log.next_seq());
         self.genesis = Some(genesis);
         self.keep_links(now);
     }
 
+    /// Whether this member durably belongs to a cluster that exists.
+    fn may_tell_genesis(&self) -> bool {
+        self.founding.is_founded() && self.gathered.founded_at.is_none()
+    }
+
     /// The genesis, once the cluster exists; with the addresses that this member was configured with.
     pub(super) fn known_genesis(&self) -> Option<Genesis> {
-        let may_tell = self.founding.is_founded() && self.gathered.founded_at.is_none();
-        let mut genesis = self.genesis.clone().filter(|_| may_tell)?;
+        let mut genesis = self.genesis.clone().filter(|_| self.may_tell_genesis())?;
         for founder in &mut genesis.members {
             if let Some((_, address)) = self.members.get(&founder.id)
                 && !address.is_empty()

@@ -249,7 +249,16 @@ impl Node {
 
     /// Of two members the one with the lower id dials, and the other a little later if it has not: the first may not know
     /// of it, or not where it is.
+    ///
+    /// A client dials all that the directory knows.
     pub(super) fn keep_links(&mut self, now: Instant) {
+        if self.config.client {
+            let listed = self.table.iter().flat_map(|table| &table.members);
+            for member in listed.filter(|member| !member.address.is_empty()) {
+                self.links.add_target(now, Some(member.id), member.address.clone());
+            }
+            return;
+        }
         let others = self.members.iter().filter(|(id, _)| **id != self.me);
         for (&id, (_, address)) in others.filter(|(_, (_, address))| !address.is_empty()) {
             let at = if id > self.me { now } else { now + self.config.timers.redial_max };

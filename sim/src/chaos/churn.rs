@@ -2,6 +2,7 @@
 
 use ring_core::directory::Standing;
 use ring_core::ids::{GroupId, MemberId};
+use ring_core::raft::message::{EntryBody, Membership};
 use ring_core::storage::RecoveredGroup;
 
 use super::{Backup, Chaos, What, find};
@@ -123,9 +124,15 @@ impl Chaos {
         let mut disk = lock(&machine.disk).clone();
         *disk.faults() = DiskFaults::default();
         let Ok(log) = recover_disk(&disk) else { return false };
-        let is_alone = |group: &RecoveredGroup| {
-            let shape = &group.membership;
+        let is_small = |shape: &Membership| {
             shape.voters.len() < 3 || (!shape.outgoing.is_empty() && shape.outgoing.len() < 3)
+        };
+        let is_alone = |group: &RecoveredGroup| {
+            let later = group.entries.iter().filter_map(|entry| match &entry.body {
+                EntryBody::Membership(shape) => Some(&**shape),
+                EntryBody::Noop | EntryBody::Data(_) => None,
+            });
+            later.chain([&group.membership]).any(is_small)
         };
         if log.groups.is_empty() || log.groups.values().any(is_alone) {
             return false;

@@ -115,7 +115,9 @@ impl Ends {
         rng: &mut Rng,
     ) -> Option<(Duration, Chore)> {
         let Some(writer) = self.writers.get_mut(&stream) else {
-            over(sim, stream, "credit");
+            if !self.closed.contains(&(stream, Half::Write)) {
+                over(sim, stream, "credit");
+            }
             return None;
         };
         if upto <= writer.credit {
@@ -192,7 +194,9 @@ impl Ends {
         rng: &mut Rng,
     ) -> Option<(Duration, Chore)> {
         let Some(reader) = self.readers.get_mut(&stream) else {
-            over(sim, stream, "data");
+            if !self.closed.contains(&(stream, Half::Read)) {
+                over(sim, stream, "data");
+            }
             return None;
         };
         let (pipe, at) = (reader.pipe, reader.came);

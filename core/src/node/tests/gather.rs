@@ -73,6 +73,35 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Turn by turn, until something is so.
+    #[track_caller]
+    fn until(&mut self, is: impl Fn(&Self) -> bool) {
+        for _ in 0..1000 {
+            if is(self) {
+                return;
+            }
+            self.turn();
+            self.now.instant = self.now.instant + Duration::from_millis(5);
+            for member in &mut self.members {
+                member.node.handle(self.now, Input::Wakeup);
+            }
+        }
+        panic!("it never comes to that");
+    }
+
+    /// A client that knows of the member at this place only.
+    fn client_of(&mut self, place: usize) -> usize {
+        let members = alloc::vec![("x".to_string(), alloc::format!("m{place}"))];
+        let config = Config { name: "client".into(), client: true, members, ..Config::default() };
+        let restored = Restored { log: Recovered::default(), store: Vec::new() };
+        let (worker, _) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+        let node = Node::new(config, restored, 77, self.now).unwrap();
+        self.members.push(Member::new(node, worker));
+        self.members.len() - 1
+    }
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -85,6 +114,48 @@ fn three_find_each_other_and_found_one_cluster() {
             matches!(event, Event::Gathering { found, expect: 3, missing: None } if found.len() == 3)
         });
         assert!(told, "whom it found");
+    }
+}
+
+/// What a founder has not made durable it tells no client, and tells it then.
+#[test]
+fn a_client_hears_of_a_cluster_when_its_member_has_it_durably() {
+    let mut cluster = expecting(3, &[0, 1, 2]);
+    cluster.until(|cluster| {
+        let gathering = cluster.members[0].node.gathering.as_ref();
+        gathering.is_some_and(|gathering| gathering.written().is_some())
+    });
+    cluster.until(|cluster| cluster.members[0].appended.is_empty());
+    cluster.members[0].disk_stalls = true;
+    let client = cluster.client_of(0);
+    cluster.run(SECOND * 5);
+    assert!(cluster.cluster_of(0).is_some(), "it is to be durable");
+    assert_eq!(cluster.cluster_of(client), None);
+    cluster.members[0].disk_stalls = false;
+    cluster.run(SECOND * 10);
+    assert_eq!(cluster.cluster_of(client), cluster.cluster_of(0));
+}
+
+/// What a member that joins has not made durable it tells nobody who looks for a cluster.
+#[test]
+fn a_cluster_is_told_on_by_whom_it_is_durable_with() {
+    let mut cluster = expecting(3, &[0, 1, 2]);
+    cluster.run(SECOND * 5);
+    let joiner = cluster.join("m3");
+    // It dials when its birth is durable.
+    cluster.until(|cluster| cluster.net.dials.contains_key("nobody"));
+    cluster.until(|cluster| cluster.members[joiner].appended.is_empty());
+    cluster.members[joiner].disk_stalls = true;
+    let seeker = cluster.expects(4, &[joiner], Recovered::default());
+    cluster.members.push(seeker);
+    let client = cluster.client_of(joiner);
+    cluster.run(SECOND * 5);
+    assert!(cluster.cluster_of(joiner).is_some(), "it is to be durable");
+    assert_eq!((cluster.cluster_of(4), cluster.cluster_of(client)), (None, None));
+    cluster.members[joiner].disk_stalls = false;
+    cluster.run(SECOND * 10);
+    for place in [4, client] {
+        assert_eq!(cluster.cluster_of(place), cluster.cluster_of(0));
     }
 }
 
