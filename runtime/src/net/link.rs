@@ -69,6 +69,14 @@ pub(crate) struct Overflow {
     pub(crate) most: usize,
 }
 
+/// What was taken off a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Took {
+    pub(super) bytes: usize,
+    /// Nothing will follow.
+    pub(super) last: bool,
+}
+
 impl Link {
     pub(crate) fn new(conn: ConnId, stranger: Option<OwnedSemaphorePermit>) -> Self {
         Self {
@@ -209,14 +217,14 @@ impl Link {
         }
     }
 
-    /// Moves what is queued into `into`; true when nothing will follow.
-    pub(super) fn take(&self, into: &mut Vec<Message>) -> bool {
+    /// Moves what is queued into `into`, which is empty.
+    pub(super) fn take(&self, into: &mut Vec<Message>) -> Took {
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.messages, into);
+        let bytes = std::mem::take(&mut queue.bytes);
         // Counted as backlog until the writer says how long they are encoded.
-        self.backlog.fetch_add(queue.bytes, Ordering::Relaxed);
-        queue.bytes = 0;
-        queue.phase != Phase::Open
+        self.backlog.fetch_add(bytes, Ordering::Relaxed);
+        Took { bytes, last: queue.phase != Phase::Open }
     }
 
     /// True when nothing is queued and the connection goes on.

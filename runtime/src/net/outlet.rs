@@ -1,5 +1,6 @@
 //! The sending side of a connection: from messages to the bytes that its socket took.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -16,6 +17,9 @@ use super::{End, Fault};
 pub(super) struct Outlet {
     encoder: Encoder,
     messages: Vec<Message>,
+    /// Bulk messages that are not encoded yet: encoded buffers hold about as much as goes into one write.
+    waiting: VecDeque<Message>,
+    waiting_bytes: usize,
     /// Frames, of which `sent` bytes are gone.
     buffer: Vec<u8>,
     sent: usize,
@@ -40,6 +44,8 @@ impl Outlet {
         Self {
             encoder: Encoder::new(),
             messages: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
             buffer: Vec::new(),
             sent: 0,
             end: None,
@@ -49,7 +55,12 @@ impl Outlet {
 
     /// True while something waits for the socket to take it, or for the writer to hear of it.
     pub(super) fn is_busy(&self) -> bool {
-        !self.buffer.is_empty() || !self.encoder.is_empty() || self.end.is_some()
+        !self.buffer.is_empty() || self.has_more() || self.end.is_some()
+    }
+
+    /// True while there are messages that are in no frame, or only in part.
+    fn has_more(&self) -> bool {
+        !self.encoder.is_empty() || !self.waiting.is_empty()
     }
 
     /// The connection is to end for this reason: its writer says so.
@@ -75,32 +86,59 @@ impl Outlet {
         if self.buffer.capacity() > 2 * WRITE_BYTES {
             self.buffer = Vec::new();
         }
-        link.set_backlog(self.encoder.queued_bytes());
-        Poll::Ready(Ok(if self.encoder.is_empty() && link.is_empty() {
-            Sent::All
-        } else {
-            Sent::Some
-        }))
+        link.set_backlog(self.encoder.queued_bytes() + self.waiting_bytes);
+        Poll::Ready(Ok(if self.has_more() || !link.is_empty() { Sent::Some } else { Sent::All }))
     }
 
     /// Takes what is queued and makes the next frames; true when nothing will follow.
     fn fill(&mut self, link: &Link) -> Result<bool, End> {
-        let last = link.take(&mut self.messages);
-        let Self { encoder, messages, buffer, .. } = self;
-        for message in messages.drain(..) {
-            let nearly_fills_a_frame =
-                (FRAME_BYTES_MAX / 4..FRAME_BYTES_MAX).contains(&size(&message));
-            if nearly_fills_a_frame {
-                while buffer.len() < WRITE_BYTES && encoder.frame(buffer) {}
+        let taken = link.take(&mut self.messages);
+        let mut messages = std::mem::take(&mut self.messages);
+        if self.waiting.is_empty() && taken.bytes <= WRITE_BYTES {
+            for message in messages.drain(..) {
+                self.encode(&message)?;
             }
-            let has_room = nearly_fills_a_frame && buffer.len() < WRITE_BYTES;
-            if !(has_room && encoder.frame_alone(&message, buffer)) {
-                encoder.push(&message).map_err(End::TooLong)?;
+        } else {
+            for message in messages.drain(..) {
+                if message.urgent() {
+                    self.encode(&message)?;
+                } else {
+                    self.waiting_bytes += size(&message);
+                    self.waiting.push_back(message);
+                }
+            }
+            while self.buffer.len() + self.encoder.queued_bytes() < WRITE_BYTES
+                && let Some(message) = self.waiting.pop_front()
+            {
+                self.waiting_bytes -= size(&message);
+                self.encode(&message)?;
+            }
+            if self.waiting.capacity() > WAITING_SPARE && self.waiting.is_empty() {
+                self.waiting = VecDeque::new();
             }
         }
-        while buffer.len() < WRITE_BYTES && encoder.frame(buffer) {}
-        link.set_backlog(self.encoder.queued_bytes() + self.buffer.len());
-        Ok(last)
+        self.messages = messages;
+        self.frame();
+        link.set_backlog(self.encoder.queued_bytes() + self.buffer.len() + self.waiting_bytes);
+        Ok(taken.last)
+    }
+
+    /// Encodes a message; one that nearly fills a frame is spared a copy where nothing is before it.
+    fn encode(&mut self, message: &Message) -> Result<(), End> {
+        if (FRAME_BYTES_MAX / 4..FRAME_BYTES_MAX).contains(&size(message)) {
+            self.frame();
+            if self.buffer.len() < WRITE_BYTES
+                && self.encoder.frame_alone(message, &mut self.buffer)
+            {
+                return Ok(());
+            }
+        }
+        self.encoder.push(message).map_err(End::TooLong)
+    }
+
+    /// Moves what is encoded into frames, as much as goes into one write.
+    fn frame(&mut self) {
+        while self.buffer.len() < WRITE_BYTES && self.encoder.frame(&mut self.buffer) {}
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,3 +168,5 @@ impl fmt::Debug for Outlet {
 
 /// About as many bytes go into one write.
 const WRITE_BYTES: usize = 256 << 10;
+/// Places for messages that wait are kept for as many.
+const WAITING_SPARE: usize = 1024;

@@ -309,6 +309,54 @@ async fn a_closed_connection_that_is_not_read_is_dropped_after_a_while() {
     drop(peer);
 }
 
+/// More than goes into one write: bulk messages keep their order, whatever their lengths, and what is urgent overtakes those
+/// that are in no frame yet.
+#[tokio::test]
+async fn what_waits_keeps_its_order_and_is_overtaken_by_what_is_urgent() {
+    let link = Link::new(ConnId(1), None);
+    link.note(&hello(MemberId(2)));
+    let (near, mut far) = tokio::io::duplex(64 << 20);
+    link.open(near);
+    let lengths = [10, 700, 20_000, 65_000, 65_536, 3_000, 400_000];
+    let numbered = |number: usize| {
+        let Message::Propose { group, session, commands, .. } =
+            bulk(lengths[number % lengths.len()])
+        else {
+            panic!("bulk")
+        };
+        let first = Seq(number.try_into().unwrap());
+        Message::Propose { group, session, first, commands }
+    };
+    let mut sent = 0..70;
+    for number in sent.by_ref().take(50) {
+        link.send(numbered(number)).unwrap();
+    }
+    assert_eq!(link.send_some().await.unwrap(), Sent::Some);
+    link.send(Message::Ping).unwrap();
+    for number in sent {
+        link.send(numbered(number)).unwrap();
+    }
+    while link.send_some().await.unwrap() == Sent::Some {}
+    link.end();
+
+    let mut bytes = Vec::new();
+    far.read_to_end(&mut bytes).await.unwrap();
+    let mut decoder = ring_core::wire::Decoder::dialled();
+    decoder.authenticated();
+    decoder.feed(&bytes);
+    let mut got = Vec::new();
+    while let Some(message) = decoder.next().unwrap() {
+        got.push(message);
+    }
+    let overtakes = got.iter().position(|message| *message == Message::Ping);
+    assert!(overtakes.is_some_and(|place| (1..20).contains(&place)), "{overtakes:?}");
+    got.retain(|message| *message != Message::Ping);
+    assert_eq!(got.len(), 70);
+    for (number, message) in got.into_iter().enumerate() {
+        assert!(message == numbered(number), "the {number}th");
+    }
+}
+
 /// Two vectors for messages go round between a connection's reader and core; what is longer than need be is not kept.
 #[test]
 fn vectors_for_messages_go_round() {
