@@ -940,7 +940,7 @@ typedef struct {
    */
   ring_bytes_t keys_dir;
   /**
-   * Where others reach a member that joins, "host:port"; empty: at `listen`.
+   * Where others reach this member, "host:port"; empty: where `members` has it, or at `listen`.
    */
   ring_bytes_t advertise;
   /**

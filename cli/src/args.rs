@@ -145,7 +145,7 @@ pub(crate) struct Serve {
     /// all have found each other; whoever comes later joins. The same for all members
     #[arg(long, value_name = "N", conflicts_with = "members")]
     pub(crate) expect: Option<u16>,
-    /// Where the others reach this member if it joins [default: where it listens]
+    /// Where the others reach this member [default: where `--member` has it, or where it listens]
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<String>,
     /// Share of the shards beside the other members' [default: 1]

@@ -3,6 +3,10 @@
 //! Of two members the one with the lower id dials first; a client dials every member. The dialler says `Hello`, the
 //! other side `Welcome` or `Refuse`. A link is up only when the peer's start counter is durable here: otherwise a
 //! peer whose disk was rolled back could be believed again after this member's own crash.
+//!
+//! Each member that the directory has is a *target*, dialled where the directory has it for as long as it is there. An
+//! address that this node was told is a *seed*: it is dialled as long as that can lead to somebody who is not connected,
+//! and no directory says better where to find him. What answers at one address takes nobody's place at another.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -31,15 +35,17 @@ pub(crate) struct Links {
     up: BTreeMap<MemberId, ConnId>,
     /// Members that were connected once.
     reached: BTreeSet<MemberId>,
-    targets: Vec<Target>,
+    /// By number, in the order in which they came.
+    targets: BTreeMap<u64, Target>,
+    next_target: u64,
     next_dial: u64,
     clients: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Conn {
-    /// Which target it was dialled for; none if it was accepted.
-    target: Option<usize>,
+    /// Which target it was dialled for, though that may be gone; none if it was accepted.
+    target: Option<u64>,
     stage: Stage,
     /// When anything last came on it.
     heard: Instant,
@@ -65,12 +71,15 @@ enum Stage {
     Up(MemberId),
 }
 
-/// Somebody to keep a connection to.
+/// An address that is dialled: where the directory has a member, of which there is one for each, or a *seed*, which this
+/// node was told and where somebody may be, one after the other, or several.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Target {
     address: String,
-    /// Known from the start for a member's peers; for a client's first addresses, once they have said it.
+    /// Who is to be there; none for a seed.
     member: Option<MemberId>,
+    /// Who answered there last instead, or at all.
+    found: Option<MemberId>,
     state: TargetState,
     backoff: Duration,
     /// Dials in a row that nobody answered.
@@ -81,14 +90,26 @@ struct Target {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TargetState {
-    Idle {
-        dial_at: Instant,
-    },
+    Idle { dial_at: Instant },
     Dialling(u64),
     Connected(ConnId),
-    /// Another address leads to the same member.
-    Retired,
 }
+
+impl Target {
+    /// Who is there, as far as is known.
+    fn who(&self) -> Option<MemberId> {
+        self.member.or(self.found)
+    }
+
+    /// Is dialled after a while, and after a longer one the next time.
+    fn wait(&mut self, now: Instant, redial_max: Duration) {
+        self.state = TargetState::Idle { dial_at: now + self.backoff };
+        self.backoff = (self.backoff * 2).min(redial_max);
+    }
+}
+
+/// After so many dials in a row that nobody answered a member is also looked for where it was found before.
+const FAILURES: u32 = 3;
 
 /// So many idle times without a sign of life break a link.
 const SILENCE: u32 = 4;
@@ -210,84 +231,111 @@ impl Links {
             conns: BTreeMap::new(),
             up: BTreeMap::new(),
             reached: BTreeSet::new(),
-            targets: Vec::new(),
+            targets: BTreeMap::new(),
+            next_target: 0,
             next_dial: 1,
             clients: 0,
         }
     }
 
-    /// The address of a member is another now, or there is nothing to dial it for any more.
+    /// The address of a member is another now, or there is nothing to dial it for any more. A link that is up stays for as
+    /// long as the other side keeps it.
     pub(crate) fn readdress(&mut self, now: Instant, member: MemberId, address: Option<&String>) {
-        for target in self.targets.iter_mut().filter(|target| target.member == Some(member)) {
-            match address {
-                Some(address) if target.address != *address => {
-                    target.address.clone_from(address);
-                    if let TargetState::Idle { dial_at } = &mut target.state {
-                        *dial_at = now;
-                    }
-                }
-                Some(_) => {}
-                // A link that is up stays for as long as the other side keeps it.
-                None => target.state = TargetState::Retired,
+        let Some(address) = address else {
+            self.targets.retain(|_, target| target.member != Some(member));
+            return;
+        };
+        let is_its = |target: &&mut Target| target.member == Some(member);
+        let moved = |target: &&mut Target| !address.is_empty() && target.address != *address;
+        let Some(target) = self.targets.values_mut().find(is_its).filter(moved) else { return };
+        target.address.clone_from(address);
+        target.backoff = self.timers.redial_min;
+        match target.state {
+            TargetState::Idle { .. } | TargetState::Dialling(_) => {
+                target.state = TargetState::Idle { dial_at: now };
             }
+            TargetState::Connected(_) => {}
+        }
+        // It may not be any more where it was found.
+        for target in self.targets.values_mut().filter(|target| target.member.is_some()) {
+            target.found = target.found.filter(|found| *found != member);
         }
     }
 
-    /// Keeps a connection to this address from then on.
+    /// Keeps a connection to this member, or to whoever is at this address, from then on.
     pub(crate) fn add_target(&mut self, at: Instant, member: Option<MemberId>, address: String) {
-        let by_member = |target: &Target| member.is_some() && target.member == member;
-        let by_address = |target: &Target| target.address == address;
-        let place = self.targets.iter().position(by_member);
-        if let Some(place) = place.or_else(|| self.targets.iter().position(by_address)) {
-            let is_dialled = |target: &Target| target.state != TargetState::Retired;
-            let has_own = |target: &Target| by_member(target) && is_dialled(target);
-            // Another one is there, and connected: whoever was there before is not.
-            let is_taken = |target: &Target| {
-                by_address(target) && !by_member(target) && self.is_up(target.member)
-            };
-            let is_done = |target: &Target| has_own(target) || is_taken(target);
-            if member.is_none() || self.targets.iter().any(is_done) {
-                return;
-            }
-            // Another member is there by now, on another directory than the one before it; or one that had been
-            // forgotten is a member again, maybe elsewhere.
-            let target = &mut self.targets[place];
-            target.member = member;
-            if target.state == TargetState::Retired {
-                target.address = address;
-                target.state = TargetState::Idle { dial_at: at };
-                target.backoff = self.timers.redial_min;
-            }
+        let is_there = |target: &Target| match member {
+            Some(_) => target.member == member,
+            None => target.member.is_none() && target.address == address,
+        };
+        if self.targets.values().any(is_there) {
             return;
         }
-        let state = TargetState::Idle { dial_at: at };
-        let backoff = self.timers.redial_min;
-        let (failures, was_lost) = (0, false);
-        self.targets.push(Target { address, member, state, backoff, failures, was_lost });
+        let target = Target {
+            address,
+            member,
+            found: None,
+            state: TargetState::Idle { dial_at: at },
+            backoff: self.timers.redial_min,
+            failures: 0,
+            was_lost: false,
+        };
+        self.targets.insert(self.next_target, target);
+        self.next_target += 1;
+    }
+
+    /// Whether a dial would reach nobody new: a second connection would only take the place of the one that is in use.
+    fn is_needless(&self, number: u64, target: &Target) -> bool {
+        let is_up = |who: Option<MemberId>| who.is_some_and(|who| self.up.contains_key(&who));
+        if is_up(target.member) || is_up(target.found) {
+            return true;
+        }
+        let idle = |other: &Target| matches!(other.state, TargetState::Idle { .. });
+        let others = || self.targets.iter().filter(|(other, _)| **other != number);
+        let is_served = |other: &Target| {
+            other.address == target.address
+                && (!idle(other) || other.member.is_some_and(|who| is_up(Some(who))))
+        };
+        if others().any(|(_, other)| is_served(other)) {
+            return true;
+        }
+        if target.member.is_some() {
+            return false;
+        }
+        // A seed: where the directory has somebody, or the same one as an earlier seed, it need not be dialled, too.
+        others().any(|(&other_number, other)| {
+            let is_same = target.found.is_some() && other.who() == target.found;
+            match other.member {
+                Some(_) => {
+                    other.address == target.address || (is_same && other.failures < FAILURES)
+                }
+                None => is_same && other_number < number,
+            }
+        })
     }
 
     /// Dials who is due, and closes handshakes that took too long.
     pub(crate) fn drive(&mut self, now: Instant, out: &mut Vec<Output>) {
-        for target in &mut self.targets {
-            if let TargetState::Idle { dial_at } = target.state
-                && dial_at <= now
-            {
-                // It has dialled itself: a second connection would only take the place of that one.
-                if target.member.is_some_and(|member| self.up.contains_key(&member)) {
-                    target.state = TargetState::Idle { dial_at: now + self.timers.redial_max };
-                    continue;
-                }
-                let dial = self.next_dial;
-                self.next_dial += 1;
-                target.state = TargetState::Dialling(dial);
-                if core::mem::take(&mut target.was_lost)
-                    && let Some(member) = target.member
-                {
-                    let address = target.address.clone();
-                    out.push(Output::Event(Event::PeerReconnecting { member, address }));
-                }
-                out.push(Output::Connect { dial: Dial(dial), address: target.address.clone() });
+        let is_due = |target: &Target| matches!(target.state, TargetState::Idle { dial_at } if dial_at <= now);
+        let due = self.targets.iter().filter(|(_, target)| is_due(target));
+        let due: Vec<u64> = due.map(|(&number, _)| number).collect();
+        for number in due {
+            let is_needless = self.is_needless(number, &self.targets[&number]);
+            let Some(target) = self.targets.get_mut(&number) else { continue };
+            if is_needless {
+                target.state = TargetState::Idle { dial_at: now + self.timers.redial_max };
+                continue;
             }
+            let dial = self.next_dial;
+            self.next_dial += 1;
+            target.state = TargetState::Dialling(dial);
+            if mem::take(&mut target.was_lost)
+                && let Some(member) = target.who()
+            {
+                let address = target.address.clone();
+                out.push(Output::Event(Event::PeerReconnecting { member, address }));
+            }
+            out.push(Output::Connect { dial: Dial(dial), address: target.address.clone() });
         }
         let late: Vec<ConnId> = self
             .conns
@@ -324,9 +372,9 @@ impl Links {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let dials = self.targets.iter().filter_map(|target| match target.state {
+        let dials = self.targets.values().filter_map(|target| match target.state {
             TargetState::Idle { dial_at } => Some(dial_at),
-            TargetState::Dialling(_) | TargetState::Connected(_) | TargetState::Retired => None,
+            TargetState::Dialling(_) | TargetState::Connected(_) => None,
         });
         let handshakes = self.conns.values().filter_map(|conn| match conn.stage {
             Stage::Handshake { until } => Some(until),
@@ -346,12 +394,12 @@ impl Links {
         let target = match dial {
             None => None,
             Some(dial) => {
-                let place = self.target_of(dial);
-                if place.is_none() {
+                let Some((number, target)) = self.target_of(dial) else {
                     out.push(Output::Disconnect { conn });
                     return;
-                }
-                place
+                };
+                target.state = TargetState::Connected(conn);
+                Some(number)
             }
         };
         let strangers =
@@ -372,8 +420,7 @@ impl Links {
                 early_weight: 0,
             },
         );
-        if let Some(place) = target {
-            self.targets[place].state = TargetState::Connected(conn);
+        if target.is_some() {
             let hello =
                 Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, who: me.clone() };
             out.push(Output::Send { conn, message: Message::Hello(Box::new(hello)) });
@@ -382,11 +429,12 @@ impl Links {
 
     /// Nobody answers. Returns what to tell of it: the first time since somebody did.
     pub(crate) fn on_connect_failed(&mut self, now: Instant, dial: Dial) -> Option<Event> {
-        let place = self.target_of(dial)?;
-        self.retire_target(now, place);
-        let target = &mut self.targets[place];
+        let redial_max = self.timers.redial_max;
+        let (_, target) = self.target_of(dial)?;
+        target.wait(now, redial_max);
         target.failures = target.failures.saturating_add(1);
-        let (member, address) = (target.member, target.address.clone());
+        let (member, address) = (target.who(), target.address.clone());
+        target.found = None;
         (target.failures == 1).then_some(Event::PeerFailed { member, address })
     }
 
@@ -411,7 +459,7 @@ impl Links {
         } else if let Message::Refuse(reason) = message
             && !accepted
         {
-            let who = state.target.and_then(|place| self.targets[place].member);
+            let who = state.target.and_then(|number| self.targets.get(&number)?.who());
             return Some(Handshake::Refused { who, reason: reason.clone() });
         } else {
             // No other message is allowed before the handshake is over.
@@ -446,61 +494,33 @@ impl Links {
     /// At the address that was dialled there is this node itself. An address that is a member's is dialled on: the
     /// member may come back to it.
     pub(crate) fn on_dialled_itself(&mut self, conn: ConnId) {
-        let Some(place) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
-        if self.targets[place].member.is_none() {
-            self.targets[place].state = TargetState::Retired;
+        let Some(number) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
+        if self.targets.get(&number).is_some_and(|target| target.member.is_none()) {
+            self.targets.remove(&number);
         }
     }
 
     /// The address that was dialled for a connection.
     pub(crate) fn dialled(&self, conn: ConnId) -> Option<&str> {
-        let place = self.conns.get(&conn)?.target?;
-        Some(&self.targets[place].address)
+        let number = self.conns.get(&conn)?.target?;
+        Some(&self.targets.get(&number)?.address)
     }
 
-    /// Nobody is dialled at this address any more, unless one of these members is there.
-    pub(crate) fn forget_address(&mut self, address: &str, is_member: impl Fn(MemberId) -> bool) {
-        for target in self.targets.iter_mut().filter(|target| target.address == address) {
-            if !target.member.is_some_and(&is_member) {
-                target.state = TargetState::Retired;
-            }
+    /// Nobody is dialled at this address any more, unless the directory has a member there.
+    pub(crate) fn forget_seed(&mut self, address: &str) {
+        let is_it = |target: &Target| target.member.is_none() && target.address == address;
+        self.targets.retain(|_, target| !is_it(target));
+    }
+
+    /// Who answers at the address that was dialled.
+    pub(crate) fn identify(&mut self, now: Instant, conn: ConnId, who: MemberId) {
+        let Some(number) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
+        let Some(target) = self.targets.get_mut(&number) else { return };
+        target.found = Some(who).filter(|_| target.member != Some(who));
+        if target.member.is_some_and(|member| member != who) {
+            // It is another one's connection: this member may come back while that stays.
+            target.state = TargetState::Idle { dial_at: now + self.timers.redial_max };
         }
-    }
-
-    /// Who answers at the address that was dialled; another address of the same member is not dialled any more.
-    pub(crate) fn identify(&mut self, conn: ConnId, who: MemberId) {
-        let Some(place) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
-        self.targets[place].member = Some(who);
-        for (other, target) in self.targets.iter_mut().enumerate() {
-            if other != place && target.member == Some(who) {
-                target.state = TargetState::Retired;
-            }
-        }
-    }
-
-    /// A member that is connected is the one at its address. Who else was known there is dialled there no more: a second
-    /// connection would take the place of the one that is in use.
-    pub(crate) fn settle_at(&mut self, who: MemberId, address: &str) {
-        let is_its = |target: &Target| target.member == Some(who);
-        let there =
-            |target: &Target| target.address == address && target.state != TargetState::Retired;
-        let mut has_own = self.targets.iter().any(|target| is_its(target) && there(target));
-        for place in 0..self.targets.len() {
-            let target = &self.targets[place];
-            if !there(target) || target.member.is_none() || self.is_up(target.member) {
-                continue;
-            }
-            if has_own {
-                self.targets[place].state = TargetState::Retired;
-            } else {
-                self.targets[place].member = Some(who);
-                has_own = true;
-            }
-        }
-    }
-
-    fn is_up(&self, member: Option<MemberId>) -> bool {
-        member.is_some_and(|member| self.up.contains_key(&member))
     }
 
     /// The peer is believed once this batch is durable.
@@ -567,8 +587,7 @@ impl Links {
         }
         let state = self.conns.get_mut(&conn).expect("a ready connection exists");
         state.stage = Stage::Up(who);
-        if let Some(place) = state.target {
-            let target = &mut self.targets[place];
+        if let Some(target) = state.target.and_then(|number| self.targets.get_mut(&number)) {
             target.backoff = self.timers.redial_min;
             target.failures = 0;
         }
@@ -584,8 +603,10 @@ impl Links {
     /// Forgets a connection. Returns the member to which it was the link.
     pub(crate) fn drop_conn(&mut self, now: Instant, conn: ConnId) -> Option<MemberId> {
         let state = self.conns.remove(&conn)?;
-        if let Some(place) = state.target {
-            self.retire_target(now, place);
+        if let Some(target) = state.target.and_then(|number| self.targets.get_mut(&number))
+            && target.state == TargetState::Connected(conn)
+        {
+            target.wait(now, self.timers.redial_max);
         }
         let Stage::Up(who) = state.stage else { return None };
         if who.is_client() {
@@ -594,8 +615,14 @@ impl Links {
         // A newer connection of the same peer stays.
         if self.up.get(&who) == Some(&conn) {
             self.up.remove(&who);
-            for target in self.targets.iter_mut().filter(|target| target.member == Some(who)) {
+            for target in self.targets.values_mut().filter(|target| target.who() == Some(who)) {
                 target.was_lost = true;
+                // Who has dialled dials again, though it may have been at a seed.
+                if state.target.is_some()
+                    && let TargetState::Idle { dial_at } = &mut target.state
+                {
+                    *dial_at = (*dial_at).min(now + target.backoff);
+                }
             }
             return Some(who);
         }
@@ -652,17 +679,10 @@ impl Links {
         }
     }
 
-    fn target_of(&self, dial: Dial) -> Option<usize> {
-        self.targets.iter().position(|target| target.state == TargetState::Dialling(dial.0))
-    }
-
-    fn retire_target(&mut self, now: Instant, place: usize) {
-        let target = &mut self.targets[place];
-        if target.state == TargetState::Retired {
-            return;
-        }
-        target.state = TargetState::Idle { dial_at: now + target.backoff };
-        target.backoff = (target.backoff * 2).min(self.timers.redial_max);
+    fn target_of(&mut self, dial: Dial) -> Option<(u64, &mut Target)> {
+        let is_it = |target: &Target| target.state == TargetState::Dialling(dial.0);
+        let found = self.targets.iter_mut().find(|(_, target)| is_it(target));
+        found.map(|(&number, target)| (number, target))
     }
 }
 

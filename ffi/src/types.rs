@@ -257,7 +257,7 @@ pub struct ring_options_t {
     /// The directory with this node's keys, as `ring keys` makes it: every connection is encrypted, and both of its
     /// sides prove who they are. Empty: none is, and nobody does.
     pub keys_dir: ring_bytes_t,
-    /// Where others reach a member that joins, "host:port"; empty: at `listen`.
+    /// Where others reach this member, "host:port"; empty: where `members` has it, or at `listen`.
     pub advertise: ring_bytes_t,
     /// A member's share of the shards and keys beside the others', up to 65,535; 0: 1.
     pub weight: u32,

@@ -1,5 +1,6 @@
 //! What a node is told at its start.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub struct Options {
     /// find each other and create it once, together, when so many are there; whoever comes later joins it. Give all the
     /// same number and the same addresses, each of which leads to one member. None: this member only joins.
     pub expect: Option<u16>,
-    /// Where others reach a member that joins or that stands alone (`host:port`, or `unix:/path`). None: where it listens.
+    /// Where others reach this member (`host:port`, or `unix:/path`). None: where the list of `members` has it, or where it
+    /// listens.
     pub advertise: Option<String>,
     /// A member's share of the shards beside the others'; 0: none. Default: 1.
     pub weight: u16,
@@ -125,12 +127,13 @@ impl Default for Options {
 impl Options {
     /// What core is told.
     pub(crate) fn config(&self) -> Config {
-        // Which port it will be is not known yet.
+        // Which port it will be is not known yet; on which of this machine's addresses others come is not, either.
         let is_open = |listen: &String| {
             listen.ends_with(":0") && self.transport.is_none() && unix_path(listen).is_none()
         };
-        let listen = self.listen.clone().filter(|listen| !is_open(listen));
-        let address = self.advertise.clone().or(listen).unwrap_or_default();
+        let listen = self.listen.clone();
+        let listen = listen.filter(|listen| !is_open(listen) && !self.is_everywhere(listen));
+        let address = self.reached_at().map(String::from).or(listen).unwrap_or_default();
         let (members, join) = match self.client {
             true => (self.join.iter().map(|a| (String::new(), a.clone())).collect(), Vec::new()),
             false => (self.members.clone(), self.join.clone()),
@@ -176,8 +179,19 @@ impl Options {
         let advertise = self.advertise.iter().map(|address| ("advertise", address));
         for (field, address) in join.chain(members).chain(listen).chain(advertise) {
             self.check_address(address).map_err(|problem| ConfigError { field, problem })?;
+            if ["members", "advertise"].contains(&field) && self.is_everywhere(address) {
+                let problem =
+                    format!("{address:?} is where one listens, not where others reach it");
+                return Err(ConfigError { field, problem });
+            }
         }
         Ok(())
+    }
+
+    /// Whether an address stands for all that a machine has, as `0.0.0.0` does: one listens there, and is not reached there.
+    pub(crate) fn is_everywhere(&self, address: &str) -> bool {
+        let parsed = address.parse().is_ok_and(|parsed: SocketAddr| parsed.ip().is_unspecified());
+        parsed && self.transport.is_none()
     }
 
     /// Where others reach this node, as far as it was told.

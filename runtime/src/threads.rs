@@ -362,6 +362,16 @@ fn check(options: &Options) -> Result<(), OpenError> {
         );
     }
     options.check_addresses().map_err(OpenError::Config)?;
+    if let Some(listen) = &options.listen
+        && joins
+        && options.reached_at().is_none()
+        && options.is_everywhere(listen)
+        && !listen.ends_with(":0")
+    {
+        let problem =
+            format!("missing: others cannot reach {listen:?}; say where they reach this member");
+        return wrong("advertise", &problem);
+    }
     if options.deadline.is_zero() {
         return wrong("deadline", "calls need some time");
     }

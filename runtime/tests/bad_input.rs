@@ -55,6 +55,49 @@ async fn other_machines_are_kept_out_unless_asked_for() {
     node.close().await.unwrap();
 }
 
+/// An address that stands for all of a machine's is none that others reach: it is not told to them.
+#[tokio::test]
+async fn where_a_member_listens_need_not_be_where_it_is_reached() {
+    let open = Options {
+        listen: Some("0.0.0.0:4701".into()),
+        insecure: true,
+        data: Data::Memory,
+        ..quick()
+    };
+    let (join, members) =
+        (vec!["127.0.0.1:4702".into()], vec![("n1".into(), "0.0.0.0:4701".into())]);
+    let wrong = [
+        ("advertise", Options { join: join.clone(), ..open.clone() }),
+        ("advertise", Options { advertise: Some("[::]:4701".into()), join, ..open.clone() }),
+        ("members", Options { name: "n1".into(), members, ..open.clone() }),
+    ];
+    for (field, options) in wrong {
+        let error = error(options).await;
+        assert!(matches!(&error, OpenError::Config(wrong) if wrong.field == field), "{error}");
+        assert!(error.to_string().contains("reach"), "{error}");
+    }
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let everywhere = format!("0.0.0.0:{}", free.port());
+    for (members, told) in [
+        (vec![("n1".to_string(), free.to_string())], free.to_string()),
+        (Vec::new(), String::new()),
+    ] {
+        let listen = Some(everywhere.clone());
+        let options = Options { name: "n1".into(), members, listen, ..open.clone() };
+        let node = Node::open(options).await.unwrap();
+        let mut events = node.events();
+        let table = loop {
+            match node.directory() {
+                Some(table) => break table,
+                None => events.next().await.unwrap(),
+            };
+        };
+        assert_eq!(table.members[0].address, told);
+        node.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn one_node_in_a_directory() {
     let dir = tempfile::tempdir().unwrap();

@@ -84,7 +84,7 @@ fn a_member_that_was_forgotten_and_stayed_connected_is_dialled_when_its_link_is_
     links.add_target(now, Some(member), "a".to_string());
     let dial = dials(&mut links, now).pop().expect("it is due");
     links.on_connected(now, ConnId(1), Some(dial), &me(), &mut Vec::new());
-    links.identify(ConnId(1), member);
+    links.identify(now, ConnId(1), member);
     links.hold(ConnId(1), (member, Boot(1)), LogSeq(0), None);
     assert_eq!(links.set_up(MemberId::joiner(1), ConnId(1), member), None);
 
@@ -105,7 +105,6 @@ fn who_is_connected_is_not_dialled_for_the_sake_of_another() {
         links.on_connected(now, conn, None, &me(), &mut Vec::new());
         links.hold(conn, (here, Boot(1)), LogSeq(0), None);
         assert_eq!(links.set_up(MemberId::joiner(1), conn, here), None);
-        links.settle_at(here, "a");
     };
     for knows_both in [false, true] {
         let mut links = Links::new(Timers::default(), 8, 8);
@@ -127,4 +126,166 @@ fn who_is_connected_is_not_dialled_for_the_sake_of_another() {
         now = now + A_MINUTE;
         assert_eq!(dials(&mut links, now).len(), 1);
     }
+}
+
+/// Whoever is dialled next: the addresses.
+fn dialled(links: &mut Links, now: Instant) -> Vec<String> {
+    let mut out = Vec::new();
+    links.drive(now, &mut out);
+    let addresses = out.into_iter().filter_map(|output| match output {
+        Output::Connect { address, .. } => Some(address),
+        _ => None,
+    });
+    addresses.collect()
+}
+
+/// A dial is answered by this member, and the link is up.
+fn answered(links: &mut Links, now: Instant, (dial, conn): (Dial, u64), who: MemberId) {
+    let conn = ConnId(conn);
+    links.on_connected(now, conn, Some(dial), &me(), &mut Vec::new());
+    links.identify(now, conn, who);
+    links.hold(conn, (who, Boot(1)), LogSeq(0), None);
+    if let Some(surplus) = links.set_up(MemberId::joiner(1), conn, who) {
+        links.drop_conn(now, surplus);
+    }
+}
+
+/// A member was found at another name first. Where the directory has it it is dialled after each loss, and the name only
+/// when nobody is there for a while.
+#[test]
+fn a_member_is_dialled_where_the_directory_has_it_and_then_at_its_seed() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (member, mut now) = (MemberId::joiner(3), Instant(0));
+    links.add_target(now, None, "seed".to_string());
+    links.add_target(now, Some(member), "a".to_string());
+    let [seed, named] = dials(&mut links, now)[..] else { panic!("both are due") };
+    answered(&mut links, now, (named, 1), member);
+    answered(&mut links, now, (seed, 2), member);
+    for conn in [2, 3] {
+        links.drop_conn(now, ConnId(conn));
+        now = now + A_MINUTE;
+        let [dial] = dials(&mut links, now)[..] else { panic!("one of them") };
+        answered(&mut links, now, (dial, conn + 1), member);
+    }
+    links.drop_conn(now, ConnId(4));
+    for _ in 0..FAILURES {
+        now = now + A_MINUTE;
+        let mut out = Vec::new();
+        links.drive(now, &mut out);
+        let [Output::Event(_) | Output::Connect { .. }, ..] = &out[..] else { panic!("{out:?}") };
+        let dial = out.iter().find_map(|output| match output {
+            Output::Connect { dial, address } if address == "a" => Some(*dial),
+            _ => None,
+        });
+        assert_eq!(out.iter().filter(|o| matches!(o, Output::Connect { .. })).count(), 1);
+        links.on_connect_failed(now, dial.expect("where the directory has it"));
+    }
+    now = now + A_MINUTE;
+    let mut addresses = dialled(&mut links, now);
+    addresses.sort_unstable();
+    assert_eq!(addresses, ["a", "seed"]);
+}
+
+/// One name leads to each of several members. Whoever is found there keeps none of them from being dialled.
+#[test]
+fn a_name_that_leads_to_several_takes_nobody_from_another() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (one, two, mut now) = (MemberId::joiner(3), MemberId::joiner(4), Instant(0));
+    links.add_target(now, None, "ring".to_string());
+    let ring = dials(&mut links, now)[0];
+    answered(&mut links, now, (ring, 1), one);
+    links.add_target(now, Some(one), "a".to_string());
+    links.add_target(now, Some(two), "b".to_string());
+    let b = dials(&mut links, now)[0];
+    answered(&mut links, now, (b, 2), two);
+    for (conn, address) in [(1, "a"), (2, "b")] {
+        links.drop_conn(now, ConnId(conn));
+        now = now + A_MINUTE;
+        assert_eq!(dialled(&mut links, now), [address], "and {} is connected", 3 - conn);
+        let dial = Dial(links.next_dial - 1);
+        answered(&mut links, now, (dial, conn + 2), if conn == 1 { one } else { two });
+    }
+}
+
+/// The directory does not know where a member is: it is dialled where it was found.
+#[test]
+fn an_address_that_is_not_known_takes_the_place_of_none() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (member, mut now) = (MemberId::joiner(3), Instant(0));
+    links.add_target(now, None, "a".to_string());
+    let dial = dials(&mut links, now)[0];
+    answered(&mut links, now, (dial, 1), member);
+    for address in ["b", ""] {
+        links.readdress(now, member, Some(&address.to_string()));
+    }
+    links.drop_conn(now, ConnId(1));
+    now = now + A_MINUTE;
+    assert_eq!(dialled(&mut links, now), ["a"]);
+    links.add_target(now, Some(member), "a".to_string());
+    links.readdress(now, member, Some(&String::new()));
+    now = now + A_MINUTE;
+    assert_eq!(dialled(&mut links, now), [""; 0], "it is being dialled there");
+}
+
+/// Another member answers where one was, and has an address of its own: it is left alone, however many tables come, until it
+/// has moved or is lost.
+#[test]
+fn who_answers_for_another_is_left_alone() {
+    for moves in [false, true] {
+        let mut links = Links::new(Timers::default(), 8, 8);
+        let (gone, here, mut now) = (MemberId::joiner(3), MemberId::joiner(4), Instant(0));
+        links.add_target(now, Some(gone), "a".to_string());
+        links.add_target(now, Some(here), "b".to_string());
+        let [a, b] = dials(&mut links, now)[..] else { panic!("both") };
+        answered(&mut links, now, (b, 1), here);
+        answered(&mut links, now, (a, 2), here);
+        for _ in 0..3 {
+            for (member, address) in [(gone, "a"), (here, "b")] {
+                links.readdress(now, member, Some(&address.to_string()));
+                links.add_target(now, Some(member), address.to_string());
+            }
+            now = now + A_MINUTE;
+            assert_eq!(dials(&mut links, now), []);
+        }
+        if moves {
+            links.readdress(now, here, Some(&"c".to_string()));
+            now = now + A_MINUTE;
+            assert_eq!(dialled(&mut links, now), ["a"]);
+        } else {
+            links.drop_conn(now, ConnId(2));
+            now = now + A_MINUTE;
+            assert_eq!(dialled(&mut links, now), ["a", "b"]);
+        }
+        assert_eq!(links.targets(), 2);
+    }
+}
+
+/// A member moves while it is dialled where it was: what answers there late is not it.
+#[test]
+fn a_dial_under_way_does_not_outlive_its_address() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (member, now) = (MemberId::joiner(3), Instant(0));
+    links.add_target(now, Some(member), "a".to_string());
+    let late = dials(&mut links, now)[0];
+    links.readdress(now, member, Some(&"b".to_string()));
+    assert_eq!(dialled(&mut links, now), ["b"]);
+    let mut out = Vec::new();
+    links.on_connected(now, ConnId(1), Some(late), &me(), &mut out);
+    assert!(matches!(out[..], [Output::Disconnect { conn: ConnId(1) }]), "{out:?}");
+}
+
+/// A member is forgotten while the link to it seems up, and another one has its address.
+#[test]
+fn who_takes_an_address_over_is_dialled_when_the_last_one_is_forgotten() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (last, next, mut now) = (MemberId::joiner(3), MemberId::joiner(4), Instant(0));
+    links.add_target(now, Some(last), "a".to_string());
+    let dial = dials(&mut links, now)[0];
+    answered(&mut links, now, (dial, 1), last);
+    links.add_target(now, Some(next), "a".to_string());
+    now = now + A_MINUTE;
+    assert_eq!(dials(&mut links, now), [], "who is there is connected");
+    links.readdress(now, last, None);
+    now = now + A_MINUTE;
+    assert_eq!(dialled(&mut links, now), ["a"]);
 }

@@ -168,7 +168,7 @@ impl Node {
         }
         let is_founder = genesis.founder(self.me).is_some();
         for address in core::mem::take(&mut self.gathered.introduced) {
-            self.links.forget_address(&address, |member| genesis.founder(member).is_some());
+            self.links.forget_seed(&address);
         }
         self.founding.join(genesis.clone());
         self.genesis = Some(genesis);

@@ -206,7 +206,7 @@ impl Node {
                     let version = common_version(hello);
                     Some(Welcome { version, who: me.clone(), genesis })
                 } else {
-                    self.links.identify(conn, who.member);
+                    self.links.identify(now, conn, who.member);
                     self.note_found_at(conn, who.member);
                     let genesis = welcome.and_then(|welcome| welcome.genesis);
                     if self.config.client {
@@ -244,9 +244,6 @@ impl Node {
             }
             self.ready_due = true;
             let address = self.address_of(member);
-            if let Some(address) = &address {
-                self.links.settle_at(member, address);
-            }
             self.event(Event::PeerConnected { member, address });
             self.compare_views(now, member);
             self.requests.on_change();
@@ -315,7 +312,9 @@ impl Node {
             return;
         }
         for founder in &genesis.members {
-            self.links.add_target(now, Some(founder.id), founder.address.clone());
+            if !founder.address.is_empty() {
+                self.links.add_target(now, Some(founder.id), founder.address.clone());
+            }
             let named = (founder.name.clone(), founder.address.clone());
             self.members.insert(founder.id, named);
         }
