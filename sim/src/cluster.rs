@@ -454,6 +454,7 @@ impl Cluster {
             };
             self.ask_for_shapes();
             self.close_who_left();
+            self.tell_the_stranded();
             self.poll(end, || format!("not settled in {long:?}: {problem}")).await?;
         }
     }

@@ -44,6 +44,10 @@ pub(crate) enum Delivery {
     Leave {
         force: bool,
     },
+    /// The node is told more addresses to dial.
+    Join {
+        addresses: Vec<String>,
+    },
     /// All connections to this machine are to break now.
     Reset {
         peer: usize,

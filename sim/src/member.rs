@@ -508,6 +508,10 @@ impl Process {
                 self.world.sim.say(self.world.me, format!("is to leave{how}"));
                 self.node.leave(force);
             }
+            Delivery::Join { addresses } => {
+                let now = lock(&self.machine().clock).now(self.world.now);
+                self.node.join(now, &addresses).expect("addresses of members");
+            }
             Delivery::Reset { peer } => {
                 for conn in self.world.reset(peer) {
                     self.scratch.inputs.push(Input::Disconnected { conn });

@@ -383,6 +383,8 @@ impl Node {
                 Duty::Keep => {}
                 Duty::Drop => self.drop_replica(id),
                 Duty::Make(_) if held.is_some() => self.drop_replica(id),
+                // Its application may end any moment: who has left promises nothing any more.
+                Duty::Make(_) if self.departure == Departure::Left => {}
                 Duty::Make(replica) => {
                     // Before its first entry a group's membership is that of the genesis; this replica learns of
                     // its own part from the log, or with a snapshot.
@@ -457,8 +459,9 @@ impl Node {
     }
 
     /// A member that was told to go has gone when it is not registered, and what it held is forgotten. It may never
-    /// have been registered, or not know that it is by now: what it may have asked for is taken back, once. If that is
-    /// lost, the cluster takes it for lost later.
+    /// have been registered, or not know that it is by now: what it may have asked for is taken back, and again as often
+    /// as it finds itself registered. It takes no replicas then; if it is not there any more, the cluster takes it for
+    /// lost later, and nothing is lost with it.
     fn note_departure(&mut self) {
         let is_gone = self.table.as_ref().is_some_and(|table| table.member(self.me).is_none());
         let holds = !self.groups.is_empty() || !self.dropping.is_empty();
@@ -550,7 +553,13 @@ impl Node {
                 }
                 return self.note_departure();
             }
-            Departure::Left => return,
+            // An earlier word of its own came late, and it was registered after all.
+            Departure::Left => {
+                if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
+                    self.tell_directory(Message::Leave { force: false });
+                }
+                return;
+            }
         }
         // Without a table nobody knows yet whom to ask, unless this member is none of the founders.
         if self.table.is_none() && self.has_founded(self.me) {

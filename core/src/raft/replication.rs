@@ -492,6 +492,8 @@ impl Raft {
                 fx.unloads.push(sending.id);
             }
         }
+        // Rounds that waited for somebody who has no voice any more may be complete, and nobody else answers them.
+        self.finish_reads(fx);
     }
 }
 

@@ -543,6 +543,27 @@ fn a_change_of_voters_is_joint_and_is_left_when_committed() {
     assert_eq!(raft.commit(), LogIndex(3));
 }
 
+/// Reads wait for a voter that is removed, and who remains is alone: nobody answers their rounds any more, and nobody needs to.
+#[test]
+fn reads_under_way_end_when_their_voters_are_removed() {
+    let mut raft = leader(membership(&[1, 2], &[]), &[]);
+    step(&mut raft, at(0), from(2, 2, accepted(1)));
+    let mut fx = Effects::default();
+    for read in 0..9 {
+        raft.read_index(read, &mut fx);
+        raft.flush(&mut fx);
+    }
+    raft.change_membership(at(0), vec![replica(1)], vec![], 0, &mut fx).unwrap();
+    assert_eq!(fx.reads, [], "the other voter may follow another leader");
+    store(&mut raft, at(0));
+    let mut fx = step(&mut raft, at(0), from(2, 2, accepted(2)));
+    raft.flush(&mut fx);
+    let reads: Vec<_> = (0..9).map(|read| (read, Some(LogIndex(1)))).collect();
+    assert_eq!(fx.reads[..4], reads[..4]);
+    let answered: Vec<u64> = fx.reads.iter().map(|(read, _)| *read).collect();
+    assert_eq!(answered, (0..9).collect::<Vec<_>>(), "those that shared the next round, too");
+}
+
 /// Section 4.2.2: a leader that removed itself hands over when the change is committed.
 #[test]
 fn a_removed_leader_hands_over() {

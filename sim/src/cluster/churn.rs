@@ -1,6 +1,6 @@
 //! Clusters whose members come and go: who is there, and when all of it has come to rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ring_core::directory::{Standing, Table};
 use ring_core::ids::{GroupId, MemberId};
@@ -8,7 +8,9 @@ use ring_core::io::Halt;
 use ring_core::wire::message::{MemberStatus, Role};
 
 use super::Cluster;
+use crate::inbox::Delivery;
 use crate::lock;
+use crate::net;
 use crate::rare::Rare;
 
 impl Cluster {
@@ -25,6 +27,29 @@ impl Cluster {
             self.close_if_refused(m);
             if self.sim.machines[m].state().left {
                 self.kill(m, false);
+            }
+        }
+    }
+
+    /// Who was told only of machines where nobody is any more cannot come in by itself: somebody tells him where the others are.
+    pub(crate) fn tell_the_stranded(&self) {
+        let table = self.sim.oracle(|oracle| oracle.newest_table().cloned());
+        let registered = table.iter().flat_map(|table| &table.members);
+        let there: BTreeMap<String, MemberId> = registered
+            .filter_map(|member| {
+                let machine = self.sim.oracle(|oracle| oracle.machine_of(member.id))?;
+                let is_up = self.sim.machines[machine].inbox.is_up();
+                is_up.then(|| (net::address(machine).to_string(), member.id))
+            })
+            .collect();
+        for m in 0..self.sim.members {
+            let id = self.sim.oracle(|oracle| oracle.id_of(m));
+            let config = self.sim.machines[m].config(m);
+            let may_come_in = config.join.iter().any(|address| there.contains_key(address));
+            let is_in = there.values().any(|member| *member == id);
+            if config.members.is_empty() && !is_in && !may_come_in {
+                let addresses = there.keys().cloned().collect();
+                self.sim.machines[m].inbox.push(Delivery::Join { addresses });
             }
         }
     }

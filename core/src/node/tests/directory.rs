@@ -284,6 +284,38 @@ fn a_client_follows_a_member_to_its_new_directory() {
     cluster.assert_voters(&[0, 1, 2]);
 }
 
+/// A member has left before it was registered, and is registered after all, since what it asked for before was under way: it
+/// takes nothing on, and goes again.
+#[test]
+fn who_is_registered_after_it_left_goes_again() {
+    let mut cluster = Cluster::alone();
+    cluster.members[0].disk_stalls = true;
+    let late = cluster.join("m1");
+    cluster.run(Duration::from_secs(3));
+    cluster.net.isolated.insert(late);
+    cluster.members[late].node.leave(false);
+    cluster.run(Duration::from_millis(200));
+    let left = |cluster: &Cluster| {
+        cluster.members[late].events.iter().filter(|event| **event == Event::Left).count()
+    };
+    assert_eq!(left(&cluster), 1);
+
+    cluster.net.isolated.clear();
+    cluster.members[0].disk_stalls = false;
+    let id = cluster.id(late);
+    let mut was_registered = false;
+    for _ in 0..100 {
+        cluster.run(Duration::from_millis(10));
+        was_registered |= cluster.table(0).member(id).is_some();
+        assert!(cluster.members[late].node.groups.is_empty());
+    }
+    cluster.run(Duration::from_secs(5));
+    assert!(was_registered, "what it had asked for");
+    assert_eq!(cluster.table(0).member(id), None);
+    assert_eq!(left(&cluster), 1);
+    cluster.assert_voters(&[0]);
+}
+
 /// A member that is told to go before it was ever registered has nothing to leave: it learns so, and asks for nothing any
 /// more.
 #[test]
