@@ -94,7 +94,8 @@ impl Outlet {
     fn fill(&mut self, link: &Link) -> Result<bool, End> {
         let taken = link.take(&mut self.messages);
         let mut messages = std::mem::take(&mut self.messages);
-        if self.waiting.is_empty() && taken.bytes <= WRITE_BYTES {
+        let encoded = self.encoder.queued_bytes();
+        if self.waiting.is_empty() && encoded + taken.bytes <= WRITE_BYTES {
             for message in messages.drain(..) {
                 self.encode(&message)?;
             }
