@@ -84,6 +84,8 @@ struct Target {
     backoff: Duration,
     /// Dials in a row that nobody answered.
     failures: u32,
+    /// Dials in a row that led to no link.
+    fruitless: u32,
     /// The link that it was dialled for was lost, and it was not dialled since.
     was_lost: bool,
 }
@@ -108,8 +110,8 @@ impl Target {
     }
 }
 
-/// After so many dials in a row that nobody answered a member is also looked for where it was found before.
-const FAILURES: u32 = 3;
+/// After so many dials in a row that led to no link a member is also looked for where it was found before.
+const FRUITLESS: u32 = 3;
 
 /// So many idle times without a sign of life break a link.
 const SILENCE: u32 = 4;
@@ -250,11 +252,13 @@ impl Links {
         let Some(target) = self.targets.values_mut().find(is_its).filter(moved) else { return };
         target.address.clone_from(address);
         target.backoff = self.timers.redial_min;
-        match target.state {
-            TargetState::Idle { .. } | TargetState::Dialling(_) => {
-                target.state = TargetState::Idle { dial_at: now };
-            }
-            TargetState::Connected(_) => {}
+        // What is under way there does not count any more.
+        let is_up = |conn: ConnId| {
+            let stage = self.conns.get(&conn).map(|conn| &conn.stage);
+            matches!(stage, Some(Stage::Up(_)))
+        };
+        if !matches!(target.state, TargetState::Connected(conn) if is_up(conn)) {
+            target.state = TargetState::Idle { dial_at: now };
         }
         // It may not be any more where it was found.
         for target in self.targets.values_mut().filter(|target| target.member.is_some()) {
@@ -278,6 +282,7 @@ impl Links {
             state: TargetState::Idle { dial_at: at },
             backoff: self.timers.redial_min,
             failures: 0,
+            fruitless: 0,
             was_lost: false,
         };
         self.targets.insert(self.next_target, target);
@@ -303,15 +308,19 @@ impl Links {
             return false;
         }
         // A seed: where the directory has somebody, or the same one as an earlier seed, it need not be dialled, too.
-        others().any(|(&other_number, other)| {
-            let is_same = target.found.is_some() && other.who() == target.found;
-            match other.member {
-                Some(_) => {
-                    other.address == target.address || (is_same && other.failures < FAILURES)
-                }
-                None => is_same && other_number < number,
-            }
-        })
+        let is_listed = |address: &String| {
+            let listed = |other: &Target| other.member.is_some() && other.address == *address;
+            self.targets.values().any(listed)
+        };
+        is_listed(&target.address)
+            || others().any(|(&other_number, other)| {
+                let is_same = target.found.is_some() && other.who() == target.found;
+                let is_tried = match other.member {
+                    Some(_) => other.fruitless < FRUITLESS && !is_up(other.found),
+                    None => other_number < number && !is_listed(&other.address),
+                };
+                is_same && is_tried
+            })
     }
 
     /// Dials who is due, and closes handshakes that took too long.
@@ -433,6 +442,7 @@ impl Links {
         let (_, target) = self.target_of(dial)?;
         target.wait(now, redial_max);
         target.failures = target.failures.saturating_add(1);
+        target.fruitless = target.fruitless.saturating_add(1);
         let (member, address) = (target.who(), target.address.clone());
         target.found = None;
         (target.failures == 1).then_some(Event::PeerFailed { member, address })
@@ -516,6 +526,9 @@ impl Links {
     pub(crate) fn identify(&mut self, now: Instant, conn: ConnId, who: MemberId) {
         let Some(number) = self.conns.get(&conn).and_then(|conn| conn.target) else { return };
         let Some(target) = self.targets.get_mut(&number) else { return };
+        if target.state != TargetState::Connected(conn) {
+            return; // it is dialled elsewhere by now
+        }
         target.found = Some(who).filter(|_| target.member != Some(who));
         if target.member.is_some_and(|member| member != who) {
             // It is another one's connection: this member may come back while that stays.
@@ -589,7 +602,7 @@ impl Links {
         state.stage = Stage::Up(who);
         if let Some(target) = state.target.and_then(|number| self.targets.get_mut(&number)) {
             target.backoff = self.timers.redial_min;
-            target.failures = 0;
+            (target.failures, target.fruitless) = (0, 0);
         }
         if who.is_client() {
             self.clients += 1;
@@ -606,6 +619,11 @@ impl Links {
         if let Some(target) = state.target.and_then(|number| self.targets.get_mut(&number))
             && target.state == TargetState::Connected(conn)
         {
+            if matches!(state.stage, Stage::Handshake { .. }) {
+                // Whoever answers there does not let this node in, or is nobody that it looks for.
+                target.fruitless = target.fruitless.saturating_add(1);
+                target.found = None;
+            }
             target.wait(now, self.timers.redial_max);
         }
         let Stage::Up(who) = state.stage else { return None };
@@ -615,7 +633,13 @@ impl Links {
         // A newer connection of the same peer stays.
         if self.up.get(&who) == Some(&conn) {
             self.up.remove(&who);
-            for target in self.targets.values_mut().filter(|target| target.who() == Some(who)) {
+            for target in self.targets.values_mut() {
+                if target.member.is_some() && target.found == Some(who) {
+                    target.found = None; // where it comes back is to be seen
+                }
+                if target.who() != Some(who) {
+                    continue;
+                }
                 target.was_lost = true;
                 // Who has dialled dials again, though it may have been at a seed.
                 if state.target.is_some()

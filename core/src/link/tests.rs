@@ -168,7 +168,7 @@ fn a_member_is_dialled_where_the_directory_has_it_and_then_at_its_seed() {
         answered(&mut links, now, (dial, conn + 1), member);
     }
     links.drop_conn(now, ConnId(4));
-    for _ in 0..FAILURES {
+    for _ in 0..FRUITLESS {
         now = now + A_MINUTE;
         let mut out = Vec::new();
         links.drive(now, &mut out);
@@ -288,4 +288,55 @@ fn who_takes_an_address_over_is_dialled_when_the_last_one_is_forgotten() {
     links.readdress(now, last, None);
     now = now + A_MINUTE;
     assert_eq!(dialled(&mut links, now), ["a"]);
+}
+
+/// Two seeds lead to one member, which has moved: the one where it was, as the directory still says, keeps nobody from the other.
+/// The same if somebody accepts there and says nothing.
+#[test]
+fn a_seed_that_leads_nowhere_keeps_nobody_from_another() {
+    for answers in [false, true] {
+        let mut links = Links::new(Timers::default(), 8, 8);
+        let (member, mut now) = (MemberId::joiner(3), Instant(0));
+        links.add_target(now, None, "a".to_string());
+        links.add_target(now, None, "name".to_string());
+        let [first, second] = dials(&mut links, now)[..] else { panic!("both are due") };
+        answered(&mut links, now, (first, 1), member);
+        answered(&mut links, now, (second, 2), member);
+        links.add_target(now, Some(member), "a".to_string());
+        links.drop_conn(now, ConnId(2));
+        let mut conn = 3;
+        for _ in 0..FRUITLESS {
+            now = now + A_MINUTE;
+            for dial in dials(&mut links, now) {
+                conn += 1;
+                if answers {
+                    links.on_connected(now, ConnId(conn), Some(dial), &me(), &mut Vec::new());
+                    links.drop_conn(now, ConnId(conn));
+                } else {
+                    links.on_connect_failed(now, dial);
+                }
+            }
+        }
+        now = now + A_MINUTE;
+        let mut addresses = dialled(&mut links, now);
+        addresses.sort_unstable();
+        assert_eq!(addresses, ["a", "name"], "somebody accepts: {answers}");
+    }
+}
+
+/// A member moves, and another one takes its place, while this node shakes hands there: the handshake says nothing of where
+/// the first one is now.
+#[test]
+fn a_handshake_under_way_does_not_outlive_its_address() {
+    let mut links = Links::new(Timers::default(), 8, 8);
+    let (moved, here, mut now) = (MemberId::joiner(3), MemberId::joiner(4), Instant(0));
+    links.add_target(now, Some(moved), "a".to_string());
+    let dial = dials(&mut links, now)[0];
+    links.on_connected(now, ConnId(1), Some(dial), &me(), &mut Vec::new());
+    links.readdress(now, moved, Some(&"b".to_string()));
+    links.identify(now, ConnId(1), here);
+    links.hold(ConnId(1), (here, Boot(1)), LogSeq(0), None);
+    assert_eq!(links.set_up(MemberId::joiner(1), ConnId(1), here), None);
+    now = now + A_MINUTE;
+    assert_eq!(dialled(&mut links, now), ["b"]);
 }

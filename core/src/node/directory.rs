@@ -203,7 +203,10 @@ impl Node {
                 self.departure = Departure::Stays;
                 self.stays = Some(reason);
             }
-            self.event(Event::ChangeRefused { reason });
+            // Who has left asks for nothing any more but to be forgotten.
+            if self.departure != Departure::Left {
+                self.event(Event::ChangeRefused { reason });
+            }
         }
     }
 
@@ -617,7 +620,10 @@ impl Node {
     /// others are away ([`ChangeRefused::NoMajority`]), `force` gives those up.
     pub fn leave(&mut self, force: bool) {
         let forced = self.departure == Departure::Leaves { force: true };
-        if self.departure != Departure::Left {
+        if self.departure == Departure::Left {
+            // Who asks now has not heard it.
+            self.event(Event::Left);
+        } else {
             self.departure = Departure::Leaves { force: force || forced };
             self.stays = None;
         }

@@ -281,7 +281,7 @@ impl Node {
             self.note_found_at(conn, self.me);
         }
         // A name may lead to this node now and elsewhere next time: as long as it knows no other address it asks on.
-        if reason == Refusal::Twin && !by_us && self.genesis.is_some() {
+        if reason == Refusal::Twin && !by_us && self.table.is_some() {
             self.links.on_dialled_itself(conn);
         }
         self.on_disconnected(now, conn);

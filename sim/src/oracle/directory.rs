@@ -35,8 +35,8 @@ pub(super) struct Directory {
     gone: BTreeSet<(GroupId, ReplicaId)>,
     /// The newest membership that any replica knows to be committed, and where.
     committed: BTreeMap<GroupId, (LogIndex, Membership)>,
-    /// What was applied when a leader wrote the last membership that has a replica as a learner.
-    learned: BTreeMap<(GroupId, ReplicaId), LogIndex>,
+    /// What was applied when the leader of the highest term wrote its last membership that has a replica as a learner.
+    learned: BTreeMap<(GroupId, ReplicaId), (Term, LogIndex)>,
     /// The order of the last membership that was applied.
     orders: BTreeMap<GroupId, u64>,
 }
@@ -319,7 +319,9 @@ impl Oracle {
         }
         let applied = self.applied(group);
         for learner in &shape.learners {
-            self.directory.learned.insert((group, learner.id), applied);
+            // Not what a leader writes that has been deposed and has not noticed.
+            let learned = self.directory.learned.entry((group, learner.id)).or_default();
+            *learned = (*learned).max((entry.term, applied));
         }
         if !shape.is_joint() || shape.order <= before {
             return;
@@ -340,8 +342,9 @@ impl Oracle {
     fn is_late(&self, group: GroupId, voter: &Replica) -> bool {
         let first = self.genesis.as_ref().map(|genesis| genesis.membership(group));
         let founding = first.is_some_and(|first| first.learners.contains(voter));
-        let learned = self.directory.learned.get(&(group, voter.id)).copied();
-        let least = learned.unwrap_or(if founding { LogIndex(0) } else { self.applied(group) });
+        let learned = self.directory.learned.get(&(group, voter.id));
+        let otherwise = if founding { LogIndex(0) } else { self.applied(group) };
+        let least = learned.map_or(otherwise, |(_, applied)| *applied);
         self.mirror_of(group, voter).is_none_or(|mirror| mirror.last() < least)
     }
 
