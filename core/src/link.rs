@@ -253,10 +253,7 @@ impl Links {
         target.address.clone_from(address);
         target.backoff = self.timers.redial_min;
         // What is under way there does not count any more.
-        let is_up = |conn: ConnId| {
-            let stage = self.conns.get(&conn).map(|conn| &conn.stage);
-            matches!(stage, Some(Stage::Up(_)))
-        };
+        let is_up = |conn| matches!(self.conns.get(&conn), Some(Conn { stage: Stage::Up(_), .. }));
         if !matches!(target.state, TargetState::Connected(conn) if is_up(conn)) {
             target.state = TargetState::Idle { dial_at: now };
         }
@@ -298,8 +295,7 @@ impl Links {
         let idle = |other: &Target| matches!(other.state, TargetState::Idle { .. });
         let others = || self.targets.iter().filter(|(other, _)| **other != number);
         let is_served = |other: &Target| {
-            other.address == target.address
-                && (!idle(other) || other.member.is_some_and(|who| is_up(Some(who))))
+            other.address == target.address && (!idle(other) || is_up(other.member))
         };
         if others().any(|(_, other)| is_served(other)) {
             return true;

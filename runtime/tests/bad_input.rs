@@ -77,12 +77,11 @@ async fn where_a_member_listens_need_not_be_where_it_is_reached() {
         assert!(error.to_string().contains("reach"), "{error}");
     }
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let everywhere = format!("0.0.0.0:{}", free.port());
-    for (members, told) in [
-        (vec![("n1".to_string(), free.to_string())], free.to_string()),
-        (Vec::new(), String::new()),
-    ] {
+    let free = free_addresses(1).remove(0);
+    let everywhere = free.replace("127.0.0.1", "0.0.0.0");
+    for (members, told) in
+        [(vec![("n1".to_string(), free.clone())], free), (Vec::new(), String::new())]
+    {
         let listen = Some(everywhere.clone());
         let options = Options { name: "n1".into(), members, listen, ..open.clone() };
         let node = Node::open(options).await.unwrap();

@@ -19,14 +19,41 @@ fn me() -> Identity {
     }
 }
 
-fn dials(links: &mut Links, now: Instant) -> Vec<Dial> {
+/// Who is dialled next, and where.
+fn connects(links: &mut Links, now: Instant) -> Vec<(Dial, String)> {
     let mut out = Vec::new();
     links.drive(now, &mut out);
-    let dials = out.into_iter().filter_map(|output| match output {
-        Output::Connect { dial, .. } => Some(dial),
+    let connects = out.into_iter().filter_map(|output| match output {
+        Output::Connect { dial, address } => Some((dial, address)),
         _ => None,
     });
-    dials.collect()
+    connects.collect()
+}
+
+fn dials(links: &mut Links, now: Instant) -> Vec<Dial> {
+    connects(links, now).into_iter().map(|(dial, _)| dial).collect()
+}
+
+fn dialled(links: &mut Links, now: Instant) -> Vec<String> {
+    connects(links, now).into_iter().map(|(_, address)| address).collect()
+}
+
+/// A dial is answered by this member, and the link is up. Returns the connection that was given up for it.
+fn answered(
+    links: &mut Links,
+    now: Instant,
+    (dial, conn): (Dial, u64),
+    who: MemberId,
+) -> Option<ConnId> {
+    let conn = ConnId(conn);
+    links.on_connected(now, conn, Some(dial), &me(), &mut Vec::new());
+    links.identify(now, conn, who);
+    links.hold(conn, (who, Boot(1)), LogSeq(0), None);
+    let surplus = links.set_up(MemberId::joiner(1), conn, who);
+    if let Some(surplus) = surplus {
+        links.drop_conn(now, surplus);
+    }
+    surplus
 }
 
 /// Dials, and finds this node itself there.
@@ -83,10 +110,7 @@ fn a_member_that_was_forgotten_and_stayed_connected_is_dialled_when_its_link_is_
     let (member, mut now) = (MemberId::joiner(3), Instant(0));
     links.add_target(now, Some(member), "a".to_string());
     let dial = dials(&mut links, now).pop().expect("it is due");
-    links.on_connected(now, ConnId(1), Some(dial), &me(), &mut Vec::new());
-    links.identify(now, ConnId(1), member);
-    links.hold(ConnId(1), (member, Boot(1)), LogSeq(0), None);
-    assert_eq!(links.set_up(MemberId::joiner(1), ConnId(1), member), None);
+    assert_eq!(answered(&mut links, now, (dial, 1), member), None);
 
     links.readdress(now, member, None);
     links.add_target(now, Some(member), "a".to_string());
@@ -128,28 +152,6 @@ fn who_is_connected_is_not_dialled_for_the_sake_of_another() {
     }
 }
 
-/// Whoever is dialled next: the addresses.
-fn dialled(links: &mut Links, now: Instant) -> Vec<String> {
-    let mut out = Vec::new();
-    links.drive(now, &mut out);
-    let addresses = out.into_iter().filter_map(|output| match output {
-        Output::Connect { address, .. } => Some(address),
-        _ => None,
-    });
-    addresses.collect()
-}
-
-/// A dial is answered by this member, and the link is up.
-fn answered(links: &mut Links, now: Instant, (dial, conn): (Dial, u64), who: MemberId) {
-    let conn = ConnId(conn);
-    links.on_connected(now, conn, Some(dial), &me(), &mut Vec::new());
-    links.identify(now, conn, who);
-    links.hold(conn, (who, Boot(1)), LogSeq(0), None);
-    if let Some(surplus) = links.set_up(MemberId::joiner(1), conn, who) {
-        links.drop_conn(now, surplus);
-    }
-}
-
 /// A member was found at another name first. Where the directory has it it is dialled after each loss, and the name only
 /// when nobody is there for a while.
 #[test]
@@ -170,15 +172,9 @@ fn a_member_is_dialled_where_the_directory_has_it_and_then_at_its_seed() {
     links.drop_conn(now, ConnId(4));
     for _ in 0..FRUITLESS {
         now = now + A_MINUTE;
-        let mut out = Vec::new();
-        links.drive(now, &mut out);
-        let [Output::Event(_) | Output::Connect { .. }, ..] = &out[..] else { panic!("{out:?}") };
-        let dial = out.iter().find_map(|output| match output {
-            Output::Connect { dial, address } if address == "a" => Some(*dial),
-            _ => None,
-        });
-        assert_eq!(out.iter().filter(|o| matches!(o, Output::Connect { .. })).count(), 1);
-        links.on_connect_failed(now, dial.expect("where the directory has it"));
+        let [(dial, address)] = &connects(&mut links, now)[..] else { panic!("one of them") };
+        assert_eq!(address, "a", "where the directory has it");
+        links.on_connect_failed(now, *dial);
     }
     now = now + A_MINUTE;
     let mut addresses = dialled(&mut links, now);

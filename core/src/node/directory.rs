@@ -548,21 +548,17 @@ impl Node {
             return;
         }
         let listed = self.table.as_ref().and_then(|table| table.member(self.me));
-        match self.departure {
-            Departure::Stays => {}
-            Departure::Leaves { force } => {
-                if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
-                    self.tell_directory(Message::Leave { force });
-                }
-                return self.note_departure();
+        let leaves = match self.departure {
+            Departure::Stays => None,
+            Departure::Leaves { force } => Some(force),
+            // An earlier word of its own may come late, and it is registered after all.
+            Departure::Left => Some(false),
+        };
+        if let Some(force) = leaves {
+            if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
+                self.tell_directory(Message::Leave { force });
             }
-            // An earlier word of its own came late, and it was registered after all.
-            Departure::Left => {
-                if listed.is_some_and(|listed| listed.standing != Standing::Leaving) {
-                    self.tell_directory(Message::Leave { force: false });
-                }
-                return;
-            }
+            return self.note_departure();
         }
         // Without a table nobody knows yet whom to ask, unless this member is none of the founders.
         if self.table.is_none() && self.has_founded(self.me) {

@@ -196,6 +196,17 @@ impl Cluster {
         cluster
     }
 
+    /// A client that knows this address only; its place.
+    fn client(&mut self, address: &str, config: Config) -> usize {
+        let members = alloc::vec![("x".to_string(), address.to_string())];
+        let config = Config { name: "client".to_string(), client: true, members, ..config };
+        let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+        let restored = Restored { log: Recovered::default(), store };
+        let node = Node::new(config, restored, 77, self.now).unwrap();
+        self.members.push(Member::new(node, worker));
+        self.members.len() - 1
+    }
+
     /// One turn of every member; true when anything happened.
     fn turn(&mut self) -> bool {
         let addresses: Vec<String> =
@@ -677,16 +688,7 @@ fn a_strangers_refusal_halts_nobody() {
 fn two_addresses_of_one_member_are_one_link() {
     let mut cluster = Cluster::start(3);
     cluster.run(Duration::from_secs(3));
-    let config = Config {
-        name: "client".to_string(),
-        client: true,
-        members: alloc::vec![("x".to_string(), "alias0".to_string())],
-        ..Config::default()
-    };
-    let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
-    let restored = Restored { log: Recovered::default(), store };
-    let node = Node::new(config, restored, 77, cluster.now).unwrap();
-    cluster.members.push(Member::new(node, worker));
+    cluster.client("alias0", Config::default());
     cluster.run(Duration::from_secs(10));
     let is_connected = |event: &&Event| matches!(event, Event::PeerConnected { .. });
     assert_eq!(cluster.members[3].events.iter().filter(is_connected).count(), 3);

@@ -63,6 +63,11 @@ impl Outlet {
         !self.encoder.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Bytes that were taken off the queue and are not gone.
+    fn backlog(&self) -> usize {
+        self.encoder.queued_bytes() + self.buffer.len() + self.waiting_bytes
+    }
+
     /// The connection is to end for this reason: its writer says so.
     pub(super) fn fail(&mut self, end: End) {
         self.end = Some(end);
@@ -86,7 +91,7 @@ impl Outlet {
         if self.buffer.capacity() > 2 * WRITE_BYTES {
             self.buffer = Vec::new();
         }
-        link.set_backlog(self.encoder.queued_bytes() + self.waiting_bytes);
+        link.set_backlog(self.backlog());
         Poll::Ready(Ok(if self.has_more() || !link.is_empty() { Sent::Some } else { Sent::All }))
     }
 
@@ -120,7 +125,7 @@ impl Outlet {
         }
         self.messages = messages;
         self.frame();
-        link.set_backlog(self.encoder.queued_bytes() + self.buffer.len() + self.waiting_bytes);
+        link.set_backlog(self.backlog());
         Ok(taken.last)
     }
 

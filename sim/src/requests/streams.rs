@@ -115,9 +115,7 @@ impl Ends {
         rng: &mut Rng,
     ) -> Option<(Duration, Chore)> {
         let Some(writer) = self.writers.get_mut(&stream) else {
-            if !self.closed.contains(&(stream, Half::Write)) {
-                over(sim, stream, "credit");
-            }
+            self.over(sim, stream, Half::Write, "credit");
             return None;
         };
         if upto <= writer.credit {
@@ -194,9 +192,7 @@ impl Ends {
         rng: &mut Rng,
     ) -> Option<(Duration, Chore)> {
         let Some(reader) = self.readers.get_mut(&stream) else {
-            if !self.closed.contains(&(stream, Half::Read)) {
-                over(sim, stream, "data");
-            }
+            self.over(sim, stream, Half::Read, "data");
             return None;
         };
         let (pipe, at) = (reader.pipe, reader.came);
@@ -248,8 +244,14 @@ impl Ends {
                 sim.oracle(|oracle| oracle.on_broken(pipe, half, now));
             }
             None if half == Half::Write && self.early.remove(&stream) => {}
-            None if self.closed.contains(&(stream, half)) => {}
-            None => over(sim, stream, &format!("the {half:?} end")),
+            None => self.over(sim, stream, half, &format!("the {half:?} end")),
+        }
+    }
+
+    /// Something is said of an end that this process does not have: right only in the turn in which it gave that up.
+    fn over(&self, sim: &Sim, stream: StreamId, half: Half, what: &str) {
+        if !self.closed.contains(&(stream, half)) {
+            over(sim, stream, what);
         }
     }
 

@@ -267,12 +267,7 @@ fn a_client_follows_a_member_to_its_new_directory() {
     cluster.join("m1");
     cluster.join("m2");
     cluster.run(Duration::from_secs(20));
-    let members = alloc::vec![("x".to_string(), "m1".to_string())];
-    let config = Config { name: "client".to_string(), client: true, members, ..settings() };
-    let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
-    let restored = Restored { log: Recovered::default(), store };
-    let node = Node::new(config, restored, 77, cluster.now).unwrap();
-    cluster.members.push(Member::new(node, worker));
+    cluster.client("m1", settings());
     cluster.run(Duration::from_secs(5));
 
     let wiped = cluster.joiner(1, "m1", 2_000);

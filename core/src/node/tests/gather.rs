@@ -74,6 +74,15 @@ impl Cluster {
 }
 
 impl Cluster {
+    /// One turn of every member, and all are woken after this time.
+    fn step(&mut self, time: Duration) {
+        self.turn();
+        self.now.instant = self.now.instant + time;
+        for member in &mut self.members {
+            member.node.handle(self.now, Input::Wakeup);
+        }
+    }
+
     /// Turn by turn, until something is so.
     #[track_caller]
     fn until(&mut self, is: impl Fn(&Self) -> bool) {
@@ -81,24 +90,9 @@ impl Cluster {
             if is(self) {
                 return;
             }
-            self.turn();
-            self.now.instant = self.now.instant + Duration::from_millis(5);
-            for member in &mut self.members {
-                member.node.handle(self.now, Input::Wakeup);
-            }
+            self.step(Duration::from_millis(5));
         }
         panic!("it never comes to that");
-    }
-
-    /// A client that knows of the member at this place only.
-    fn client_of(&mut self, place: usize) -> usize {
-        let members = alloc::vec![("x".to_string(), alloc::format!("m{place}"))];
-        let config = Config { name: "client".into(), client: true, members, ..Config::default() };
-        let restored = Restored { log: Recovered::default(), store: Vec::new() };
-        let (worker, _) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
-        let node = Node::new(config, restored, 77, self.now).unwrap();
-        self.members.push(Member::new(node, worker));
-        self.members.len() - 1
     }
 }
 
@@ -127,7 +121,7 @@ fn a_client_hears_of_a_cluster_when_its_member_has_it_durably() {
     });
     cluster.until(|cluster| cluster.members[0].appended.is_empty());
     cluster.members[0].disk_stalls = true;
-    let client = cluster.client_of(0);
+    let client = cluster.client("m0", Config::default());
     cluster.run(SECOND * 5);
     assert!(cluster.cluster_of(0).is_some(), "it is to be durable");
     assert_eq!(cluster.cluster_of(client), None);
@@ -148,7 +142,7 @@ fn a_cluster_is_told_on_by_whom_it_is_durable_with() {
     cluster.members[joiner].disk_stalls = true;
     let seeker = cluster.expects(4, &[joiner], Recovered::default());
     cluster.members.push(seeker);
-    let client = cluster.client_of(joiner);
+    let client = cluster.client("m3", Config::default());
     cluster.run(SECOND * 5);
     assert!(cluster.cluster_of(joiner).is_some(), "it is to be durable");
     assert_eq!((cluster.cluster_of(4), cluster.cluster_of(client)), (None, None));
@@ -194,11 +188,7 @@ fn a_crash_at_any_moment_delays_it() {
         // From deadline to deadline until all are connected; then turn by turn.
         cluster.run(Duration::from_millis(60));
         for _ in 0..turns {
-            cluster.turn();
-            cluster.now.instant = cluster.now.instant + Duration::from_millis(20);
-            for member in &mut cluster.members {
-                member.node.handle(cluster.now, Input::Wakeup);
-            }
+            cluster.step(Duration::from_millis(20));
         }
         if (0..3).all(|place| cluster.cluster_of(place).is_none()) {
             for place in 0..3 {
