@@ -361,7 +361,7 @@ impl Node {
     }
 
     /// A member's start is remembered from the moment when it may be given replicas.
-    fn note_boot(&mut self, member: MemberId) {
+    pub(super) fn note_boot(&mut self, member: MemberId) {
         if let Some(&boot) = self.boots.get(&member) {
             self.records.push(Record::PeerBoot { member, boot });
         }

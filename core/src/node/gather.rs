@@ -156,16 +156,7 @@ impl Node {
     fn belong(&mut self, now: Instant, genesis: Genesis) {
         self.gathering = None;
         self.gathered.asked_at = None;
-        self.records.push(Record::Genesis(genesis.clone()));
-        self.records.push(Record::Founded);
-        self.gathered.founded_at = Some(self.log.next_seq());
-        for founder in &genesis.members {
-            let named = (founder.name.clone(), founder.address.clone());
-            self.members.insert(founder.id, named);
-            if let Some(&boot) = self.boots.get(&founder.id) {
-                self.records.push(Record::PeerBoot { member: founder.id, boot });
-            }
-        }
+        self.take_genesis(&genesis);
         let is_founder = genesis.founder(self.me).is_some();
         for address in core::mem::take(&mut self.gathered.introduced) {
             self.links.forget_seed(&address);

@@ -181,9 +181,9 @@ impl Node {
                     // Also of one that is registered: it may be forgotten while the link is up, and ask again.
                     self.guests.insert(who.member, (who.name.clone(), who.birth));
                 }
-                if who.member.is_joiner() && !is_listed {
-                    // Not durable until it is registered: nobody has let it promise anything. The latest start
-                    // counts: it is the one that may be given replicas.
+                if !is_listed && (who.member.is_joiner() || is_unborn && who.member.is_founder()) {
+                    // Not durable until it is registered, or this member has the genesis: nobody has let it promise
+                    // anything. The latest start counts: it is the one that may be given replicas.
                     self.boots.insert(who.member, who.boot);
                 }
                 let mut seq = self.log.stored();
@@ -329,16 +329,23 @@ impl Node {
             let step = gathering.on_cluster(from, genesis);
             return self.on_gathering_step(now, step);
         }
+        self.take_genesis(&genesis);
+        self.founding.join(genesis.clone());
+        self.genesis = Some(genesis);
+        self.keep_links(now);
+    }
+
+    /// The cluster that this member belongs to from now on becomes durable, with the founders' starts that were seen
+    /// before: it may be given replicas, and hears none of them on a copy of its directory that lacks those.
+    pub(super) fn take_genesis(&mut self, genesis: &Genesis) {
         for founder in &genesis.members {
             let named = (founder.name.clone(), founder.address.clone());
             self.members.insert(founder.id, named);
+            self.note_boot(founder.id);
         }
-        self.founding.join(genesis.clone());
         self.records.push(Record::Genesis(genesis.clone()));
         self.records.push(Record::Founded);
         self.gathered.founded_at = Some(self.log.next_seq());
-        self.genesis = Some(genesis);
-        self.keep_links(now);
     }
 
     /// Whether this member durably belongs to a cluster that exists.

@@ -139,6 +139,40 @@ fn a_former_member_does_not_come_back_on_a_copy() {
     }
 }
 
+/// A founder's start that a member saw before it knew the cluster is remembered like any other: on a copy that lacks it
+/// the founder is refused.
+#[test]
+fn a_newcomer_remembers_the_start_of_who_let_it_in() {
+    let mut cluster = Cluster::alone();
+    let founder = &cluster.members[0].node;
+    let (id, boot, config) = (founder.me, founder.boot, founder.config.clone());
+    let copy = Recovered {
+        birth: founder.birth,
+        genesis: founder.genesis.clone(),
+        founded: true,
+        ..Recovered::default()
+    };
+    let newcomer = cluster.join("m1");
+    while cluster.members[newcomer].node.log.stored() == LogSeq(0) {
+        cluster.turn();
+    }
+    cluster.members[newcomer].disk_stalls = true;
+    cluster.run(Duration::from_secs(1));
+    let records = cluster.members[newcomer].appended.iter().flat_map(|batch| &batch.records);
+    let at = |wanted: Record| records.clone().position(|record| *record == wanted);
+    let (start, belongs) = (at(Record::PeerBoot { member: id, boot }), at(Record::Founded));
+    assert!(start.is_some() && start < belongs, "{start:?}, {belongs:?}");
+
+    cluster.members[newcomer].disk_stalls = false;
+    cluster.run(Duration::from_secs(1));
+    let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+    let node = Node::new(config, Restored { log: copy, store }, 9, cluster.now).unwrap();
+    assert_eq!(node.boot.count(), boot.count(), "as often as the one that was seen");
+    cluster.replace(0, Member::new(node, worker));
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.members[0].halt, Some(Halt::RolledBack { seen: boot }));
+}
+
 /// A table is taken from who is registered in it or was before, and only if it can be this cluster's.
 #[test]
 fn a_table_is_believed_from_members() {
