@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libring::{Data, Detector, Event, Halt, Keys, Node, OpenError, Options, Refusal};
+use libring::{Data, Detector, Event, Halt, Keys, Node, OpenError, Options};
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -67,16 +67,12 @@ async fn open(
 ) -> Option<Result<Node, OpenError>> {
     let (tell, mut told) = mpsc::unbounded_channel();
     let who = options.name.clone();
-    let own = [options.listen.clone(), options.advertise.clone()];
     let listener = move |event| {
-        // Its own address may be among those that it dials.
-        let met_itself = matches!(&event, Event::PeerRefused { reason: Refusal::Twin, by_us, address, .. }
-            if *by_us || own.contains(address));
         let tells = matches!(
             event,
             Event::PeerRefused { .. } | Event::ChangeRefused { .. } | Event::Gathering { .. }
         );
-        if tells && !met_itself {
+        if tells {
             // When it is up nobody hears it any more.
             let _: Result<(), mpsc::error::SendError<Event>> = tell.send(event);
         }

@@ -171,7 +171,8 @@ impl Judge<'_> {
             return Err(Refusal::Ring);
         }
         if who.member == self.me.member {
-            return Err(Refusal::Twin);
+            let is_me = (who.birth, who.boot) == (self.me.birth, self.me.boot);
+            return Err(if is_me { Refusal::Itself } else { Refusal::Twin });
         }
         if who.member.is_client() {
             return if is_full { Err(Refusal::Full) } else { Ok(()) };

@@ -109,7 +109,7 @@ fn identity(u: &mut Unstructured<'_>, lone: &mut Lone) -> Result<Identity> {
 }
 
 fn refusal(u: &mut Unstructured<'_>) -> Result<Refusal> {
-    Ok(match u.int_in_range(0..=8)? {
+    Ok(match u.int_in_range(0..=9)? {
         0 => Refusal::Version { min: u.arbitrary()?, max: u.arbitrary()? },
         1 => Refusal::ClusterName { expected: String::from("other") },
         2 => Refusal::Cluster { expected: ClusterId(u.arbitrary()?) },
@@ -118,6 +118,7 @@ fn refusal(u: &mut Unstructured<'_>) -> Result<Refusal> {
         5 => Refusal::Wiped,
         6 => Refusal::Stranger,
         7 => Refusal::Full,
-        _ => Refusal::Twin,
+        8 => Refusal::Twin,
+        _ => Refusal::Itself,
     })
 }

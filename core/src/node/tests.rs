@@ -528,6 +528,7 @@ fn strangers_are_refused_with_the_reason() {
         hello(who)
     };
     let seen = cluster.members[2].node.boots[&MemberId(1)];
+    let me = &cluster.members[2].node;
     let cases = [
         (
             Hello { version_min: 2, version_max: 9, ..hello(good.clone()) },
@@ -546,6 +547,10 @@ fn strangers_are_refused_with_the_reason() {
         (with(&|who| who.member = MemberId(9)), Refusal::Stranger),
         (with(&|who| who.name = "m1".to_string()), Refusal::Stranger),
         (with(&|who| who.member = MemberId(3)), Refusal::Twin),
+        (
+            hello(Identity { boot: me.boot, birth: me.birth, member: me.me, ..good.clone() }),
+            Refusal::Itself,
+        ),
         (with(&|who| who.birth = 1), Refusal::Wiped),
         (with(&|who| who.boot = Boot(0)), Refusal::RolledBack { seen }),
         (with(&|who| who.earlier = alloc::vec![!seen.drawn(); 9]), Refusal::RolledBack { seen }),

@@ -275,12 +275,14 @@ pub enum Refusal {
     Stranger,
     /// No room for more clients, or for more members that are not registered yet.
     Full,
-    /// Both sides have the same id.
+    /// Both sides have the same id, and are not the same start of it: one runs on a copy of the other's directory.
     Twin,
     /// The other side introduced itself as somebody whom its certificate does not name.
     Certificate,
     /// The two would place keys and shards on different members.
     Ring,
+    /// Both sides are this very node: it dialled an address of its own.
+    Itself,
 }
 
 /// What a founder knows of the founding.

@@ -341,6 +341,35 @@ fn links_tell_of_members_that_do_not_gossip() {
     assert_eq!(cluster.told(0, MemberId(3)), [MemberChange::Joined]);
 }
 
+/// A member that is known by its link alone is not dead when that is lost for a moment: it has as long as a suspect.
+#[test]
+fn a_link_that_comes_back_was_no_death() {
+    let mut cluster = Cluster::some_gossip(&[true, true, false]);
+    cluster.run(SECOND * 10);
+    cluster.told(0, MemberId(3));
+    let version = cluster.members[0].node.alive.version();
+    let link = |cluster: &Cluster| cluster.members[0].node.links.conn_of(MemberId(3));
+    let first = link(&cluster);
+    let conn = first.expect("they are connected");
+    let (to, there) = cluster.net.ends.remove(&conn).expect("it has two ends");
+    cluster.net.ends.remove(&there);
+    cluster.members[0].inputs.push_back(Input::Disconnected { conn });
+    cluster.members[to].inputs.push_back(Input::Disconnected { conn: there });
+    cluster.run(SECOND * 4);
+    assert!(link(&cluster).is_some() && link(&cluster) != first, "it was lost, and is back");
+    assert_eq!((cluster.alive(0), cluster.told(0, MemberId(3))), (ALL.to_vec(), Vec::new()));
+    assert_eq!(cluster.members[0].node.alive.version(), version, "no slot has moved");
+
+    cluster.net.isolated.insert(2);
+    while link(&cluster).is_some() {
+        cluster.run(Duration::from_millis(10));
+    }
+    cluster.run(SECOND * 5 - Duration::from_millis(20));
+    assert_eq!(cluster.told(0, MemberId(3)), []);
+    cluster.run(Duration::from_millis(20));
+    assert_eq!(cluster.told(0, MemberId(3)), [MemberChange::Failed]);
+}
+
 /// What a member says of itself reaches the others, and a change of it does, with the next start.
 #[test]
 fn tags_reach_the_others() {

@@ -111,7 +111,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Stranger),
         Just(Refusal::Full),
         Just(Refusal::Twin),
-        prop_oneof![Just(Refusal::Certificate), Just(Refusal::Ring)],
+        prop_oneof![Just(Refusal::Certificate), Just(Refusal::Ring), Just(Refusal::Itself)],
     ]
 }
 

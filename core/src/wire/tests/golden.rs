@@ -206,6 +206,7 @@ fn handshakes() -> Vec<Golden> {
         ("refuse twin", Message::Refuse(Refusal::Twin), "0208"),
         ("refuse certificate", Message::Refuse(Refusal::Certificate), "0209"),
         ("refuse ring", Message::Refuse(Refusal::Ring), "020a"),
+        ("refuse itself", Message::Refuse(Refusal::Itself), "020b"),
         (
             "founding",
             Message::Founding(Founding {

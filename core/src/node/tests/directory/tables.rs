@@ -1,6 +1,7 @@
 //! What is believed of tables and of those who are not registered, and what is remembered of them.
 
 use super::*;
+use crate::wire::message::Refusal;
 
 /// A director that was deposed and leads again must not take the answer to what it wrote before for the answer to
 /// what it writes now: the table that it would go by was never written.
@@ -173,6 +174,44 @@ fn a_newcomer_remembers_the_start_of_who_let_it_in() {
     assert_eq!(cluster.members[0].halt, Some(Halt::RolledBack { seen: boot }));
 }
 
+/// One list of addresses may serve all members: a member that finds itself at one of them tells nobody. Another one that
+/// runs on a copy of its directory meanwhile is told of on both sides, and its address is dialled on.
+#[test]
+fn a_member_that_dials_itself_is_no_twin() {
+    let mut cluster = Cluster::alone();
+    let second = cluster.join("m1");
+    cluster.run(Duration::from_secs(5));
+    assert!(cluster.net.dials["m1"] > 0, "its own address is in its list");
+    let refused = |member: &Member| {
+        let reason = |event: &Event| match event {
+            Event::PeerRefused { reason, by_us, .. } => Some((reason.clone(), *by_us)),
+            _ => None,
+        };
+        member.events.iter().filter_map(reason).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&cluster.members[second]), []);
+
+    let node = &cluster.members[second].node;
+    let log = Recovered {
+        birth: node.birth,
+        genesis: node.genesis.clone(),
+        founded: true,
+        boot: node.boot,
+        earlier: node.earlier.clone(),
+        ..Recovered::default()
+    };
+    let twin = cluster.join("m1");
+    let config = Config { join: alloc::vec!["m1".to_string()], ..joining(twin, "m1") };
+    let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
+    let node = Node::new(config, Restored { log, store }, 9, cluster.now).unwrap();
+    cluster.members[twin] = Member::new(node, worker);
+    let dialled = cluster.net.dials["m1"];
+    cluster.run(Duration::from_secs(5));
+    assert!(refused(&cluster.members[twin]).contains(&(Refusal::Twin, false)));
+    assert!(refused(&cluster.members[second]).contains(&(Refusal::Twin, true)));
+    assert!(cluster.net.dials["m1"] > dialled + 2);
+}
+
 /// A table is taken from who is registered in it or was before, and only if it can be this cluster's.
 #[test]
 fn a_table_is_believed_from_members() {
@@ -326,8 +365,6 @@ fn an_own_address_is_not_dialled_for_ever() {
 /// There is no room for ever more members that nobody registers; members and clients are not kept out by them.
 #[test]
 fn guests_are_bounded() {
-    use crate::wire::message::Refusal;
-
     let mut config = settings();
     config.limits.strangers = 2;
     let mut cluster = Cluster::alone_with(config);
