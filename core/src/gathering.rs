@@ -29,7 +29,9 @@
 //! emptied after it said that it holds the genesis comes back as another member: before the cluster exists the proposer
 //! gives the genesis up, afterwards the new member joins. Only if the *proposer's* directory is lost in between do
 //! the others not know whether the cluster exists, and hold on: they say whom they wait for, and their directories,
-//! which have promised nothing else yet, are to be emptied.
+//! which have promised nothing else yet, are to be emptied. A founder that comes back on a *copy* of its directory may have
+//! forgotten what it holds, or that it has founded: whoever holds a genesis remembers durably in which starts those whom
+//! it names were seen, and refuses one that lacks them.
 //!
 //! # Limits
 //!

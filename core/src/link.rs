@@ -16,6 +16,7 @@ use core::mem;
 use core::time::Duration;
 
 use crate::config::Timers;
+use crate::genesis::Genesis;
 use crate::ids::{Boot, ClusterId, ConnId, LogSeq, MemberId};
 use crate::io::{Dial, Event, Output};
 use crate::request::WINDOW;
@@ -150,12 +151,18 @@ pub(crate) struct Judge<'a> {
     pub(crate) boots: &'a BTreeMap<MemberId, Boot>,
     /// Who was registered, and is not any more.
     pub(crate) former: &'a BTreeSet<MemberId>,
+    /// A genesis that this node holds: whom it names may have founded the cluster.
+    pub(crate) held: Option<&'a Genesis>,
 }
 
 impl Judge<'_> {
     /// True for a member that is not registered: it may talk, to ask for that.
     fn is_guest(&self, who: MemberId) -> bool {
         who.is_joiner() && !self.members.contains_key(&who)
+    }
+
+    fn is_held(&self, who: MemberId) -> bool {
+        self.held.is_some_and(|held| held.founder(who).is_some())
     }
 
     fn judge(&self, who: &Identity, is_full: bool) -> Result<(), Refusal> {
@@ -190,8 +197,9 @@ impl Judge<'_> {
             return Err(Refusal::Agreement);
         }
         let Some((name, birth)) = self.members.get(&who.member) else {
-            // A former member on a copy of its directory is not who has left: what it did since then is lost.
-            if self.former.contains(&who.member) {
+            // A former member on a copy of its directory is not who has left: what it did since then is lost. So is what
+            // one has promised that founds a cluster.
+            if self.former.contains(&who.member) || self.is_held(who.member) {
                 self.judge_start(who)?;
             }
             // Who is not registered yet may ask for it, once there is a cluster; whom a joiner finds it believes.
@@ -482,7 +490,8 @@ impl Links {
         }
         let seen = judge.boots.get(&who.member).copied().unwrap_or_default();
         let founded = judge.members.get(&who.member).is_some_and(|(_, birth)| birth.is_some());
-        let new_boot = (founded && who.boot != seen).then_some(who.boot);
+        let is_kept = founded || judge.is_held(who.member);
+        let new_boot = (is_kept && who.boot != seen).then_some(who.boot);
         Some(Handshake::Accepted(Box::new(Accepted { who: who.clone(), new_boot, welcome })))
     }
 

@@ -394,6 +394,9 @@ impl Shared {
     /// Whoever is at an address that was dialled does not let this node in. Core is told of it too.
     fn turned_away(&self, address: &str, reason: &Refusal) {
         let why = explain(reason);
+        if *reason == Refusal::Itself {
+            return self.met_itself(&format!("{address}: {why}"));
+        }
         self.refused(&format!("{address}: {why}"));
         if self.notices.tell(Instant::now(), Whom::At(address.to_owned()), why.clone()).is_some() {
             tracing::warn!(address, "refused: {why}");

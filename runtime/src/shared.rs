@@ -220,6 +220,13 @@ impl Shared {
     pub(crate) fn refused(&self, why: &str) {
         self.advance(Phase::Opening { refused: Some(why.to_owned()) });
     }
+
+    /// It has dialled itself: what to say if it never gets up, and nobody else has refused it.
+    pub(crate) fn met_itself(&self, why: &str) {
+        if *self.phase.borrow() == (Phase::Opening { refused: None }) {
+            self.refused(why);
+        }
+    }
 }
 
 /// Core's inbox.

@@ -323,7 +323,7 @@ impl Net {
 }
 
 /// The time in which a connection stands still, though its links may be well again: a packet that was lost is not sent
-/// again yet, or its other side has ended and this one has not noticed. It ends with the process, too.
+/// again yet, also that of a dial, or its other side has ended and this one has not noticed. It ends with the process, too.
 struct Unwell<'a>(&'a Net);
 
 impl<'a> Unwell<'a> {
@@ -413,8 +413,11 @@ pub(crate) async fn dial(
         return inbox.push(Delivery::DialFailed { dial });
     };
     let blocked = |from, to| sim.net.link(from, to).blocked;
-    let powerless = lock(&sim.net.state).half_open_until[peer] > sim.now();
+    // Who is up again answers, though ends of earlier connections have not noticed that it was gone.
+    let is_up = sim.machines[peer].inbox.is_up();
+    let powerless = lock(&sim.net.state).half_open_until[peer] > sim.now() && !is_up;
     if blocked(me, peer) || blocked(peer, me) || powerless {
+        let _unanswered = Unwell::new(&sim.net);
         let patience = sim.net.draw(Duration::from_millis(100), DIAL_TIMEOUT_MAX);
         sim.time.sleep(patience).await;
         return inbox.push(Delivery::DialFailed { dial });

@@ -314,6 +314,11 @@ impl Membership {
         }
     }
 
+    /// The least time that a suspect has to refute, among as many members as there are now.
+    pub(crate) fn least_patience(&self) -> Duration {
+        suspicion::timeout(&self.config, self.table.present(), usize::MAX)
+    }
+
     /// When [`on_wakeup`](Membership::on_wakeup) is due, on the world's clock. None: nothing is waited for.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

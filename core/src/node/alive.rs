@@ -164,9 +164,11 @@ impl Node {
     pub(super) fn miss_link(&mut self, now: Instant, to: MemberId) {
         self.alive.is_due = true;
         let was_here = self.alive.members.binary_search(&to).is_ok();
-        if was_here && self.alive.gossip.is_some() && self.alive.opinion(to).is_none() {
-            let detector = &self.config.detector;
-            self.alive.unlinked.insert(to, now + detector.probe_interval * detector.suspicion_min);
+        if let Some(gossip) = self.alive.gossip.as_ref().filter(|_| was_here)
+            && self.alive.opinion(to).is_none()
+        {
+            let until = now + gossip.least_patience();
+            self.alive.unlinked.insert(to, until);
         }
     }
 

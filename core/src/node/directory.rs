@@ -360,10 +360,11 @@ impl Node {
         }
     }
 
-    /// A member's start is remembered from the moment when it may be given replicas.
+    /// A member's start is remembered from the moment when it may be given replicas, or founds a cluster with this member.
     pub(super) fn note_boot(&mut self, member: MemberId) {
         if let Some(&boot) = self.boots.get(&member) {
             self.records.push(Record::PeerBoot { member, boot });
+            self.boots_at = self.log.next_seq();
         }
     }
 
@@ -593,7 +594,8 @@ impl Node {
         address: String,
         weight: u16,
     ) -> Option<Registration> {
-        let (name, birth) = self.guests.get(&id).cloned().or_else(|| {
+        let guest = self.guests.get(&id).map(|guest| (guest.name.clone(), guest.birth));
+        let (name, birth) = guest.or_else(|| {
             let listed = self.table.as_ref().and_then(|table| table.member(id));
             let listed = listed.map(|listed| (listed.name.clone(), listed.birth));
             // A founder that was forgotten while it was away.

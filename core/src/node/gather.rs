@@ -80,12 +80,10 @@ impl Node {
 
     /// A link is up.
     pub(super) fn gather_with(&mut self, member: MemberId) {
-        let (Some(gathering), Some((name, birth))) =
-            (&mut self.gathering, self.guests.get(&member))
-        else {
+        let (Some(gathering), Some(guest)) = (&mut self.gathering, self.guests.get(&member)) else {
             return;
         };
-        gathering.on_connected(member, name.clone(), *birth);
+        gathering.on_connected(member, guest.name.clone(), guest.birth);
         self.say_gathering(member);
     }
 
@@ -145,7 +143,13 @@ impl Node {
     pub(super) fn on_gathering_step(&mut self, now: Instant, step: Step) {
         match step {
             Step::Wait => return,
-            Step::Hold(genesis) => self.records.push(Record::Genesis(genesis)),
+            Step::Hold(genesis) => {
+                // From now on they promise something, above all its proposer.
+                for founder in &genesis.members {
+                    self.note_boot(founder.id);
+                }
+                self.records.push(Record::Genesis(genesis));
+            }
             Step::Release => self.records.push(Record::Released),
             Step::Found(genesis) => return self.belong(now, genesis),
         }

@@ -115,6 +115,8 @@ pub struct Node {
     members: BTreeMap<MemberId, (String, String)>,
     /// The highest start counters seen of peers.
     boots: BTreeMap<MemberId, Boot>,
+    /// The batch with which the last of them is durable that is to be.
+    boots_at: LogSeq,
     /// Members that joined and are not registered any more: their starts stay known. At most [`FORMER_MAX`].
     former: BTreeSet<MemberId>,
     founding: Founding,
@@ -171,8 +173,8 @@ pub struct Node {
     next_own: u64,
     /// The call of its own whose answer the director waits for.
     own_asked: Option<RequestId>,
-    /// Members that are connected, as they called themselves: name and birth.
-    guests: BTreeMap<MemberId, (String, u64)>,
+    /// Members that are connected, as they called themselves.
+    guests: BTreeMap<MemberId, Guest>,
     /// Groups whose state the store has yet to forget.
     dropping: BTreeSet<GroupId>,
     /// Those of them for which the log has yet to say so durably, and in which batch it does.
@@ -191,6 +193,15 @@ pub struct Node {
     /// Other members are alive, or may be, than those of the ring.
     ring_due: bool,
     alive: Alive,
+}
+
+/// A member that is connected, as it called itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Guest {
+    name: String,
+    birth: u64,
+    /// Which of its starts speaks.
+    boot: Boot,
 }
 
 /// How far this member is on its way out of the cluster.
@@ -260,6 +271,7 @@ impl Node {
             started: now.instant,
             members,
             boots: recovered.peers.clone(),
+            boots_at: LogSeq(0),
             former: directory::former(&recovered),
             founding: Founding::new(me, birth, genesis.clone(), recovered.founded),
             genesis_at: None,

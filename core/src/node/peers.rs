@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::Node;
+use super::{Guest, Node};
 use crate::founding::Step;
+use crate::gathering::Gathering;
 use crate::genesis::Genesis;
 use crate::ids::{Boot, ConnId, GroupId, MemberId, ReplicaId, Seq, SessionId};
 use crate::io::{Dial, Event, Halt, Output, Refused};
@@ -147,7 +148,8 @@ impl Node {
         let me = self.identity();
         let members = self.judged();
         let (boots, former) = (&self.boots, &self.former);
-        let judge = Judge { me: &me, members: &members, boots, former };
+        let held = self.gathering.as_ref().and_then(Gathering::written);
+        let judge = Judge { me: &me, members: &members, boots, former, held };
         match self.links.on_handshake(conn, message, &judge) {
             None => {}
             Some(Handshake::Refused { who, reason }) => {
@@ -179,19 +181,18 @@ impl Node {
                     self.table.as_ref().is_some_and(|table| table.member(who.member).is_some());
                 if !who.member.is_client() {
                     // Also of one that is registered: it may be forgotten while the link is up, and ask again.
-                    self.guests.insert(who.member, (who.name.clone(), who.birth));
+                    let guest = Guest { name: who.name.clone(), birth: who.birth, boot: who.boot };
+                    self.guests.insert(who.member, guest);
                 }
-                if !is_listed && (who.member.is_joiner() || is_unborn && who.member.is_founder()) {
-                    // Not durable until it is registered, or this member has the genesis: nobody has let it promise
-                    // anything. The latest start counts: it is the one that may be given replicas.
+                if who.member.is_joiner() && !is_listed {
+                    // Not durable until it is registered: nobody has let it promise anything. The latest start
+                    // counts: it is the one that may be given replicas.
                     self.boots.insert(who.member, who.boot);
                 }
-                let mut seq = self.log.stored();
                 // A client remembers nothing, and promises nothing that a peer's lost memory could break.
                 if let Some(boot) = new_boot.filter(|_| !self.config.client) {
                     self.boots.insert(who.member, boot);
-                    self.records.push(Record::PeerBoot { member: who.member, boot });
-                    seq = self.log.next_seq();
+                    self.note_boot(who.member);
                 }
                 if who.member.is_founder() && self.me.is_founder() {
                     self.founding.on_birth(who.member, who.birth);
@@ -216,7 +217,8 @@ impl Node {
                     }
                     None
                 };
-                self.links.hold(conn, (who.member, who.boot), seq, answer);
+                // Also of a start that another connection has brought and that is not durable yet.
+                self.links.hold(conn, (who.member, who.boot), self.boots_at, answer);
                 self.open_ready_links(now);
             }
         }
@@ -304,8 +306,13 @@ impl Node {
                 | Refusal::Itself => {}
             }
         }
-        // One list of addresses may serve all members: that its own is among them is nothing to tell.
-        if !met_itself {
+        // One list of addresses may serve all members: that its own is among them is nothing to tell, unless another
+        // member is to be there.
+        let is_anothers = who.is_some_and(|who| match &self.table {
+            Some(table) => who != self.me && table.member(who).is_some(),
+            None => who != self.me && self.members.contains_key(&who),
+        });
+        if !met_itself || (!by_us && is_anothers) {
             self.event(Event::PeerRefused { member: who, address, reason, by_us });
         }
     }
@@ -328,7 +335,7 @@ impl Node {
     }
 
     /// A member that joins takes the cluster's genesis for its own, durably, before it asks for anything.
-    fn join_cluster(&mut self, now: Instant, from: MemberId, genesis: Option<Genesis>) {
+    pub(super) fn join_cluster(&mut self, now: Instant, from: MemberId, genesis: Option<Genesis>) {
         let Some(genesis) = genesis.filter(|_| self.genesis.is_none()) else { return };
         if let Some(gathering) = &mut self.gathering {
             let step = gathering.on_cluster(from, genesis);
@@ -340,12 +347,17 @@ impl Node {
         self.keep_links(now);
     }
 
-    /// The cluster that this member belongs to from now on becomes durable, with the founders' starts that were seen
-    /// before: it may be given replicas, and hears none of them on a copy of its directory that lacks those.
+    /// The cluster that this member belongs to from now on becomes durable, with the starts of the founders that are
+    /// connected: it may be given replicas, and hears none of them on a copy of its directory that lacks those.
     pub(super) fn take_genesis(&mut self, genesis: &Genesis) {
         for founder in &genesis.members {
             let named = (founder.name.clone(), founder.address.clone());
             self.members.insert(founder.id, named);
+            // On another directory somebody else may have had its id.
+            let guest = self.guests.get(&founder.id).filter(|guest| guest.birth == founder.birth);
+            if let Some(guest) = guest {
+                self.boots.insert(founder.id, guest.boot);
+            }
             self.note_boot(founder.id);
         }
         self.records.push(Record::Genesis(genesis.clone()));
@@ -439,8 +451,9 @@ impl Node {
             Step::Hold(genesis) => {
                 self.genesis = Some(genesis.clone());
                 self.records.push(Record::Genesis(genesis));
-                for (&member, &boot) in &self.boots {
-                    self.records.push(Record::PeerBoot { member, boot });
+                let seen: Vec<MemberId> = self.boots.keys().copied().collect();
+                for member in seen {
+                    self.note_boot(member);
                 }
                 self.genesis_at = Some(self.log.next_seq());
             }

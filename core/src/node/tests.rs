@@ -495,6 +495,31 @@ fn starts_that_nobody_saw_hide_no_rollback() {
     }
 }
 
+/// A start counts once it is durable with who has seen it, whichever connection brought it first.
+#[test]
+fn a_second_connection_waits_for_the_start_too() {
+    let mut cluster = Cluster::start(3);
+    cluster.run(Duration::from_secs(3));
+    let log = cluster.log_of(0);
+    cluster.members[1].disk_stalls = true;
+    cluster.restart(0, log);
+    let is_up = |cluster: &Cluster| cluster.members[1].node.links.conn_of(MemberId(1)).is_some();
+    for _ in 0..3 {
+        cluster.run(Duration::from_secs(1));
+        let seen = cluster.members[1].node.boots[&MemberId(1)];
+        assert_eq!(seen, cluster.members[0].node.boot, "they are connected");
+        assert!(!is_up(&cluster));
+        let ends = core::mem::take(&mut cluster.net.ends);
+        for (&conn, (_, there)) in &ends {
+            let (owner, _) = ends[there];
+            cluster.members[owner].inputs.push_back(Input::Disconnected { conn });
+        }
+    }
+    cluster.members[1].disk_stalls = false;
+    cluster.run(Duration::from_secs(3));
+    assert!(is_up(&cluster));
+}
+
 /// Who cannot talk is told why, and by the kind of it what to do; the connection is closed.
 #[test]
 fn strangers_are_refused_with_the_reason() {

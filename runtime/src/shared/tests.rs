@@ -123,7 +123,9 @@ fn a_refusal_is_kept_for_whoever_waits_for_the_opening() {
     let (member, address) = (None, None);
     shared.event(Event::PeerRefused { member, address, reason: reason.clone(), by_us: true });
     assert_eq!(*shared.phase().borrow(), Phase::Opening { refused: None });
+    shared.met_itself("it is this very node");
     shared.refused(&explain(&reason));
+    shared.met_itself("it is this very node");
     let Phase::Opening { refused: Some(why) } = shared.phase().borrow().clone() else {
         panic!("opening")
     };

@@ -111,6 +111,38 @@ fn three_find_each_other_and_found_one_cluster() {
     }
 }
 
+/// A proposer that comes back on a copy of its directory does not know what it has proposed, and may have founded: who
+/// holds that does not hear it, also after a restart.
+#[test]
+fn a_proposer_on_a_copy_voids_nothing() {
+    for restarts in [false, true] {
+        let mut cluster = expecting(3, &[0, 1, 2]);
+        let held = |cluster: &Cluster, place: usize| {
+            let gathering = cluster.members[place].node.gathering.as_ref();
+            gathering.and_then(Gathering::written).cloned()
+        };
+        cluster.until(|cluster| (0..3).all(|place| held(cluster, place).is_some()));
+        let genesis = held(&cluster, 0).expect("just seen");
+        let is_proposer = |&place: &usize| cluster.members[place].node.me == genesis.proposer();
+        let proposer = (0..3).find(is_proposer).expect("one of them");
+        let other = (proposer + 1) % 3;
+        let copy =
+            Recovered { birth: cluster.members[proposer].node.birth, ..Recovered::default() };
+        if restarts {
+            let mut log = cluster.unborn_log_of(other);
+            let records = cluster.members[other].appended.iter().flat_map(|batch| &batch.records);
+            assert!(records.count() == 0, "it is all stored");
+            log.peers = cluster.members[other].node.boots.clone();
+            cluster.expects_again(other, &[0, 1, 2], log);
+        }
+        cluster.expects_again(proposer, &[0, 1, 2], copy);
+        cluster.run(SECOND * 5);
+        let halt = &cluster.members[proposer].halt;
+        assert!(matches!(halt, Some(Halt::RolledBack { .. })), "{halt:?}");
+        assert_eq!(held(&cluster, other).as_ref(), Some(&genesis));
+    }
+}
+
 /// What a founder has not made durable it tells no client, and tells it then.
 #[test]
 fn a_client_hears_of_a_cluster_when_its_member_has_it_durably() {

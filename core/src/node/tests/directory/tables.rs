@@ -174,6 +174,22 @@ fn a_newcomer_remembers_the_start_of_who_let_it_in() {
     assert_eq!(cluster.members[0].halt, Some(Halt::RolledBack { seen: boot }));
 }
 
+/// What another directory counted says nothing about a founder's: its id may have been somebody else's there.
+#[test]
+fn starts_on_another_directory_do_not_count() {
+    for (birth, counts) in [(0, true), (1, false)] {
+        let mut cluster = Cluster::alone();
+        let genesis = cluster.members[0].node.genesis.clone().unwrap();
+        let newcomer = cluster.join("m1");
+        let (now, founder) = (cluster.now.instant, &genesis.members[0]);
+        let node = &mut cluster.members[newcomer].node;
+        let (name, boot) = (founder.name.clone(), Boot(7 << 32));
+        node.guests.insert(founder.id, Guest { name, birth: founder.birth ^ birth, boot });
+        node.join_cluster(now, founder.id, Some(genesis.clone()));
+        assert_eq!(node.boots.get(&founder.id), counts.then_some(&boot));
+    }
+}
+
 /// One list of addresses may serve all members: a member that finds itself at one of them tells nobody. Another one that
 /// runs on a copy of its directory meanwhile is told of on both sides, and its address is dialled on.
 #[test]
