@@ -144,9 +144,15 @@ impl Node {
         match step {
             Step::Wait => return,
             Step::Hold(genesis) => {
-                // From now on they promise something, above all its proposer.
+                // From now on they promise something, above all its proposer. Of who is not here its next word counts, and
+                // not that of whoever came under its name before.
                 for founder in &genesis.members {
-                    self.note_boot(founder.id);
+                    if let Some(conn) = self.links.conn_of(founder.id) {
+                        self.boots.insert(founder.id, self.links.boot_of(conn));
+                        self.note_boot(founder.id);
+                    } else {
+                        self.boots.remove(&founder.id);
+                    }
                 }
                 self.records.push(Record::Genesis(genesis));
             }

@@ -217,8 +217,10 @@ impl Node {
                     }
                     None
                 };
-                // Also of a start that another connection has brought and that is not durable yet.
-                self.links.hold(conn, (who.member, who.boot), self.boots_at, answer);
+                // Also of a start that another connection has brought and that is not durable yet. A client has none.
+                let is_client = who.member.is_client();
+                let seq = if is_client { self.log.stored() } else { self.boots_at };
+                self.links.hold(conn, (who.member, who.boot), seq, answer);
                 self.open_ready_links(now);
             }
         }

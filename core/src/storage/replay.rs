@@ -31,8 +31,8 @@ impl Replay {
                 self.facts.boot = boot;
             }
             Record::PeerBoot { member, boot } => {
-                let seen = self.facts.peers.entry(member).or_default();
-                *seen = boot.max(*seen);
+                // What was let in last counts: before a cluster exists that may be an older copy.
+                self.facts.peers.insert(member, boot);
             }
             Record::Vote { group, replica, term, vote } => {
                 let held = self.group(group, replica);

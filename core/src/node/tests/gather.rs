@@ -121,19 +121,38 @@ fn a_proposer_on_a_copy_voids_nothing() {
             let gathering = cluster.members[place].node.gathering.as_ref();
             gathering.and_then(Gathering::written).cloned()
         };
-        cluster.until(|cluster| (0..3).all(|place| held(cluster, place).is_some()));
-        let genesis = held(&cluster, 0).expect("just seen");
-        let is_proposer = |&place: &usize| cluster.members[place].node.me == genesis.proposer();
-        let proposer = (0..3).find(is_proposer).expect("one of them");
+        // What each writes from the moment when it may dial.
+        cluster.until(|cluster| {
+            cluster.members.iter().all(|member| member.node.log.stored() > LogSeq(0))
+        });
+        for member in &mut cluster.members {
+            member.disk_stalls = true;
+        }
+        let holder = |cluster: &Cluster| (0..3).find(|&place| held(cluster, place).is_some());
+        cluster.until(|cluster| holder(cluster).is_some());
+        let proposer = holder(&cluster).expect("just seen");
+        cluster.members[proposer].disk_stalls = false;
         let other = (proposer + 1) % 3;
-        let copy =
-            Recovered { birth: cluster.members[proposer].node.birth, ..Recovered::default() };
+        cluster.until(|cluster| held(cluster, other).is_some());
+        cluster.step(Duration::ZERO);
+        let genesis = held(&cluster, other).expect("just seen");
+        assert_eq!(genesis.proposer(), cluster.members[proposer].node.me);
+        let node = &cluster.members[proposer].node;
+        let (start, copy) = (node.boot, Recovered { birth: node.birth, ..Recovered::default() });
         if restarts {
             let mut log = cluster.unborn_log_of(other);
             let records = cluster.members[other].appended.iter().flat_map(|batch| &batch.records);
-            assert!(records.count() == 0, "it is all stored");
-            log.peers = cluster.members[other].node.boots.clone();
+            log.peers = records
+                .filter_map(|record| match record {
+                    Record::PeerBoot { member, boot } => Some((*member, *boot)),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(log.peers.get(&genesis.proposer()), Some(&start));
             cluster.expects_again(other, &[0, 1, 2], log);
+        }
+        for member in &mut cluster.members {
+            member.disk_stalls = false;
         }
         cluster.expects_again(proposer, &[0, 1, 2], copy);
         cluster.run(SECOND * 5);

@@ -147,8 +147,7 @@ impl Model {
                 self.boot = *boot;
             }
             Record::PeerBoot { member, boot } => {
-                let seen = self.peers.entry(*member).or_default();
-                *seen = (*boot).max(*seen);
+                self.peers.insert(*member, *boot);
             }
             Record::Vote { group, replica, term, vote } => {
                 let group = of(group, replica);
