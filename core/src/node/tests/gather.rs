@@ -1,6 +1,7 @@
 //! Members that found a cluster with whom they find.
 
 use super::*;
+use crate::gathering::Step;
 use crate::wire::message::Gather;
 
 /// Members that expect three, at places from 0 on, were told to join those at `join`, and are all started.
@@ -160,6 +161,28 @@ fn a_proposer_on_a_copy_voids_nothing() {
         assert!(matches!(halt, Some(Halt::RolledBack { .. })), "{halt:?}");
         assert_eq!(held(&cluster, other).as_ref(), Some(&genesis));
     }
+}
+
+/// Who is named by a genesis and is not connected when that is held is known by its next word: what came under its name
+/// before, from a copy of its directory, does not count.
+#[test]
+fn a_start_of_who_is_gone_is_not_held_against_it() {
+    let mut cluster = expecting(3, &[0, 1, 2]);
+    cluster.until(|cluster| {
+        let gathering = cluster.members[0].node.gathering.as_ref();
+        gathering.is_some_and(|gathering| gathering.written().is_some())
+    });
+    let held = cluster.members[0].node.gathering.as_ref().and_then(Gathering::written);
+    let genesis = held.cloned().expect("just seen");
+    let ids: Vec<MemberId> = cluster.members.iter().map(|member| member.node.me).collect();
+    let (now, node) = (cluster.now.instant, &mut cluster.members[0].node);
+    let conn = node.links.conn_of(ids[1]).expect("they are connected");
+    node.on_disconnected(now, conn);
+    let stray = Boot(7 << 32);
+    node.boots.extend([(ids[1], stray), (ids[2], stray)]);
+    node.on_gathering_step(now, Step::Hold(genesis));
+    let seen = node.links.boot_of(node.links.conn_of(ids[2]).expect("they are connected"));
+    assert_eq!((node.boots.get(&ids[1]), node.boots.get(&ids[2])), (None, Some(&seen)));
 }
 
 /// What a founder has not made durable it tells no client, and tells it then.
