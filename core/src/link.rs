@@ -147,7 +147,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) me: &'a Identity,
     /// Members by id with name, and birth where it is agreed on.
     pub(crate) members: &'a BTreeMap<MemberId, (String, Option<u64>)>,
-    /// The highest start counters seen.
+    /// The starts in which they were let in last.
     pub(crate) boots: &'a BTreeMap<MemberId, Boot>,
     /// Who was registered, and is not any more.
     pub(crate) former: &'a BTreeSet<MemberId>,

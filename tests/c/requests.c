@@ -188,6 +188,21 @@ static void answers(ring_node_t *node, ring_cq_t *cq) {
   give_back(done(cq, 10, RING_CANCELLED));
 }
 
+/* Both sides of a request that nobody answers end at its deadline: in any order, by the two sides' clocks; so may the
+   caller's word come first. */
+static void ends_in_time(ring_cq_t *cq, uint64_t tag, uint64_t handler, ring_id_t session) {
+  int gone = 0, ended = 0;
+  while (!gone || !ended) {
+    ring_event_t ev = next_event(cq, NULL, 0);
+    if (ev.kind == RING_EV_DONE) {
+      CHECK(ev.tag == tag && ev.status == RING_OUTCOME_UNKNOWN && !ended++);
+    } else {
+      CHECK(ev.kind == RING_EV_GONE && ev.tag == handler && ev.id == session);
+      gone |= ev.a == 1;
+    }
+  }
+}
+
 /* A handler that never answers: the caller's deadline ends the request, and the host hears of it. */
 static void never(ring_node_t *node, ring_cq_t *cq) {
   ring_id_t handler = handle(node, cq, 10, "never", 0);
@@ -197,16 +212,7 @@ static void never(ring_node_t *node, ring_cq_t *cq) {
   ring_event_t ev = take(cq, RING_EV_REQUEST, 10);
   ring_id_t session = ev.id;
   give_back(ev);
-  int gone = 0, ended = 0;
-  while (!gone || !ended) { /* the two sides' clocks end it in any order; so may the caller's word come first */
-    ev = next_event(cq, NULL, 0);
-    if (ev.kind == RING_EV_DONE) {
-      CHECK(ev.tag == 1 && ev.status == RING_OUTCOME_UNKNOWN && !ended++);
-    } else {
-      CHECK(ev.kind == RING_EV_GONE && ev.id == session);
-      gone |= ev.a == 1;
-    }
-  }
+  ends_in_time(cq, 1, 10, session);
   op = answer(2, session, "too late");
   submit(node, cq, op);
   give_back(done(cq, 2, RING_CANCELLED));
@@ -218,7 +224,7 @@ static void never(ring_node_t *node, ring_cq_t *cq) {
   session = ev.id;
   give_back(ev);
   CHECK_STATUS(ring_cancel(node, id), RING_OK);
-  ended = gone = 0;
+  int ended = 0, gone = 0;
   while (!gone || !ended) {
     ev = next_event(cq, NULL, 0);
     if (ev.kind == RING_EV_DONE) CHECK(ev.tag == 1 && ev.status == RING_OUTCOME_UNKNOWN && !ended++);
@@ -254,7 +260,9 @@ static void undrained(ring_node_t *node, ring_cq_t *cq) {
   longest.timeout_ns = SECONDS;
   uint64_t begin = now_ms();
   submit(node, cq, longest);
-  give_back(take(cq, RING_EV_REQUEST, 11));
+  ring_event_t ev = take(cq, RING_EV_REQUEST, 11);
+  ring_id_t session = ev.id;
+  give_back(ev);
   for (int i = 0; i < N; i++) {
     ring_op_t op = ask(1, "slow", "body");
     op.timeout_ns = SECONDS / 2;
@@ -262,17 +270,7 @@ static void undrained(ring_node_t *node, ring_cq_t *cq) {
   }
   for (int i = 0; i < N; i++) give_back(done(cq, 1, RING_OUTCOME_UNKNOWN));
   CHECK(now_ms() - begin < 10000);
-  ring_event_t ev;
-  int gone = 0, ended = 0;
-  while (!gone || !ended) { /* in any order, and the caller's word may come before the deadline's, as in `never` */
-    ev = next_event(cq, NULL, 0);
-    if (ev.kind == RING_EV_DONE) {
-      CHECK(ev.tag == 3 && ev.status == RING_OUTCOME_UNKNOWN && !ended++);
-    } else {
-      CHECK(ev.kind == RING_EV_GONE && ev.tag == 11);
-      gone |= ev.a == 1;
-    }
-  }
+  ends_in_time(cq, 3, 11, session);
   CHECK_STATUS(ring_cancel(node, last), RING_OK);
   give_back(done(cq, 11, RING_CANCELLED));
   /* What was not drained in time is not shown; the next is. */

@@ -113,7 +113,7 @@ pub struct Node {
     rng: Rng,
     /// Members by id: name and address.
     members: BTreeMap<MemberId, (String, String)>,
-    /// The highest start counters seen of peers.
+    /// The starts in which peers were let in last.
     boots: BTreeMap<MemberId, Boot>,
     /// The batch with which the last of them is durable that is to be.
     boots_at: LogSeq,

@@ -284,10 +284,10 @@ impl Node {
         let met_itself = reason == Refusal::Itself;
         if met_itself && !by_us {
             self.note_found_at(conn, self.me);
-        }
-        // A name may lead to this node now and elsewhere next time: as long as it knows no other address it asks on.
-        if met_itself && !by_us && self.table.is_some() {
-            self.links.on_dialled_itself(conn);
+            // A name may lead to this node now and elsewhere next time: as long as it knows no other address it asks on.
+            if self.table.is_some() {
+                self.links.on_dialled_itself(conn);
+            }
         }
         self.on_disconnected(now, conn);
         self.outputs.0.push(Output::Disconnect { conn });
@@ -310,9 +310,9 @@ impl Node {
         }
         // One list of addresses may serve all members: that its own is among them is nothing to tell, unless another
         // member is to be there.
-        let is_anothers = who.is_some_and(|who| match &self.table {
-            Some(table) => who != self.me && table.member(who).is_some(),
-            None => who != self.me && self.members.contains_key(&who),
+        let is_anothers = who.filter(|who| *who != self.me).is_some_and(|who| match &self.table {
+            Some(table) => table.member(who).is_some(),
+            None => self.members.contains_key(&who),
         });
         if !met_itself || (!by_us && is_anothers) {
             self.event(Event::PeerRefused { member: who, address, reason, by_us });

@@ -207,6 +207,32 @@ impl Cluster {
         self.members.len() - 1
     }
 
+    /// What the log of a member says to its next start.
+    fn log_of(&self, member: usize) -> Recovered {
+        let node = &self.members[member].node;
+        Recovered {
+            birth: node.birth,
+            genesis: node.genesis.clone(),
+            founded: true,
+            boot: node.boot,
+            earlier: node.earlier.clone(),
+            ..Recovered::default()
+        }
+    }
+
+    /// The connections of such pairs break, and both ends hear of it.
+    fn break_links(&mut self, between: impl Fn(usize, usize) -> bool) {
+        let ends = core::mem::take(&mut self.net.ends);
+        for (&conn, &(to, there)) in &ends {
+            let (from, _) = ends[&there];
+            if between(from, to) || between(to, from) {
+                self.members[from].inputs.push_back(Input::Disconnected { conn });
+            } else {
+                self.net.ends.insert(conn, (to, there));
+            }
+        }
+    }
+
     /// One turn of every member; true when anything happened.
     fn turn(&mut self) -> bool {
         let addresses: Vec<String> =
@@ -406,14 +432,7 @@ impl Cluster {
         let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
         self.next_request += 1;
         let node = Node::new(config, Restored { log, store }, self.next_request, self.now).unwrap();
-        for (conn, (to, _)) in core::mem::take(&mut self.net.ends) {
-            // `conn` is an end of whoever is not at `to`; every other member hears of it.
-            for (other, member) in self.members.iter_mut().enumerate() {
-                if other != to {
-                    member.inputs.push_back(Input::Disconnected { conn });
-                }
-            }
-        }
+        self.break_links(|_, _| true);
         let member = &mut self.members[i];
         member.node = node;
         member.worker = worker;
@@ -442,14 +461,7 @@ fn a_rolled_back_member_halts() {
     for i in 0..3 {
         let mut cluster = Cluster::start(3);
         cluster.run(Duration::from_secs(3));
-        let genesis = cluster.members[0].node.view().genesis().unwrap().clone();
-        let old = Recovered {
-            birth: genesis.members[i].birth,
-            genesis: Some(genesis),
-            founded: true,
-            boot: cluster.members[i].node.boot,
-            ..Recovered::default()
-        };
+        let old = cluster.log_of(i);
         cluster.restart(i, old.clone());
         cluster.run(Duration::from_secs(5));
         assert_eq!(cluster.members[i].halt, None, "its second start");
@@ -467,14 +479,7 @@ fn starts_that_nobody_saw_hide_no_rollback() {
     for is_rolled_back in [true, false] {
         let mut cluster = Cluster::start(3);
         cluster.run(Duration::from_secs(3));
-        let genesis = cluster.members[0].node.view().genesis().unwrap().clone();
-        let old = Recovered {
-            birth: genesis.members[0].birth,
-            genesis: Some(genesis),
-            founded: true,
-            boot: cluster.members[0].node.boot,
-            ..Recovered::default()
-        };
+        let old = cluster.log_of(0);
         cluster.restart(0, old.clone());
         cluster.run(Duration::from_secs(5));
         let seen = cluster.members[0].node.boot;
@@ -509,11 +514,7 @@ fn a_second_connection_waits_for_the_start_too() {
         let seen = cluster.members[1].node.boots[&MemberId(1)];
         assert_eq!(seen, cluster.members[0].node.boot, "they are connected");
         assert!(!is_up(&cluster));
-        let ends = core::mem::take(&mut cluster.net.ends);
-        for (&conn, (_, there)) in &ends {
-            let (owner, _) = ends[there];
-            cluster.members[owner].inputs.push_back(Input::Disconnected { conn });
-        }
+        cluster.break_links(|_, _| true);
     }
     cluster.members[1].disk_stalls = false;
     cluster.run(Duration::from_secs(3));
@@ -663,17 +664,9 @@ fn an_answer_to_an_earlier_life_is_not_taken() {
         |i: &usize| membership.on_member(cluster.members[*i].node.view().me()).is_none();
     let outside = (0..5).find(is_outside).unwrap();
     let inside = (0..5).find(|i| *i != outside).unwrap();
-    let log = |cluster: &Cluster| Recovered {
-        birth: genesis.members[outside].birth,
-        genesis: Some(genesis.clone()),
-        founded: true,
-        boot: cluster.members[outside].node.boot,
-        earlier: cluster.members[outside].node.earlier.clone(),
-        ..Recovered::default()
-    };
     cluster.call(inside, put("x", "value of x")).unwrap();
     cluster.call(inside, put("y", "value of y")).unwrap();
-    cluster.restart(outside, log(&cluster));
+    cluster.restart(outside, cluster.log_of(outside));
     cluster.run(Duration::from_secs(3));
     cluster.submit(outside, "p", get("x"));
     let is_read = |input: &Input| matches!(input, Input::Store(StoreDone::Read { .. }));
@@ -686,7 +679,7 @@ fn an_answer_to_an_earlier_life_is_not_taken() {
             Some((i, inputs.remove(place).unwrap()))
         });
     }
-    cluster.restart(outside, log(&cluster));
+    cluster.restart(outside, cluster.log_of(outside));
     cluster.run(Duration::from_millis(300));
     let request = cluster.submit(outside, "p", get("y"));
     let (member, answer) = late.unwrap();

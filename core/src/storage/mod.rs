@@ -80,7 +80,7 @@ pub struct Recovered {
     pub boot: Boot,
     /// What was drawn at the starts before that, the latest last.
     pub earlier: Vec<u32>,
-    /// The highest boot counters seen of peers.
+    /// The starts in which peers were let in last.
     pub peers: BTreeMap<MemberId, Boot>,
     /// The newest directory that was taken.
     pub table: Option<Box<Table>>,

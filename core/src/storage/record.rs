@@ -123,7 +123,7 @@ pub struct Checkpoint {
     pub boot: Boot,
     /// What was drawn at the starts before, the latest last; at most [`Boot::EARLIER_MAX`].
     pub earlier: Vec<u32>,
-    /// The highest boot counters seen, sorted by member.
+    /// The starts in which peers were let in last, sorted by member.
     pub peers: Vec<(MemberId, Boot)>,
     /// The newest directory that this member has taken.
     pub table: Option<Box<Table>>,

@@ -37,19 +37,6 @@ impl Cluster {
         view.gossip().unwrap().thought(of).expect("known by then").0
     }
 
-    /// What the log of a member says to its next start.
-    pub(super) fn log_of(&self, member: usize) -> Recovered {
-        let node = &self.members[member].node;
-        Recovered {
-            birth: node.birth,
-            genesis: node.genesis.clone(),
-            founded: true,
-            boot: node.boot,
-            earlier: node.earlier.clone(),
-            ..Recovered::default()
-        }
-    }
-
     /// The members with these names, founded; those of which `gossips` is false have no address for datagrams.
     fn some_gossip(gossips: &[bool]) -> Self {
         let mut cluster = Self::start(gossips.len());
@@ -350,11 +337,8 @@ fn a_link_that_comes_back_was_no_death() {
     let version = cluster.members[0].node.alive.version();
     let link = |cluster: &Cluster| cluster.members[0].node.links.conn_of(MemberId(3));
     let first = link(&cluster);
-    let conn = first.expect("they are connected");
-    let (to, there) = cluster.net.ends.remove(&conn).expect("it has two ends");
-    cluster.net.ends.remove(&there);
-    cluster.members[0].inputs.push_back(Input::Disconnected { conn });
-    cluster.members[to].inputs.push_back(Input::Disconnected { conn: there });
+    assert!(first.is_some(), "they are connected");
+    cluster.break_links(|one, other| (one, other) == (0, 2));
     cluster.run(SECOND * 4);
     assert!(link(&cluster).is_some() && link(&cluster) != first, "it was lost, and is back");
     assert_eq!((cluster.alive(0), cluster.told(0, MemberId(3))), (ALL.to_vec(), Vec::new()));

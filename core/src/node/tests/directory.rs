@@ -26,13 +26,7 @@ impl Cluster {
 
     /// Whoever was at this place is gone with its disk, and another one is there.
     fn replace(&mut self, place: usize, member: Member) {
-        for (conn, (to, _)) in core::mem::take(&mut self.net.ends) {
-            for (other, member) in self.members.iter_mut().enumerate() {
-                if other != to {
-                    member.inputs.push_back(Input::Disconnected { conn });
-                }
-            }
-        }
+        self.break_links(|_, _| true);
         self.members[place] = member;
     }
 

@@ -34,13 +34,7 @@ impl Cluster {
 
     /// A member is started again on what its log says; its connections break.
     fn expects_again(&mut self, place: usize, join: &[usize], log: Recovered) {
-        for (conn, (to, _)) in core::mem::take(&mut self.net.ends) {
-            for (other, member) in self.members.iter_mut().enumerate() {
-                if other != to {
-                    member.inputs.push_back(Input::Disconnected { conn });
-                }
-            }
-        }
+        self.break_links(|_, _| true);
         self.members[place] = self.expects(place, join, log);
     }
 
@@ -49,11 +43,17 @@ impl Cluster {
         genesis.map(|genesis| (genesis.cluster, genesis.members.len()))
     }
 
+    /// The genesis that a member holds, or is to.
+    fn held(&self, place: usize) -> Option<Genesis> {
+        let gathering = self.members[place].node.gathering.as_ref();
+        gathering.and_then(Gathering::written).cloned()
+    }
+
     /// What the log of a member says to its next start, as long as it has no cluster.
     fn unborn_log_of(&self, place: usize) -> Recovered {
         let node = &self.members[place].node;
         assert!(node.genesis.is_none());
-        let held = node.gathering.as_ref().and_then(Gathering::written).cloned();
+        let held = self.held(place);
         let (birth, boot, earlier) = (node.birth, node.boot, node.earlier.clone());
         Recovered { birth, genesis: held, boot, earlier, ..Recovered::default() }
     }
@@ -118,10 +118,6 @@ fn three_find_each_other_and_found_one_cluster() {
 fn a_proposer_on_a_copy_voids_nothing() {
     for restarts in [false, true] {
         let mut cluster = expecting(3, &[0, 1, 2]);
-        let held = |cluster: &Cluster, place: usize| {
-            let gathering = cluster.members[place].node.gathering.as_ref();
-            gathering.and_then(Gathering::written).cloned()
-        };
         // What each writes from the moment when it may dial.
         cluster.until(|cluster| {
             cluster.members.iter().all(|member| member.node.log.stored() > LogSeq(0))
@@ -129,14 +125,14 @@ fn a_proposer_on_a_copy_voids_nothing() {
         for member in &mut cluster.members {
             member.disk_stalls = true;
         }
-        let holder = |cluster: &Cluster| (0..3).find(|&place| held(cluster, place).is_some());
+        let holder = |cluster: &Cluster| (0..3).find(|&place| cluster.held(place).is_some());
         cluster.until(|cluster| holder(cluster).is_some());
         let proposer = holder(&cluster).expect("just seen");
         cluster.members[proposer].disk_stalls = false;
         let other = (proposer + 1) % 3;
-        cluster.until(|cluster| held(cluster, other).is_some());
+        cluster.until(|cluster| cluster.held(other).is_some());
         cluster.step(Duration::ZERO);
-        let genesis = held(&cluster, other).expect("just seen");
+        let genesis = cluster.held(other).expect("just seen");
         assert_eq!(genesis.proposer(), cluster.members[proposer].node.me);
         let node = &cluster.members[proposer].node;
         let (start, copy) = (node.boot, Recovered { birth: node.birth, ..Recovered::default() });
@@ -159,7 +155,7 @@ fn a_proposer_on_a_copy_voids_nothing() {
         cluster.run(SECOND * 5);
         let halt = &cluster.members[proposer].halt;
         assert!(matches!(halt, Some(Halt::RolledBack { .. })), "{halt:?}");
-        assert_eq!(held(&cluster, other).as_ref(), Some(&genesis));
+        assert_eq!(cluster.held(other).as_ref(), Some(&genesis));
     }
 }
 
@@ -168,12 +164,8 @@ fn a_proposer_on_a_copy_voids_nothing() {
 #[test]
 fn a_start_of_who_is_gone_is_not_held_against_it() {
     let mut cluster = expecting(3, &[0, 1, 2]);
-    cluster.until(|cluster| {
-        let gathering = cluster.members[0].node.gathering.as_ref();
-        gathering.is_some_and(|gathering| gathering.written().is_some())
-    });
-    let held = cluster.members[0].node.gathering.as_ref().and_then(Gathering::written);
-    let genesis = held.cloned().expect("just seen");
+    cluster.until(|cluster| cluster.held(0).is_some());
+    let genesis = cluster.held(0).expect("just seen");
     let ids: Vec<MemberId> = cluster.members.iter().map(|member| member.node.me).collect();
     let (now, node) = (cluster.now.instant, &mut cluster.members[0].node);
     let conn = node.links.conn_of(ids[1]).expect("they are connected");
@@ -189,10 +181,7 @@ fn a_start_of_who_is_gone_is_not_held_against_it() {
 #[test]
 fn a_client_hears_of_a_cluster_when_its_member_has_it_durably() {
     let mut cluster = expecting(3, &[0, 1, 2]);
-    cluster.until(|cluster| {
-        let gathering = cluster.members[0].node.gathering.as_ref();
-        gathering.is_some_and(|gathering| gathering.written().is_some())
-    });
+    cluster.until(|cluster| cluster.held(0).is_some());
     cluster.until(|cluster| cluster.members[0].appended.is_empty());
     cluster.members[0].disk_stalls = true;
     let client = cluster.client("m0", Config::default());

@@ -115,19 +115,10 @@ fn a_former_member_does_not_come_back_on_a_copy() {
         let second = cluster.join("m1");
         cluster.run(Duration::from_secs(5));
         let id = cluster.id(second);
-        let log_of = |node: &Node, boot: Boot, earlier: &[u32]| Recovered {
-            birth: node.birth,
-            genesis: node.genesis.clone(),
-            founded: true,
-            boot,
-            earlier: earlier.to_vec(),
-            ..Recovered::default()
-        };
-        let copy = log_of(&cluster.members[second].node, cluster.members[second].node.boot, &[]);
+        let copy = cluster.log_of(second);
         cluster.rejoin(second, "m1", copy.clone());
         cluster.run(Duration::from_secs(5));
-        let node = &cluster.members[second].node;
-        let left = log_of(node, node.boot, &node.earlier);
+        let left = cluster.log_of(second);
         cluster.members[second].node.leave(false);
         cluster.run(Duration::from_secs(20));
         assert!(cluster.table(0).member(id).is_none(), "it has left");
@@ -147,12 +138,7 @@ fn a_newcomer_remembers_the_start_of_who_let_it_in() {
     let mut cluster = Cluster::alone();
     let founder = &cluster.members[0].node;
     let (id, boot, config) = (founder.me, founder.boot, founder.config.clone());
-    let copy = Recovered {
-        birth: founder.birth,
-        genesis: founder.genesis.clone(),
-        founded: true,
-        ..Recovered::default()
-    };
+    let copy = Recovered { boot: Boot(0), ..cluster.log_of(0) };
     let newcomer = cluster.join("m1");
     while cluster.members[newcomer].node.log.stored() == LogSeq(0) {
         cluster.turn();
@@ -207,15 +193,7 @@ fn a_member_that_dials_itself_is_no_twin() {
     };
     assert_eq!(refused(&cluster.members[second]), []);
 
-    let node = &cluster.members[second].node;
-    let log = Recovered {
-        birth: node.birth,
-        genesis: node.genesis.clone(),
-        founded: true,
-        boot: node.boot,
-        earlier: node.earlier.clone(),
-        ..Recovered::default()
-    };
+    let log = cluster.log_of(second);
     let twin = cluster.join("m1");
     let config = Config { join: alloc::vec!["m1".to_string()], ..joining(twin, "m1") };
     let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
@@ -483,17 +461,7 @@ impl Cluster {
         let (worker, store) = Worker::new(MemoryStore::new(), &config.limits).unwrap();
         self.next_request += 1;
         let node = Node::new(config, Restored { log, store }, self.next_request, self.now).unwrap();
-        let ends = core::mem::take(&mut self.net.ends);
-        for (&conn, &(to, there)) in &ends {
-            let from = ends[&there].0;
-            if to == place || from == place {
-                if from != place {
-                    self.members[from].inputs.push_back(Input::Disconnected { conn });
-                }
-            } else {
-                self.net.ends.insert(conn, (to, there));
-            }
-        }
+        self.break_links(|one, _| one == place);
         self.members[place] = Member::new(node, worker);
     }
 }
