@@ -201,7 +201,7 @@ impl Place {
             return None;
         }
         let dir = tempfile::tempdir().expect("the temporary directory can be written");
-        Some(Self { dir, libraries: library.build(), library })
+        Some(Self { dir, libraries: build_libraries(), library })
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -299,13 +299,6 @@ impl Place {
 }
 
 impl Library {
-    fn package(self) -> &'static str {
-        match self {
-            Self::Plain => "ring-ffi",
-            Self::WithTestOps => "ring-ffi-test-ops",
-        }
-    }
-
     /// For the linker.
     fn name(self) -> &'static str {
         match self {
@@ -313,28 +306,29 @@ impl Library {
             Self::WithTestOps => "ring_test_ops",
         }
     }
+}
 
-    /// Builds it and gives the directory that it is in. Cargo is always asked; it has nothing to do
-    /// when the library is fresh.
-    fn build(self) -> PathBuf {
-        static BUILDING: Mutex<()> = Mutex::new(());
-        let _one = tests::lock(&BUILDING);
-        let test = env::current_exe().expect("a test knows its path");
-        let built = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
-        let profile = match built.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(profile) => profile,
-        };
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "--quiet", "--package", self.package(), "--lib", "--profile", profile])
-            .arg("--target-dir")
-            .arg(built.parent().expect("the target directory"))
-            .current_dir(root());
-        let status = cargo.status().expect("cargo runs these tests, so it runs");
-        assert!(status.success(), "{} cannot be built", self.package());
-        built.to_path_buf()
-    }
+/// Builds the libraries and gives the directory that they are in. Cargo is always asked; it has nothing to do when they
+/// are fresh.
+fn build_libraries() -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = tests::lock(&BUILDING);
+    let test = env::current_exe().expect("a test knows its path");
+    let built = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
+    let profile = match built.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        // By themselves they would have other features of their dependencies, and half of the workspace be compiled again.
+        .args(["build", "--quiet", "--workspace", "--exclude", "sim", "--lib"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(built.parent().expect("the target directory"))
+        .current_dir(root());
+    let status = cargo.status().expect("cargo runs these tests, so it runs");
+    assert!(status.success(), "the libraries of the workspace cannot be built");
+    built.to_path_buf()
 }
 
 /// The first block of a language, and what follows it.
