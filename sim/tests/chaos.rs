@@ -1,4 +1,4 @@
-//! Many seeds, each a cluster under its own faults. `SIM_SEEDS` says how many (200), `SIM_FIRST` the first (0).
+//! Many seeds, each a cluster under its own faults. `SIM_SEEDS` says how many (100), `SIM_FIRST` the first (0).
 
 mod common;
 
@@ -8,7 +8,7 @@ use sim::swarm::{Options, run_plan};
 /// Nothing false happens under faults, and everything finishes when they end.
 #[test]
 fn every_seed_passes() {
-    common::every_seed_passes(("SIM_SEEDS", 200), &Options::default());
+    common::every_seed_passes(("SIM_SEEDS", 100), &Options::default());
 }
 
 /// Seeds that once failed. What each found has a test of its own in core; the plans have moved on since, but what

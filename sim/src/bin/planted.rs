@@ -324,7 +324,7 @@ impl Bed {
         let mut cargo = Command::new("timeout");
         cargo.arg(LIMIT_SECONDS).arg(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(args).current_dir(&self.copy).env_remove("RUSTFLAGS");
-        cargo.env("CARGO_INCREMENTAL", "1");
+        cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
         // What fails is enough; the least of it is not looked for.
         cargo.env("PROPTEST_MAX_SHRINK_ITERS", "0");
         Ok(cargo.env("CARGO_TARGET_DIR", self.copy.join("target")).output()?)
