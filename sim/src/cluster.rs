@@ -78,6 +78,14 @@ impl Cluster {
     /// # Panics
     /// They do not found a cluster in time.
     pub async fn start(members: usize) -> Self {
+        Self::start_with(members, |_| {}).await
+    }
+
+    /// The same with another plan.
+    ///
+    /// # Panics
+    /// They do not found a cluster in time.
+    pub async fn start_with(members: usize, change: impl FnOnce(&mut Plan)) -> Self {
         let seed = Handle::current().seed();
         let mut plan = Plan::steady(seed).calm();
         plan.members = members;
@@ -88,6 +96,7 @@ impl Cluster {
         plan.limits = ring_core::config::Limits::default();
         plan.timers = ring_core::config::Timers::default();
         plan.clocks.resize(members, (0, 0));
+        change(&mut plan);
         let mut cluster = Self::new(plan, Recorder::default(), false);
         cluster.boot_all();
         let founded = cluster.founded(secs(30)).await;
@@ -440,13 +449,16 @@ impl Cluster {
         self.pass(self.sim.now() + nanos(POLL)).await.map_err(broken)
     }
 
-    /// Waits until every group has a leader and all its replicas on living members have applied the same.
+    /// Waits until every group has a leader, all its replicas on living members have applied the same, and all living
+    /// members are connected with each other.
     pub(crate) async fn settled(&mut self, long: Duration) -> Result<(), Stuck> {
         let end = self.sim.now() + nanos(long);
         loop {
             let problem = match self.statuses().await {
-                Ok(statuses) if self.plan.churns() => self.unrest(&statuses),
-                Ok(statuses) => self.disagreement(&statuses),
+                Ok(statuses) if self.plan.churns() => {
+                    self.unrest(&statuses).or_else(|| apart(&statuses))
+                }
+                Ok(statuses) => self.disagreement(&statuses).or_else(|| apart(&statuses)),
                 Err(silent) => Some(silent),
             };
             let Some(problem) = problem else {
@@ -527,6 +539,17 @@ impl Cluster {
         }
         None
     }
+}
+
+/// Two members that are up and have no connection.
+fn apart(statuses: &[MemberStatus]) -> Option<String> {
+    statuses.iter().find_map(|one| {
+        let missed = |other: &&MemberStatus| {
+            other.member != one.member && !one.connected.contains(&other.member)
+        };
+        let other = statuses.iter().find(missed)?;
+        Some(format!("{} has no connection with {}", one.member, other.member))
+    })
 }
 
 impl On<'_> {

@@ -76,3 +76,19 @@ async fn a_paused_leader_is_replaced() {
     cluster.resume(old);
     cluster.settle().await;
 }
+
+/// Two members that cannot reach each other do not pass for settled, though neither leads anything.
+#[madsim::test]
+#[should_panic(expected = "has no connection with")]
+async fn who_is_apart_has_not_settled() {
+    let mut cluster = Cluster::start_with(5, |plan| plan.shards = 1).await;
+    cluster.settle().await;
+    let leaders: Vec<_> = (0..=1).map(|group| cluster.leader(GroupId(group))).collect();
+    let mut others = (1..=5).filter(|member| !leaders.contains(&Some(*member)));
+    let (one, other) = (others.next(), others.next());
+    let (Some(one), Some(other)) = (one, other) else { panic!("{leaders:?} lead") };
+
+    cluster.split([one], [other]);
+    cluster.run(secs(30)).await;
+    cluster.settle().await;
+}
