@@ -20,10 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Long enough for anything that does not hang.
-const LIMIT: Duration = Duration::from_secs(20);
-/// A fault is noticed, and what was waiting is answered or ends, within this: a silent link is believed for 1.2 s, and
-/// machines are slow. Half of what a request may take that says nothing else.
-const NOTICED: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(60);
+/// A fault is noticed, and what was waiting is answered or ends, within this: a silent link is believed for 3 s, and
+/// machines are slow.
+const NOTICED: Duration = Duration::from_secs(10);
+/// What a request may take that says nothing else: it must not be what ends one.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Three members, each reached through a proxy.
 struct Cluster {
@@ -55,6 +57,9 @@ impl Cluster {
             let name = options.name.clone();
             options.keys = authority.map(|authority| authority.keys(Role::Member, &name));
             options.limits = limits.clone();
+            options.deadline = DEADLINE;
+            // Machines stop for more than a second, and no link may be lost that nobody hurt.
+            options.timers.election_max = Duration::from_millis(750);
         }
         let cluster = Self {
             nodes: open_all(&options).await,

@@ -3,23 +3,29 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod keys;
+#[allow(unreachable_pub, reason = "the package of whole programs uses it, too")]
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 pub(crate) mod proxy;
 pub(crate) mod split;
 pub(crate) mod tap;
 
-use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use ports::Ports;
 use proxy::Proxy;
 
 use libring::{Data, Node, Options, Timers};
 
-/// Addresses that are free, as far as anyone can know.
+/// Addresses that nobody else is given while this process lives.
 pub(crate) fn free_addresses(count: usize) -> Vec<String> {
-    // All bound before the first is let go, so that no two are the same.
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+    static RESERVED: Mutex<Vec<Ports>> = Mutex::new(Vec::new());
+    let ports = Ports::reserve(count.try_into().unwrap());
+    let addresses = (0..count).map(|k| ports.address(k)).collect();
+    RESERVED.lock().unwrap().push(ports);
+    addresses
 }
 
 /// Options of a cluster's members, `n1` to `n<count>`, each in its directory under `dir`; in memory
