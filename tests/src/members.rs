@@ -307,24 +307,6 @@ impl Members {
         }
     }
 
-    /// Waits until nothing is wrong, as `ring status` sees it, and no replica lacks anything.
-    ///
-    /// # Panics
-    /// When [`PATIENCE`] ends first.
-    pub fn wait_whole(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.run(&["status", "--json"]);
-            let told: serde_json::Value = serde_json::from_str(&status.stdout).unwrap_or_default();
-            let shards = told["shards"].as_array().into_iter().flatten();
-            let mut replicas = shards.flat_map(|shard| shard["replicas"].as_array()).flatten();
-            if status.code == Some(0) && replicas.all(|replica| replica["lag"] == 0) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not every replica has everything: {status:?}");
-        }
-    }
-
     /// What a running member measures, by the names that Prometheus is told, labels included.
     ///
     /// # Panics

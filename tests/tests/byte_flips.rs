@@ -21,6 +21,7 @@ use tests::members::Members;
 use tests::one;
 use tests::ports::Ports;
 use tests::program::run_ring;
+use tests::whole::wait_whole;
 use tokio::runtime::Runtime;
 
 /// A log as recovery reads it.
@@ -79,6 +80,10 @@ fn a_node_does_not_open_on_rot() {
 fn a_member_with_rot_refuses_to_start_and_the_others_go_on() {
     let mut members = Members::new(3, 4);
     members.start_all();
+    let runtime = Runtime::new().expect("worker threads can be started");
+    let client = runtime.block_on(members.client());
+    let names = ["member-1", "member-2", "member-3"];
+    let whole = || runtime.block_on(wait_whole(&client, 4, &names));
     let addresses = members.addresses();
     let kv = |words: &[&str]| {
         let mut all = vec!["--connect", &addresses, "kv"];
@@ -94,9 +99,9 @@ fn a_member_with_rot_refuses_to_start_and_the_others_go_on() {
         members.wait_up(2);
     }
     // The last batch must be no record of its start: without that one it would be an older directory.
-    members.wait_whole();
+    whole();
     kv(&["put", "last", "v"]);
-    members.wait_whole();
+    whole();
     members.stop(2);
 
     let dir = members.data(2).join("log");
@@ -126,7 +131,7 @@ fn a_member_with_rot_refuses_to_start_and_the_others_go_on() {
     fs::write(&path, rotten).expect("the directory is ours");
     members.start(2);
     members.wait_up(2);
-    members.wait_whole();
+    whole();
     // Now it is needed.
     members.kill(0);
     for start in 0..3 {
